@@ -1,0 +1,1 @@
+//! The MySQL wire protocol, sans-IO: bytes in, events out, bytes back.

@@ -1,0 +1,1 @@
+//! One server connection: login, actual state, applying a state difference.

@@ -1,0 +1,1 @@
+//! Configuration: the file's shape, its checks, and the typed result.

@@ -1,0 +1,1 @@
+//! The error type of the proxy: kind, origin and what to do.

@@ -1,0 +1,3 @@
+//! The `dbproxy` program: arguments in, exit status out.
+
+fn main() {}

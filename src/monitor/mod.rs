@@ -1,0 +1,1 @@
+//! Probes: what is asked of the servers, and when.

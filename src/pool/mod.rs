@@ -1,0 +1,1 @@
+//! Idle and active server connections: checkout, limits, fair waiting.

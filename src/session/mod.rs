@@ -1,0 +1,1 @@
+//! One client: login, command loop, relay, pins, prepared statements.

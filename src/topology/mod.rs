@@ -1,0 +1,1 @@
+//! What the servers are: an immutable snapshot and the fold that makes it.
