@@ -211,7 +211,11 @@ fn in_path(program: &str) -> Option<PathBuf> {
 
 fn command(words: &[PathBuf]) -> Command {
     let mut words = words.iter();
-    let mut command = Command::new(words.next().map_or(Path::new("false"), PathBuf::as_path));
+    let mut command = Command::new(
+        words
+            .next()
+            .map_or_else(|| Path::new("false"), PathBuf::as_path),
+    );
     command.args(words);
     command
 }
