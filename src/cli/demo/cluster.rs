@@ -165,7 +165,7 @@ impl Cluster {
         replica: &ServerProcess,
         source: &ServerProcess,
     ) -> Result<(), LaunchError> {
-        let port = source.port;
+        let port = source.port();
         let sql = match self.flavor {
             Flavor::MariaDb => format!(
                 "SET GLOBAL gtid_slave_pos=@@gtid_current_pos; \
@@ -229,12 +229,10 @@ pub struct ServerProcess {
     flavor: Flavor,
     name: String,
     number: usize,
-    port: u16,
+    port: ReservedPort,
     directory: PathBuf,
     programs: Programs,
     child: Mutex<Option<Child>>,
-    /// Held as long as the port is ours.
-    _port: File,
 }
 
 impl ServerProcess {
@@ -250,7 +248,7 @@ impl ServerProcess {
         fs::create_dir(&directory).map_err(system("making a server's directory"))?;
         copy_directory(&template.data, &directory.join("data"))
             .map_err(system("copying a data directory"))?;
-        let (port, lock) = free_port().map_err(system("looking for a free port"))?;
+        let port = ReservedPort::take().map_err(system("looking for a free port"))?;
         let child = Mutex::new(None);
         let programs = programs.clone();
         let server = Self {
@@ -261,7 +259,6 @@ impl ServerProcess {
             directory,
             programs,
             child,
-            _port: lock,
         };
         server.spawn()?;
         Ok(server)
@@ -274,7 +271,7 @@ impl ServerProcess {
 
     /// The TCP port, on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The unix socket, on which `root` needs no password.
@@ -487,8 +484,8 @@ impl ServerProcess {
                 "--pid-file",
                 &self.directory.join("server.pid"),
             ))
-            .arg(format!("--port={}", self.port))
-            .arg(format!("--report-port={}", self.port))
+            .arg(format!("--port={}", self.port()))
+            .arg(format!("--report-port={}", self.port()))
             .arg(format!("--server-id={}", self.number))
             .args(COMMON_OPTIONS)
             .args(programs::redo_log(self.flavor))
@@ -526,6 +523,48 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill9();
+    }
+}
+
+/// A TCP port on loopback that nobody else takes while this lives.
+///
+/// It lies below the range from which the system takes ports for outgoing connections: a server that was killed must
+/// find its port free when it comes back.
+#[derive(Debug)]
+pub struct ReservedPort {
+    number: u16,
+    /// Keeps our other processes from it.
+    _lock: File,
+}
+
+impl ReservedPort {
+    /// Finds a port on which nobody listens.
+    ///
+    /// # Errors
+    /// What the system says, and that no free port was found.
+    pub fn take() -> io::Result<Self> {
+        let locks = directory::shared()?.join("ports");
+        fs::create_dir_all(&locks)?;
+        for _ in 0..1000 {
+            let random = RandomState::new().build_hasher().finish();
+            let number = 12_000 + u16::try_from(random % 20_000).unwrap_or_default();
+            let lock = File::create(locks.join(number.to_string()))?;
+            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Ok(Self {
+                    number,
+                    _lock: lock,
+                });
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "no free port found",
+        ))
+    }
+
+    /// The port's number.
+    pub fn number(&self) -> u16 {
+        self.number
     }
 }
 
@@ -682,28 +721,6 @@ fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A TCP port on loopback that nobody listens on, and the lock that keeps our other processes from it.
-///
-/// The port lies below the range from which the system takes ports for outgoing connections: a server that was
-/// killed must find its port free when it comes back.
-fn free_port() -> io::Result<(u16, File)> {
-    let locks = directory::shared()?.join("ports");
-    fs::create_dir_all(&locks)?;
-    for _ in 0..1000 {
-        let port = 12_000
-            + u16::try_from(RandomState::new().build_hasher().finish() % 20_000)
-                .unwrap_or_default();
-        let lock = File::create(locks.join(port.to_string()))?;
-        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok((port, lock));
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        "no free port found",
-    ))
 }
 
 /// A number that differs when the texts differ, the same in every process.
