@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -75,7 +76,7 @@ def measure(processes, cluster, kinds, running, workload, args):
                     rounds[-1][kind.name] = load.run_sysbench(processes, cluster, running[kind.name], workload, args.seconds)
                 elif running[kind.name].process:
                     rounds[-1][kind.name] = load.run_idle(processes, cluster, kind, workload)
-            except Failure as failure:
+            except (Failure, OSError) as failure:
                 notice(f"{workload.name} on {kind.name} failed: {failure}")
                 cluster.primary.process.require()
                 failed = True
@@ -83,6 +84,8 @@ def measure(processes, cluster, kinds, running, workload, args):
 
 
 def compare(processes, args):
+    if not shutil.which("sysbench"):
+        raise Failure("no sysbench in PATH: apt-get install sysbench")
     limit = endpoints.raise_descriptor_limit()
     idle = max((w.count for w in args.workloads if w.kind == "idle"), default=0)
     if idle > limit:

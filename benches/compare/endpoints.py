@@ -1,6 +1,6 @@
 """What is compared: the server itself and the proxies in front of it, each with its smallest sensible configuration.
 
-Every proxy gets two threads, plain TCP on both sides and limits that 5,000 clients do not reach; nothing else is tuned.
+Every proxy gets two threads, plain TCP on both sides and limits above 5,000 clients; nothing else is tuned.
 """
 
 import os
@@ -174,7 +174,8 @@ class DbProxy(Proxy):
     name, program = "dbproxy", "dbproxy"
 
     def __init__(self, path=None, replicas=0):
-        built = [os.path.join(REPOSITORY, "target", profile, "dbproxy") for profile in ("fast", "release")]
+        target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
+        built = [os.path.join(target, profile, "dbproxy") for profile in ("fast", "release")]
         built = sorted(filter(os.path.exists, built), key=os.path.getmtime, reverse=True)
         self.path = path or (built[0] if built else None)
         self.argv = [self.path] if self.path else None

@@ -144,7 +144,7 @@ def _settled_rss(endpoint):
 
 def run_idle(processes, servers, kind, workload):
     """Resident memory of a fresh instance without and with clients that are logged in, ran one query and say nothing more."""
-    quiet = servers.primary.connected()
+    quiet = servers.connected()
     endpoint = kind.start(processes, servers, "-idle")
     clients = []
     try:
@@ -162,10 +162,10 @@ def run_idle(processes, servers, kind, workload):
         after = _settled_rss(endpoint)
         return {
             "before_mib": before / 1024, "after_mib": after / 1024, "kib_per_client": (after - before) / workload.count,
-            "server_connections": servers.primary.connected() - quiet, "login_ms": took * 1000 / workload.count,
+            "server_connections": servers.connected() - quiet, "login_ms": took * 1000 / workload.count,
         }
     finally:
         for connection in clients:
             connection.close()
         processes.stop(endpoint.process)
-        wait_for("the server's connections to end", lambda: servers.primary.connected() <= quiet + 10, 60)
+        wait_for("the server's connections to end", lambda: servers.connected() <= quiet + 10, 60)

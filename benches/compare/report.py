@@ -5,7 +5,7 @@ from statistics import median
 BASELINE = "haproxy"
 COLUMNS = {
     "rate": ("{unit}/s", "{:,.0f}"), "p50": ("p50 ms", "{:.3f}"), "p95": ("p95 ms", "{:.3f}"), "p99": ("p99 ms", "{:.3f}"),
-    "cpu_us": ("cpu us/{one}", "{:.2f}"), "server_us": ("server us/{one}", "{:.2f}"), "rss_mib": ("RSS MiB", "{:.1f}"),
+    "cpu_us": ("cpu us/{one}", "{:.{digits}f}"), "server_us": ("server us/{one}", "{:.{digits}f}"), "rss_mib": ("RSS MiB", "{:.1f}"),
 }
 IDLE_COLUMNS = {
     "before_mib": ("RSS before MiB", "{:.1f}"), "after_mib": ("RSS after MiB", "{:.1f}"),
@@ -46,7 +46,7 @@ def _ratio(number):
 
 def table(workload, rounds, summary):
     """The table of one workload: per metric the median, and beside it the ratio to the baseline."""
-    unit, one = ("rows", "row") if workload.per_row else ("queries", "query")
+    unit, one, digits = ("rows", "row", 4) if workload.per_row else ("queries", "query", 2)
     columns = columns_of(workload)
     lines = [["endpoint"]]
     for title, _ in columns.values():
@@ -55,7 +55,7 @@ def table(workload, rounds, summary):
         line = [name]
         for metric, (_, form) in columns.items():
             cell = metrics.get(metric)
-            line += [form.format(cell["value"]), _ratio(cell["ratio"])] if cell else ["-", ""]
+            line += [form.format(cell["value"], digits=digits), _ratio(cell["ratio"])] if cell else ["-", ""]
         lines.append(line)
     text = layout(lines)
     for name in summary:

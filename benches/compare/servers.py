@@ -190,3 +190,6 @@ class Servers:
 
     def cpu(self):
         return sum(server.process.cpu() for server in self.all)
+
+    def connected(self):
+        return sum(server.connected() for server in self.all)
