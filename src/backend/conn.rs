@@ -22,8 +22,8 @@ use crate::{
 
 /// A logged-in connection to a server.
 ///
-/// Its owner writes a command, marks it busy, reads [`Self::input`] until the
-/// answer is complete, and marks it idle again. Whoever loses it while it is
+/// Its owner sends a command, reads [`Self::input`] until the answer is
+/// complete, and marks it idle again. Whoever loses it while it is
 /// busy loses the connection: what is in flight belongs to nobody else.
 #[derive(Debug)]
 pub struct BackendConn {
@@ -39,6 +39,7 @@ pub struct BackendConn {
     /// Answers still to come to commands that the session did not ask for.
     pending: u32,
     busy: bool,
+    soiled: bool,
     prepared: Prepared,
 }
 
@@ -82,6 +83,7 @@ impl BackendConn {
             tracked: false,
             pending: 0,
             busy: false,
+            soiled: false,
             prepared: Prepared::default(),
         }
     }
@@ -106,19 +108,27 @@ impl BackendConn {
         self.pending > 0 || (self.input.is_empty() && self.stream.is_quiet())
     }
 
-    /// Whether somebody else may use the connection next.
-    pub fn is_reusable(&self) -> bool {
+    /// Prepares the connection for somebody else; false if it has to be closed.
+    pub fn clean_up(&mut self) -> bool {
+        if self.soiled && !self.busy {
+            self.reset();
+        }
         !self.busy
+    }
+
+    /// The connection has a transaction, or other state that nobody else may find.
+    pub fn mark_soiled(&mut self) {
+        self.soiled = true;
+    }
+
+    /// The connection has nothing that somebody else may not find.
+    pub fn mark_clean(&mut self) {
+        self.soiled = false;
     }
 
     /// Moves the connection to the runtime that this is called on.
     pub fn rebind(self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.rebind()?, ..self })
-    }
-
-    /// A command is about to be sent: until [`Self::mark_idle`] nobody else may have the connection.
-    pub fn mark_busy(&mut self) {
-        self.busy = true;
     }
 
     /// The answer is complete.
@@ -158,7 +168,7 @@ impl BackendConn {
         self.pending > 0
     }
 
-    /// Reads the answers to what [`Self::put_sync`] and [`Self::reset`] sent.
+    /// Reads the answers to what [`Self::put_sync`] and a reset sent.
     ///
     /// Fails with the server's error if the state could not be reached; the
     /// connection must then be given up.
@@ -219,6 +229,9 @@ impl BackendConn {
 
     /// Writes `prefix` and then `bytes`. On failure the connection must be given up.
     pub async fn send(&mut self, prefix: &[u8], bytes: &[u8]) -> Result<(), Error> {
+        if prefix.is_empty() && bytes.is_empty() {
+            return Ok(());
+        }
         self.busy = true;
         self.stream.write_both(prefix, bytes).await.map_err(|error| Error::server(ErrorKind::Io(error)))
     }
@@ -226,7 +239,7 @@ impl BackendConn {
     /// Orders the server to forget the session: its transaction, locks,
     /// temporary tables, variables and prepared statements end now, not when
     /// the next user comes.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         let mut command = BytesMut::new();
         put_command(&mut command, code::RESET_CONNECTION, b"");
         // Half a command, or one that does not go out at once: not worth waiting for.
@@ -234,6 +247,7 @@ impl BackendConn {
         self.pending += 1;
         self.state = Arc::new(self.state.reset());
         self.tracked = false;
+        self.soiled = false;
         self.prepared.clear();
     }
 

@@ -98,6 +98,11 @@ impl SessionState {
         self.schema.as_deref()
     }
 
+    /// Whether several statements may come in one packet.
+    pub fn multi_statements(&self) -> bool {
+        self.multi_statements
+    }
+
     /// Equal states have equal fingerprints.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use dbproxy_proto::capability::Capabilities;
 use tokio::time::Instant;
 
 use super::{
@@ -57,6 +58,7 @@ pub struct PooledConn {
     bucket: Arc<Bucket>,
     worker: WorkerId,
     holder: Option<u32>,
+    was_held: bool,
 }
 
 impl Bucket {
@@ -78,7 +80,9 @@ impl Bucket {
         let index = shard.iter().rposition(|idle| idle.holder == Some(session))?;
         let idle = shard.remove(index);
         drop(shard);
-        self.lend(idle, worker)
+        let mut conn = self.lend(idle, worker)?;
+        conn.was_held = true;
+        Some(conn)
     }
 
     /// An idle connection of this worker's that nobody holds, the last used first.
@@ -106,7 +110,7 @@ impl Bucket {
         if entry.worker != worker {
             entry = Entry { conn: Box::new(entry.conn.rebind().ok()?), slot: entry.slot, worker };
         }
-        Some(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None })
+        Some(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None, was_held: false })
     }
 
     /// An idle connection from anywhere, those that nobody holds first.
@@ -171,10 +175,15 @@ impl Bucket {
     }
 
     async fn open(self: &Arc<Self>, slot: Slot, worker: WorkerId, login: &Login) -> Result<PooledConn, Error> {
-        let schema = if self.key.with_schema { login.state.schema() } else { None };
-        let conn = BackendConn::connect(&self.server.target, login, schema, self.key.profile).await?;
+        let conn = BackendConn::connect(&self.server.target, login, self.key.profile).await?;
         let entry = Entry { conn: Box::new(conn), slot, worker };
-        Ok(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None })
+        Ok(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None, was_held: false })
+    }
+
+    /// Ends what runs on one of this account's connections, over a connection of its own.
+    pub async fn kill_query(&self, login: &Login, thread_id: u32) -> Result<(), Error> {
+        let _turn = self.server.kills.acquire().await;
+        BackendConn::connect(&self.server.target, login, Capabilities::empty()).await?.kill_query(thread_id).await
     }
 
     fn put(self: &Arc<Self>, entry: Entry, worker: WorkerId, holder: Option<u32>) {
@@ -221,6 +230,16 @@ impl PooledConn {
     pub fn hold_for(&mut self, session: u32) {
         self.holder = Some(session);
     }
+
+    /// Whether it was kept, and is as the session's own last statement there left it.
+    pub fn was_held(&self) -> bool {
+        self.was_held
+    }
+
+    /// Where it came from.
+    pub fn bucket(&self) -> Arc<Bucket> {
+        Arc::clone(&self.bucket)
+    }
 }
 
 impl Deref for PooledConn {
@@ -241,8 +260,8 @@ impl DerefMut for PooledConn {
 
 impl Drop for PooledConn {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take()
-            && entry.conn.is_reusable()
+        if let Some(mut entry) = self.entry.take()
+            && entry.conn.clean_up()
         {
             self.bucket.put(entry, self.worker, self.holder);
         }

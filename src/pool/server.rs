@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{Instant, timeout},
 };
 
@@ -33,7 +33,11 @@ pub(super) struct ServerPool {
     waiting: AtomicUsize,
     line: Mutex<Line>,
     buckets: Mutex<Vec<Weak<Bucket>>>,
+    /// Connections beyond the cap, for ending queries of clients that left.
+    pub(super) kills: Semaphore,
 }
+
+const KILLS: usize = 4;
 
 #[derive(Debug, Default)]
 struct Line {
@@ -87,6 +91,7 @@ impl ServerPool {
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
             buckets: Mutex::default(),
+            kills: Semaphore::new(KILLS),
         }
     }
 

@@ -8,6 +8,7 @@ mod login;
 mod prepared;
 mod relay;
 mod route;
+mod span;
 mod statement;
 
 use std::{
@@ -29,6 +30,8 @@ use tracing::{debug, info};
 
 pub use handle::{Handle, Interrupt, Registration, Registry};
 pub use login::ServerKey;
+
+use finish::Kept;
 
 use crate::{
     accounts::{AccountState, Credentials, Directory},
@@ -96,8 +99,8 @@ struct Session {
     pin: Option<PinReason>,
     /// The buckets used so far, by server.
     buckets: Vec<(ServerId, bool, Arc<Bucket>)>,
-    /// The server of the last statement, if its connection is kept for questions about it.
-    keeps: Option<ServerId>,
+    /// A connection in the pool that may still be asked about an earlier statement.
+    kept: Option<Kept>,
     last_insert_id: u64,
     prepared: prepared::Statements,
 }
@@ -236,9 +239,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(server) = self.keeps {
-            self.release_kept(server);
-        }
+        self.release_kept();
     }
 }
 

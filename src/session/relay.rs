@@ -3,14 +3,17 @@
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
-    packet::{HEADER_LEN, PacketHeader},
+    packet::HEADER_LEN,
     reply::{OkPacket, put_ok},
     response::{Event, Expect, ResponseTracker},
     track::Change,
 };
 use tokio::select;
 
-use super::handle::{Handle, Interrupt};
+use super::{
+    handle::{Handle, Interrupt},
+    span::Span,
+};
 use crate::{
     accounts::AccountState,
     backend::{BackendConn, ServerStatement},
@@ -199,33 +202,18 @@ impl Relay<'_> {
     /// Streams the client's packets to the server until the empty one.
     async fn send_file(&mut self, conn: &mut BackendConn) -> Result<(), Failure> {
         let mut input = self.buffers.lend();
-        // Bytes of the current packet that are still to come.
-        let mut missing = 0;
-        let mut finished = false;
-        while !finished || missing > 0 {
+        let mut span = Span::file();
+        while !span.is_complete() {
             input.reserve(Buffers::SMALL);
             match self.client.read(&mut input).await {
                 Ok(0) => return Err(Failure::Client(Error::client(ErrorKind::Closed))),
                 Ok(_) => {}
                 Err(error) => return Err(Failure::Client(Error::client(ErrorKind::Io(error)))),
             }
-            let mut end = 0;
-            while end < input.len() && !(finished && missing == 0) {
-                if missing > 0 {
-                    let part = missing.min(input.len() - end);
-                    missing -= part;
-                    end += part;
-                } else if let Some(header) = input.get(end..).and_then(PacketHeader::parse) {
-                    missing = header.len;
-                    finished = header.len == 0;
-                    end += HEADER_LEN;
-                } else {
-                    break;
-                }
-            }
+            let end = span.advance(&input);
             // The server may have given up on the file already: its answer says why.
             if conn.send(&[], input.get(..end).unwrap_or_default()).await.is_err() {
-                return Ok(());
+                break;
             }
             input.advance(end);
         }

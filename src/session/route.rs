@@ -28,16 +28,31 @@ pub(super) const PROFILE: Capabilities = Capabilities::FOUND_ROWS
 
 /// Servers that failed a statement, so that it is not sent there again.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tried(u64);
+pub(super) struct Tried {
+    replicas: u64,
+    times: u8,
+}
 
 impl Tried {
-    pub(super) fn add(&mut self, server: ServerId) {
-        self.0 |= 1_u64.checked_shl(u32::from(server.0)).unwrap_or(0);
+    /// How often a read is tried in all.
+    const LIMIT: u8 = 8;
+
+    /// Notes a failure; false if that was the last try.
+    pub(super) fn again(&mut self, server: ServerId, replica: bool) -> bool {
+        if replica {
+            self.replicas |= bit(server);
+        }
+        self.times += 1;
+        self.times < Self::LIMIT
     }
 
     fn contains(self, server: ServerId) -> bool {
-        self.0 & 1_u64.checked_shl(u32::from(server.0)).unwrap_or(0) != 0
+        self.replicas & bit(server) != 0
     }
+}
+
+fn bit(server: ServerId) -> u64 {
+    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
 }
 
 impl Session {
@@ -50,7 +65,7 @@ impl Session {
             pinned: self.pin,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             strong: consistency == Consistency::Strong,
-            last_server: self.keeps,
+            previous: self.kept.filter(|kept| kept.previous).map(|kept| kept.server),
         };
         let fresh = |server: &crate::topology::Server| {
             !tried.contains(server.id)
@@ -67,7 +82,7 @@ impl Session {
                 if let Some(conn) = self.held.take() {
                     return Ok(conn);
                 }
-                if let Some(conn) = self.keeps.and_then(|server| self.take_kept(server)) {
+                if let Some(conn) = self.take_kept() {
                     return Ok(conn);
                 }
                 self.primary_connection().await
@@ -80,7 +95,7 @@ impl Session {
                 Ok(conn) => Ok(conn),
                 Err(error) => {
                     debug!(session = self.handle().id(), server = server.0, %error, "replica not to be had");
-                    tried.add(server);
+                    tried.again(server, true);
                     Err(error)
                 }
             },
@@ -114,8 +129,8 @@ impl Session {
     /// A connection of this session's account to `server`.
     async fn checkout(&mut self, server: ServerId) -> Result<PooledConn, Error> {
         let worker = self.context.worker;
-        if self.keeps == Some(server)
-            && let Some(conn) = self.take_kept(server)
+        if self.kept.is_some_and(|kept| kept.server == server)
+            && let Some(conn) = self.take_kept()
         {
             return Ok(conn);
         }
@@ -131,21 +146,20 @@ impl Session {
         }
     }
 
-    /// The connection of the statement before, if it is still as that statement left it.
-    fn take_kept(&mut self, server: ServerId) -> Option<PooledConn> {
+    /// The connection of an earlier statement, if it is still as that statement left it.
+    fn take_kept(&mut self) -> Option<PooledConn> {
+        let kept = self.kept.take()?;
         let (worker, session) = (self.context.worker, self.handle().id());
-        let conn = self.bucket(server)?.take_held(worker, session);
-        self.keeps = None;
-        conn
+        self.bucket(kept.server)?.take_held(worker, session)
     }
 
-    /// Lets others have the connection of the statement before.
-    pub(super) fn release_kept(&mut self, server: ServerId) {
+    /// Lets others have the connection of an earlier statement.
+    pub(super) fn release_kept(&mut self) {
+        let Some(kept) = self.kept.take() else { return };
         let (worker, session) = (self.context.worker, self.handle().id());
-        if let Some(bucket) = self.bucket(server) {
+        if let Some(bucket) = self.bucket(kept.server) {
             bucket.release_held(worker, session);
         }
-        self.keeps = None;
     }
 
     fn bucket(&mut self, server: ServerId) -> Option<&Arc<Bucket>> {
