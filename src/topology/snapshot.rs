@@ -72,6 +72,9 @@ pub struct Server {
     pub version: Option<Version>,
     /// `server_uuid`, or on MariaDB the `server_id`; another identity is another server at the same address.
     pub identity: Option<Arc<str>>,
+    /// Grows whenever `position` went back or another server answers at the address: what was concluded from earlier
+    /// positions does not hold any more, and connections made before lead elsewhere.
+    pub incarnation: u32,
     /// Does it take writes (not `read_only`), as last seen?
     pub writable: bool,
     /// How far behind the primary it is; zero for the primary.

@@ -275,6 +275,11 @@ impl Tracker {
 
     fn publish(&mut self, now: Instant) -> Changed {
         let mut next = self.paint(now);
+        for (before, after) in self.picture.servers.iter().zip(&mut next.servers) {
+            after.incarnation = before
+                .incarnation
+                .wrapping_add(u32::from(went_back(before, after)));
+        }
         let (epoch, events) = differences(&self.picture, &next, &self.chosen);
         next.epoch = self.picture.epoch + u64::from(epoch);
         self.picture = next;
@@ -436,6 +441,7 @@ impl Tracker {
             health: watched.health.clone(),
             version: facts.map(|facts| facts.version.clone()),
             identity: watched.identity(),
+            incarnation: 0,
             writable: watched.writable(),
             lag,
             position,
@@ -651,6 +657,16 @@ fn differences(old: &Topology, new: &Topology, chosen: &Arc<str>) -> (bool, Vec<
     }
     epoch |= old.greeting != new.greeting;
     (epoch, events)
+}
+
+fn went_back(before: &Server, after: &Server) -> bool {
+    let replaced = before.identity.is_some() && before.identity != after.identity;
+    replaced
+        || match (&before.position, &after.position) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && !new.covers(old),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
 }
 
 fn barrier(server: &Server, max_lag: Duration) -> Option<u8> {
