@@ -195,6 +195,40 @@ impl GtidSet {
             .is_some_and(|interval| interval.high >= wanted.high)
     }
 
+    /// The transactions of this set that are not in `other`.
+    pub fn difference(&self, other: &Self) -> Self {
+        let mut left = Self::default();
+        for (origin, intervals) in &self.origins {
+            let removed = other
+                .origins
+                .binary_search_by(|(candidate, _)| candidate.cmp(origin))
+                .ok()
+                .and_then(|at| other.origins.get(at))
+                .map_or(&[][..], |(_, removed)| removed);
+            let mut removed = removed.iter().peekable();
+            for interval in intervals {
+                let mut low = interval.low;
+                while removed.next_if(|gone| gone.high < low).is_some() {}
+                while let Some(gone) = removed.peek().filter(|gone| gone.low <= interval.high) {
+                    if low < gone.low {
+                        let high = gone.low - 1;
+                        let _ = left.push(*origin, Interval { low, high });
+                    }
+                    low = gone.high.saturating_add(1);
+                    if low > interval.high {
+                        break;
+                    }
+                    removed.next();
+                }
+                if low <= interval.high {
+                    let high = interval.high;
+                    let _ = left.push(*origin, Interval { low, high });
+                }
+            }
+        }
+        left
+    }
+
     /// Every transaction that is in one of the two sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut flat: Vec<(Origin, Interval)> = [self, other]
@@ -301,6 +335,14 @@ impl GtidPosition {
             .is_some_and(|last| last.sequence >= sequence)
     }
 
+    /// The domains in which this position is ahead of `other`.
+    pub fn difference(&self, other: &Self) -> Self {
+        let ahead = |last: &&Last| !other.reached(last.domain, last.sequence);
+        Self {
+            domains: self.domains.iter().filter(ahead).copied().collect(),
+        }
+    }
+
     /// The further of the two in each domain.
     pub fn union(&self, other: &Self) -> Self {
         let mut domains = self.domains.clone();
@@ -358,6 +400,15 @@ impl Position {
             _ => return Err(GtidError::FlavorMismatch),
         }
         Ok(())
+    }
+
+    /// What a server executed between `earlier` and this position; everything if they are of different flavours.
+    pub fn since(&self, earlier: &Self) -> Self {
+        match (self, earlier) {
+            (Self::MySql(ours), Self::MySql(theirs)) => Self::MySql(ours.difference(theirs)),
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => Self::MariaDb(ours.difference(theirs)),
+            _ => self.clone(),
+        }
     }
 
     /// Is nothing executed?
@@ -838,6 +889,7 @@ mod tests {
             let both = a.union(&b);
             prop_assert_eq!(a.contains(&b), left.is_superset(&right));
             prop_assert!(both.contains(&a) && both.contains(&b));
+            prop_assert_eq!(&a.difference(&b), &set(&text_of(&left.difference(&right).copied().collect())));
             prop_assert_eq!(&both, &set(&text_of(&left.union(&right).copied().collect())));
             prop_assert_eq!(GtidSet::parse(both.to_string().as_bytes()), Ok(both));
         }
