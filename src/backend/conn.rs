@@ -65,7 +65,6 @@ const SETTLE: Duration = Duration::from_secs(30);
 impl BackendConn {
     pub(super) fn new(
         stream: Stream,
-        input: BytesMut,
         server: ServerId,
         thread_id: u32,
         capabilities: Capabilities,
@@ -74,7 +73,7 @@ impl BackendConn {
     ) -> Self {
         Self {
             stream,
-            input,
+            input: BytesMut::new(),
             server,
             thread_id,
             capabilities,
@@ -161,6 +160,11 @@ impl BackendConn {
         if !Arc::ptr_eq(&self.state, wanted) {
             self.state = Arc::clone(wanted);
         }
+    }
+
+    /// Counts answers to commands that were sent for the proxy itself.
+    pub(super) fn expect_answers(&mut self, count: u32) {
+        self.pending += count;
     }
 
     /// Whether answers are due that [`Self::settle`] has to read first.

@@ -108,6 +108,11 @@ impl SessionState {
         self.fingerprint
     }
 
+    /// The character set as a login or `SET NAMES` set it.
+    pub fn charset(&self) -> &Charset {
+        &self.charset
+    }
+
     /// The SQL text of a carried variable's value, if the session set it.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(AsRef::as_ref)

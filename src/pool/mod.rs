@@ -68,6 +68,11 @@ impl Pool {
         Some(Arc::clone(&bucket))
     }
 
+    /// Where a server's connections go.
+    pub fn target(&self, server: ServerId) -> Option<Target> {
+        self.servers.get(server.index()).map(|server| server.target.clone())
+    }
+
     /// Closes a worker's connections that were idle for too long or that their server has closed.
     pub fn sweep(&self, worker: WorkerId, now: Instant) {
         let buckets: Vec<_> = self.buckets.iter().map(|entry| Arc::clone(&entry)).collect();

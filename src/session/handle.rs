@@ -1,7 +1,7 @@
 //! What others may know of a session, and how they reach it.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
 };
 
@@ -30,6 +30,7 @@ pub struct Handle {
     /// A server (plus one) that is down: whoever runs a statement there should not wait for it.
     down: AtomicU32,
     changed: Notify,
+    user: Mutex<Option<Arc<str>>>,
 }
 
 /// Why a session should not wait any longer.
@@ -65,6 +66,7 @@ impl Registry {
                 stopping: AtomicBool::new(self.stopping.load(SeqCst)),
                 down: AtomicU32::new(0),
                 changed: Notify::new(),
+                user: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
             return Some(Registration { registry: Arc::clone(self), handle });
@@ -105,6 +107,15 @@ impl Handle {
     /// The connection id that the client knows.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    pub(super) fn set_user(&self, user: &Arc<str>) {
+        *self.user.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(user));
+    }
+
+    /// Whether the session is logged in as `user`.
+    pub(super) fn belongs_to(&self, user: &Arc<str>) -> bool {
+        self.user.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(user)
     }
 
     /// Where its statement runs: the server, and the server's id of the connection.

@@ -3,11 +3,14 @@
 mod command;
 mod finish;
 mod handle;
+mod kill;
 mod large;
 mod login;
 mod prepared;
 mod relay;
 mod route;
+mod schemas;
+mod server_key;
 mod span;
 mod statement;
 
@@ -22,6 +25,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
+    handshake::auth::Scramble,
     packet::{self, Frame, PacketHeader},
     reply::{ErrPacket, OkHeader, OkPacket, put_err, put_ok},
 };
@@ -29,12 +33,13 @@ use tokio::{select, sync::watch, time::timeout};
 use tracing::{debug, info};
 
 pub use handle::{Handle, Interrupt, Registration, Registry};
-pub use login::ServerKey;
+pub use schemas::Schemas;
+pub use server_key::ServerKey;
 
 use finish::Kept;
 
 use crate::{
-    accounts::{AccountState, Credentials, Directory},
+    accounts::{AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
     config::{Cluster, Limits},
     error::{Answer, Error, ErrorKind},
@@ -61,6 +66,10 @@ pub struct Context {
     pub directory: watch::Receiver<Arc<Directory>>,
     /// What logins have proven.
     pub credentials: Arc<Credentials>,
+    /// What accounts wrote.
+    pub states: Arc<AccountStates>,
+    /// Schemas that accounts are known to have.
+    pub schemas: Schemas,
     /// All sessions, shared with the other workers.
     pub registry: Arc<Registry>,
     /// The key pair for passwords over plain TCP.
@@ -86,11 +95,15 @@ struct Session {
     capabilities: Capabilities,
     account: Arc<AccountState>,
     login: Login,
+    /// The greeting's, for COM_CHANGE_USER.
+    scramble: Scramble,
     peer: Peer,
     /// The state that statements must find.
     wanted: Arc<SessionState>,
     /// What `wanted` is reset to.
     initial: Arc<SessionState>,
+    /// How statements are read as long as the session changes nothing about it.
+    base: Dialect,
     dialect: Dialect,
     /// The status flags that the client was last told.
     status: StatusFlags,
