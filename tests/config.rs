@@ -1,5 +1,7 @@
 //! The configuration as users meet it: whole files in, typed values or all problems at once out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
