@@ -1,1 +1,3 @@
 //! The MySQL wire protocol, sans-IO: bytes in, events out, bytes back.
+
+pub mod gtid;
