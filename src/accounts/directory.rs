@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::host::HostPattern;
 use crate::config::{Secret, User};
 
@@ -181,6 +183,7 @@ pub struct Directory {
     accounts: Vec<(HostPattern, Arc<Account>)>,
     configured: BTreeMap<Arc<str>, Arc<Account>>,
     loaded: bool,
+    read_at: Option<Instant>,
 }
 
 impl Directory {
@@ -241,7 +244,21 @@ impl Directory {
             accounts,
             configured,
             loaded,
+            read_at: None,
         }
+    }
+
+    /// Notes when the accounts were asked for.
+    pub fn read_at(self, at: Instant) -> Self {
+        Self {
+            read_at: Some(at),
+            ..self
+        }
+    }
+
+    /// When the accounts were asked for: whatever was changed before is in here.
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.read_at
     }
 
     /// Have the accounts of a server been read?
