@@ -6,6 +6,7 @@
 pub mod raw;
 pub mod relay;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,7 +19,9 @@ use mysql_async::{Conn, Error, OptsBuilder};
 use tokio::sync::OnceCell;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
-use dbproxy::cli::demo::cluster::{self, Cluster, Flavor, PrivateDirectory, ReservedPort, ServerProcess};
+use dbproxy::cli::demo::cluster::{
+    self, Cluster, Flavor, PrivateDirectory, ReservedPort, ServerProcess,
+};
 
 /// An ordinary read whose answer is the name of the server that ran it.
 pub const WHERE: &str = "SELECT name FROM test.where_am_i";
@@ -49,18 +52,38 @@ impl Rig {
             Flavor::MariaDb => &MARIADB,
             Flavor::MySql => &MYSQL,
         };
-        cell.get_or_init(|| Self::start(flavor, 2, &Options::default())).await
+        cell.get_or_init(async || Self::start(flavor, 2, &Options::default()).await)
+            .await
     }
 
     /// An empty schema for one test, made on the primary and known to every server, and its name.
     pub async fn schema(&self, name: &str) -> String {
         self.cluster
             .primary()
-            .run(&format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"))
+            .run(&format!(
+                "DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"
+            ))
             .await
             .unwrap();
         self.cluster.caught_up().await.unwrap();
         name.to_owned()
+    }
+
+    /// An account with the rights of `app`, whose password is its name. What it writes is remembered for it alone.
+    pub async fn account(&self, name: &str) -> OptsBuilder {
+        let sql = format!(
+            "CREATE USER IF NOT EXISTS {name}@'%' IDENTIFIED BY '{name}'; \
+             GRANT {} ON *.* TO {name}@'%'",
+            cluster::APPLICATION_PRIVILEGES
+        );
+        self.cluster.primary().run(&sql).await.unwrap();
+        self.cluster.caught_up().await.unwrap();
+        let options = login(self.proxy.port(), name, name);
+        eventually("the new account to be known", async || {
+            Conn::new(options.clone()).await.is_ok()
+        })
+        .await;
+        options
     }
 
     /// A connection of `app` through the proxy.
@@ -96,7 +119,10 @@ pub struct Proxy {
 impl Proxy {
     /// Starts the proxy in front of the cluster and returns when it accepts a login.
     pub async fn start(cluster: &Cluster, options: &Options) -> Self {
-        let servers = options.servers.clone().unwrap_or_else(|| addresses(cluster));
+        let servers = options
+            .servers
+            .clone()
+            .unwrap_or_else(|| addresses(cluster));
         let proxy = Self::spawn(&servers, options);
         eventually("the proxy to accept a login", async || {
             proxy.must_run();
@@ -130,7 +156,10 @@ impl Proxy {
         };
         fs::write(home.join("dbproxy.toml"), configuration).unwrap();
         let log = File::create(home.join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_dbproxy"))
+        // Another build can be put to the same tests.
+        let built = env!("CARGO_BIN_EXE_dbproxy").to_owned();
+        let program = std::env::var("DBPROXY_TEST_PROGRAM").unwrap_or(built);
+        let child = Command::new(program)
             .arg("serve")
             .arg("--config")
             .arg(home.join("dbproxy.toml"))
@@ -141,7 +170,11 @@ impl Proxy {
             .spawn()
             .unwrap();
         fs::write(home.join("pid"), child.id().to_string()).unwrap();
-        Self { child: Mutex::new(Some(child)), port, directory }
+        Self {
+            child: Mutex::new(Some(child)),
+            port,
+            directory,
+        }
     }
 
     /// The TCP port, on 127.0.0.1.
@@ -171,20 +204,27 @@ impl Proxy {
 
     /// A connection of `app` over TCP.
     pub async fn connect(&self) -> Conn {
-        Conn::new(application(self.port())).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+        Conn::new(application(self.port()))
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Waits until that many servers other than the primary get reads.
     pub async fn knows_replicas(&self, replicas: usize) {
         let mut conn = self.connect().await;
-        let mut seen = std::collections::BTreeSet::new();
-        eventually(&format!("{replicas} replicas to get reads; log:\n{}", self.log()), async || {
+        let mut seen = BTreeSet::new();
+        let known = within(SOON, async || {
             for _ in 0..20 {
                 seen.extend(conn.query::<String, _>(WHERE).await.unwrap());
             }
-            seen.len() >= replicas.max(1) && (replicas == 0 || seen.iter().any(|name| name != "db1"))
+            seen.iter().filter(|name| *name != "db1").count() == replicas
         })
         .await;
+        assert!(
+            known,
+            "reads went only to {seen:?}; the proxy's log:\n{}",
+            self.log()
+        );
     }
 
     /// Asks the proxy to end (SIGTERM).
@@ -226,7 +266,11 @@ impl Drop for Proxy {
 
 /// `name=address` of every server, as in the configuration.
 pub fn addresses(cluster: &Cluster) -> Vec<String> {
-    cluster.servers().iter().map(|server| format!("{}=127.0.0.1:{}", server.name(), server.port())).collect()
+    cluster
+        .servers()
+        .iter()
+        .map(|server| format!("{}=127.0.0.1:{}", server.name(), server.port()))
+        .collect()
 }
 
 /// The options of `app` on a port of this machine.
@@ -301,11 +345,11 @@ pub async fn within(patience: Duration, mut condition: impl AsyncFnMut() -> bool
 macro_rules! on_both_flavors {
     ($($name:ident),* $(,)?) => {
         mod mariadb {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[tokio::test]
             async fn $name() { super::$name(dbproxy::cli::demo::cluster::Flavor::MariaDb).await; })*
         }
         mod mysql {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[tokio::test]
             async fn $name() { super::$name(dbproxy::cli::demo::cluster::Flavor::MySql).await; })*
         }
     };

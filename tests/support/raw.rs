@@ -57,7 +57,11 @@ impl Refused {
             _ => (&payload[..0], &payload[3..]),
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code, state: text(state), message: text(message) }
+        Self {
+            code,
+            state: text(state),
+            message: text(message),
+        }
     }
 }
 
@@ -84,7 +88,9 @@ pub struct Raw {
 impl Raw {
     /// Connects over TCP and reads the greeting, or the error in its place.
     pub async fn tcp(port: u16) -> Result<Self, Refused> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap();
         stream.set_nodelay(true).unwrap();
         Self::greeted(Box::new(stream), false).await
     }
@@ -103,12 +109,20 @@ impl Raw {
     /// Connects and logs in as `app`, with the capabilities that PHP's driver asks for.
     pub async fn app(port: u16) -> Self {
         let mut raw = Self::tcp(port).await.unwrap();
-        raw.login("app", "app", None, capability::USUAL).await.unwrap();
+        raw.login("app", "app", None, capability::USUAL)
+            .await
+            .unwrap();
         raw
     }
 
     async fn greeted(stream: Box<dyn Stream>, secure: bool) -> Result<Self, Refused> {
-        let mut raw = Self { stream, secure, sequence: 0, greeting: Greeting::default(), capabilities: 0 };
+        let mut raw = Self {
+            stream,
+            secure,
+            sequence: 0,
+            greeting: Greeting::default(),
+            capabilities: 0,
+        };
         let payload = raw.packet().await.unwrap();
         if payload[0] == 0xff {
             return Err(Refused::parse(&payload));
@@ -125,7 +139,8 @@ impl Raw {
             connection: u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]),
             capabilities: u32::from(low) | u32::from(high) << 16,
             charset: rest[15],
-            plugin: String::from_utf8_lossy(rest[44..].split(|&byte| byte == 0).next().unwrap()).into_owned(),
+            plugin: String::from_utf8_lossy(rest[44..].split(|&byte| byte == 0).next().unwrap())
+                .into_owned(),
             scramble,
         };
         Ok(raw)
@@ -166,7 +181,12 @@ impl Raw {
     }
 
     /// COM_CHANGE_USER.
-    pub async fn change_user(&mut self, user: &str, password: &str, schema: &str) -> Result<(), Refused> {
+    pub async fn change_user(
+        &mut self,
+        user: &str,
+        password: &str,
+        schema: &str,
+    ) -> Result<(), Refused> {
         let plugin = self.greeting.plugin.clone();
         let scramble = self.greeting.scramble.clone();
         let proof = proof(&plugin, &scramble, password);
@@ -193,9 +213,16 @@ impl Raw {
                     let zero = payload.iter().position(|&byte| byte == 0).unwrap();
                     let plugin = String::from_utf8_lossy(&payload[1..zero]).into_owned();
                     scramble = payload[zero + 1..].iter().copied().take(20).collect();
-                    self.put(&proof(&plugin, &scramble, password)).await.unwrap();
+                    self.put(&proof(&plugin, &scramble, password))
+                        .await
+                        .unwrap();
                 }
                 (0x01, Some(0x03)) => {}
+                // The method by which MySQL tries accounts that do not exist: the key comes unasked.
+                (0x01, Some(b'-')) => {
+                    let secret = encrypted(password, &scramble, &payload[1..]);
+                    self.put(&secret).await.unwrap();
+                }
                 (0x01, Some(0x04)) => {
                     let mut secret = password.as_bytes().to_vec();
                     secret.push(0);
@@ -205,10 +232,7 @@ impl Raw {
                         if key[0] == 0xff {
                             return Err(Refused::parse(&key));
                         }
-                        for (byte, mask) in secret.iter_mut().zip(scramble.iter().cycle()) {
-                            *byte ^= mask;
-                        }
-                        secret = crypto::encrypt(&secret, &key[1..]);
+                        secret = encrypted(password, &scramble, &key[1..]);
                     }
                     self.put(&secret).await.unwrap();
                 }
@@ -346,7 +370,10 @@ pub fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
             return None;
         }
         0xfc => (u64::from(u16::from_le_bytes([rest[1], rest[2]])), 3),
-        0xfd => (u64::from(u32::from_le_bytes([rest[1], rest[2], rest[3], 0])), 4),
+        0xfd => (
+            u64::from(u32::from_le_bytes([rest[1], rest[2], rest[3], 0])),
+            4,
+        ),
         0xfe => (u64::from_le_bytes(rest[1..9].try_into().unwrap()), 9),
         short => (u64::from(short), 1),
     };
@@ -355,11 +382,18 @@ pub fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(value)
 }
 
+fn encrypted(password: &str, scramble: &[u8], key: &[u8]) -> Vec<u8> {
+    let secret = password.bytes().chain([0]).zip(scramble.iter().cycle());
+    let secret: Vec<u8> = secret.map(|(byte, mask)| byte ^ mask).collect();
+    crypto::encrypt(&secret, key)
+}
+
 fn proof(plugin: &str, scramble: &[u8], password: &str) -> Vec<u8> {
     let password = password.as_bytes();
     match plugin {
         "caching_sha2_password" => scramble_sha256(scramble, password).map(Vec::from),
         "mysql_native_password" => scramble_native(scramble, password).map(Vec::from),
+        "sha256_password" => Some(vec![u8::from(!password.is_empty())]),
         "mysql_clear_password" => Some(password.iter().copied().chain([0]).collect()),
         other => panic!("the server wants {other}"),
     }

@@ -52,7 +52,13 @@ impl Relay {
                 }
             })
         };
-        Self { port, faults, flowing, judge, accepting }
+        Self {
+            port,
+            faults,
+            flowing,
+            judge,
+            accepting,
+        }
     }
 
     /// Where the proxy connects to.
@@ -104,7 +110,9 @@ async fn relay(
     let requests = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let Ok(length @ 1..) = from_proxy.read(&mut buffer).await else { return };
+            let Ok(length @ 1..) = from_proxy.read(&mut buffer).await else {
+                return;
+            };
             let _ = flow.wait_for(|flowing| *flowing).await;
             let judge = judge.lock().unwrap().clone();
             match judge(&buffer[..length]) {
@@ -123,7 +131,9 @@ async fn relay(
     let replies = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let Ok(length @ 1..) = from_server.read(&mut buffer).await else { return };
+            let Ok(length @ 1..) = from_server.read(&mut buffer).await else {
+                return;
+            };
             let _ = also_flow.wait_for(|flowing| *flowing).await;
             if cut_at_answer.load(Ordering::SeqCst) {
                 faults.fetch_add(1, Ordering::SeqCst);

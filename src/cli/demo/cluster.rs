@@ -433,6 +433,12 @@ impl ServerProcess {
         Ok((runs(io), runs(applier)))
     }
 
+    /// The statements received so far, in the form of the server's general log, once `general_log` is on.
+    pub fn statements(&self) -> String {
+        let bytes = fs::read(self.directory.join("data/statements")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The server's error log so far.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.directory.join("log")).unwrap_or_default();
@@ -671,9 +677,6 @@ fn accounts(flavor: Flavor) -> String {
              CONNECTION_ADMIN",
         ),
     };
-    let application = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, SHOW DATABASES, \
-                       CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, \
-                       ALTER ROUTINE, EVENT, TRIGGER, PROCESS, RELOAD";
     let performance_schema = match flavor {
         Flavor::MariaDb => "",
         Flavor::MySql => "GRANT SELECT ON performance_schema.* TO dbproxy@'%';\n",
@@ -683,7 +686,7 @@ fn accounts(flavor: Flavor) -> String {
          CREATE USER repl@'%' IDENTIFIED BY 'repl';\n\
          GRANT REPLICATION SLAVE ON *.* TO repl@'%';\n\
          CREATE USER app@'%' IDENTIFIED BY 'app';\n\
-         GRANT {application} ON *.* TO app@'%';\n\
+         GRANT {APPLICATION_PRIVILEGES} ON *.* TO app@'%';\n\
          CREATE USER dbproxy@'%' IDENTIFIED BY 'dbproxy';\n\
          GRANT {monitor} ON *.* TO dbproxy@'%';\n\
          GRANT SELECT ON mysql.* TO dbproxy@'%';\n\
@@ -738,6 +741,11 @@ fn statement(sql: &str) -> impl FnOnce(mysql_async::Error) -> LaunchError + use<
     move |error| LaunchError::Statement(sql, error)
 }
 
+/// What `app` may do everywhere: all that applications need, and nothing that overrides read_only.
+pub const APPLICATION_PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, \
+    SHOW DATABASES, CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, \
+    ALTER ROUTINE, EVENT, TRIGGER, PROCESS, RELOAD";
+
 /// How long a server that runs may take to accept a login.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -746,6 +754,7 @@ const COMMON_OPTIONS: &[&str] = &[
     "--report-host=127.0.0.1",
     "--skip-name-resolve",
     "--local-infile=1",
+    "--general-log-file=statements",
     "--max-connections=3000",
     "--max-allowed-packet=256M",
     "--log-bin=bin",
