@@ -1,5 +1,7 @@
 //! The configuration as users meet it: whole files in, typed values or all problems at once out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -475,4 +477,52 @@ fn the_reference_in_readme_is_the_one_in_the_code() {
     panic!(
         "README's configuration reference is not the code's: run DBPROXY_UPDATE=1 cargo test --test config"
     );
+}
+
+/// Half-written files and files with a value of the wrong type are what editors save.
+#[test]
+fn no_text_makes_it_panic_or_report_nothing() {
+    let full = include_str!("../examples/full.toml");
+    for end in (0..full.len()).filter(|end| full.is_char_boundary(*end)) {
+        if let Err(Problems(problems)) = config::parse(&full[..end], "x", &World::default()) {
+            assert!(
+                problems
+                    .iter()
+                    .any(|problem| problem.severity == Severity::Error)
+            );
+        }
+    }
+    for value in [
+        "1",
+        "-1",
+        "1.5",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "[]",
+        "[[]]",
+        "[1]",
+        "{}",
+        "{ x = {} }",
+        "2026-01-01",
+    ] {
+        for (at, _) in full.match_indices(" = ") {
+            let end = full[at..].find('\n').map_or(full.len(), |end| at + end);
+            let text = format!("{} = {value}{}", &full[..at], &full[end..]);
+            let _ = config::parse(&text, "x", &World::default());
+        }
+        for key in [
+            "workers",
+            "listen",
+            "monitor",
+            "cluster",
+            "cluster.server",
+            "users",
+            "users.x",
+            "limits",
+            "log",
+        ] {
+            let _ = config::parse(&format!("{key} = {value}"), "x", &World::default());
+        }
+    }
 }
