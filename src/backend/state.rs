@@ -1,7 +1,6 @@
 //! What a session expects of a connection, and the statements that get a connection there.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     hash::{Hash, Hasher},
     sync::Arc,
@@ -38,9 +37,9 @@ pub enum Charset {
     /// As after `SET NAMES charset [COLLATE collation]`.
     Names {
         /// Character set.
-        charset: Cow<'static, str>,
+        charset: Box<str>,
         /// Collation, if not the character set's default.
-        collation: Option<Cow<'static, str>>,
+        collation: Option<Box<str>>,
     },
 }
 
@@ -53,8 +52,8 @@ impl Charset {
     pub fn of_collation(id: u16) -> Option<Self> {
         let collation = Collation::resolve(CollationId::from(id));
         (collation.id() != CollationId::UNKNOWN_COLLATION_ID).then(|| Self::Names {
-            charset: Cow::Borrowed(collation.charset()),
-            collation: Some(Cow::Borrowed(collation.collation())),
+            charset: collation.charset().into(),
+            collation: Some(collation.collation().into()),
         })
     }
 }
@@ -160,7 +159,7 @@ impl SessionState {
 /// `extra` are further assignments for the SET statement, each beginning with a
 /// comma and a blank. A connection with a schema cannot be taken to a state
 /// without one: the pool keeps the two kinds apart.
-pub fn put_difference(out: &mut BytesMut, actual: &Arc<SessionState>, wanted: &Arc<SessionState>, extra: &str) -> u32 {
+pub(super) fn put_difference(out: &mut BytesMut, actual: &Arc<SessionState>, wanted: &Arc<SessionState>, extra: &str) -> u32 {
     if extra.is_empty() && (Arc::ptr_eq(actual, wanted) || actual == wanted) {
         return 0;
     }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use dbproxy_proto::{
     ProtocolError,
     command::{Command, Execute},
     packet::HEADER_LEN,
-    reply::{put_eof},
     response::Expect,
 };
 
@@ -101,7 +99,7 @@ impl Session {
         class: &StatementClass,
         effect: Effect,
     ) -> Result<Flow, Error> {
-        if let Some(finished) = self.execute(&[], class, Request::Forward { packet, expect }).await? {
+        if let Some(finished) = self.execute(class, Request::Forward { packet, expect }).await? {
             self.finish(class, finished, effect);
         }
         Ok(Flow::Continue)
@@ -120,7 +118,7 @@ impl Session {
             _ => self.effect_of(&class, text),
         };
         let request = Request::Forward { packet, expect: Expect::Query };
-        match self.execute(text, &class, request).await? {
+        match self.execute(&class, request).await? {
             Some(finished) => self.finish(&class, finished, effect),
             None => return Ok(Flow::Continue),
         }
@@ -151,7 +149,7 @@ impl Session {
         let class = sql::classify(text, self.dialect);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
         let request = Request::Prepare { packet, key: &key, id };
-        if let Some(finished) = self.execute(text, &class, request).await? {
+        if let Some(finished) = self.execute(&class, request).await? {
             let prepared = finished.outcome.prepared;
             // Preparing runs nothing: it neither pins nor writes.
             self.finish(&sql::classify(b"SELECT 1", self.dialect), finished, Effect::None);
@@ -189,8 +187,7 @@ impl Session {
             _ => self.effect_of(&class, statement.key.text()),
         };
         let request = Request::Execute { execute, statement: &statement };
-        let text = statement.key.text();
-        if let Some(finished) = self.execute(text, &class, request).await? {
+        if let Some(finished) = self.execute(&class, request).await? {
             self.finish(&class, finished, effect);
         }
         Ok(Flow::Continue)
@@ -212,12 +209,5 @@ impl Session {
         self.release_kept();
         self.prepared.clear();
         self.last_insert_id = 0;
-    }
-
-    /// Answers with an EOF packet of the proxy's own.
-    pub(super) async fn reply_eof(&mut self) -> Result<Flow, Error> {
-        let mut out = BytesMut::new();
-        put_eof(&mut out, &mut 1, self.status, 0);
-        self.reply(&out).await
     }
 }

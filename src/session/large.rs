@@ -70,7 +70,7 @@ impl Session {
             Kind::Write | Kind::LoadData if !self.wanted.multi_statements() => Effect::None,
             _ => Effect::Pin(PinReason::LargeStatement),
         };
-        class.cause = sql::Cause::Large;
+        class.cause = sql::Cause::Write;
         class.facts |= Facts::MAY_WRITE;
         self.stream(&class, None, Expect::Query, effect).await
     }
@@ -91,7 +91,7 @@ impl Session {
         let id = self.announced_statement().unwrap_or(0);
         let class = self.prepared.find(id).map_or_else(|| self.of_connection(), |statement| statement.class);
         let mut class = class;
-        class.cause = sql::Cause::Large;
+        class.cause = sql::Cause::Write;
         let parameters = self.prepared.find(id).map_or(0, |statement| usize::from(statement.parameters));
         let types = HEADER_LEN + 11 + parameters.div_ceil(8);
         let types = self.input.get(types..types + 2 * parameters).map(<[u8]>::to_vec);

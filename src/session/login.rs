@@ -342,7 +342,11 @@ impl Door<'_> {
                 self.check_state(&account)?;
                 Ok((account, proof))
             }
-            (Outcome::Denied { with_password }, _) => Err(denied(with_password)),
+            (Outcome::Denied { with_password }, _) => {
+                // The password may be newer than what was read of it.
+                self.context.nudge.notify_one();
+                Err(denied(with_password))
+            }
             (Outcome::Unsupported, _) => {
                 let text = "Client does not support authentication protocol requested by server; \
                             consider upgrading MySQL client";

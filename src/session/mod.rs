@@ -29,7 +29,11 @@ use dbproxy_proto::{
     packet::{self, Frame, PacketHeader},
     reply::{ErrPacket, OkHeader, OkPacket, put_err, put_ok},
 };
-use tokio::{select, sync::watch, time::timeout};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tracing::{debug, info};
 
 pub use handle::{Handle, Interrupt, Registration, Registry};
@@ -46,7 +50,6 @@ use crate::{
     net::{Buffers, Peer, Stream},
     pool::{Bucket, Pool, PooledConn, WorkerId},
     routing::PinReason,
-    shutdown::Drain,
     sql::Dialect,
     topology::{ServerId, Topology},
 };
@@ -64,6 +67,8 @@ pub struct Context {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// The accounts as they are now.
     pub directory: watch::Receiver<Arc<Directory>>,
+    /// Asks for the accounts to be read again at once.
+    pub nudge: Arc<Notify>,
     /// What logins have proven.
     pub credentials: Arc<Credentials>,
     /// What accounts wrote.
@@ -126,13 +131,7 @@ enum Flow {
 }
 
 /// Serves one client from the greeting to its end.
-pub async fn serve(
-    client: Stream,
-    peer: Peer,
-    registration: Registration,
-    context: Arc<Context>,
-    _drain: Drain,
-) {
+pub async fn serve(client: Stream, peer: Peer, registration: Registration, context: Arc<Context>) {
     let id = registration.handle().id();
     let limit = context.limits.login;
     let login = Box::pin(login::login(client, peer, registration, context));

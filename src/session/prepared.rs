@@ -13,7 +13,6 @@ use super::{
     Flow, Session,
     finish::Effect,
     route::Tried,
-    statement::Request,
 };
 use crate::{
     backend::{BackendConn, ServerStatement, StatementKey},
@@ -90,7 +89,7 @@ impl Session {
     /// The primary's connection, in the session's state.
     pub(super) async fn settled_connection(&mut self, class: &StatementClass) -> Result<PooledConn, Error> {
         let mut tried = Tried::default();
-        let route = self.route(&[], class, tried);
+        let route = self.route(class, tried);
         let mut conn = self.connection(&route, &mut tried).await?;
         let mut commands = BytesMut::new();
         self.put_state(&mut conn, class, &mut commands);

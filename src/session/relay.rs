@@ -5,10 +5,10 @@ use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
     packet::HEADER_LEN,
     reply::{OkPacket, put_ok},
-    response::{Event, Expect, ResponseTracker},
+    response::{Event, ResponseTracker},
     track::Change,
 };
-use tokio::select;
+use tokio::{select, time::Instant};
 
 use super::{
     handle::{Handle, Interrupt},
@@ -178,10 +178,12 @@ impl Relay<'_> {
         outcome.warnings = packet.warnings;
         outcome.last_insert_id = packet.last_insert_id;
         outcome.affected_rows = packet.affected_rows;
-        for change in packet.changes() {
+        for change in packet.changes().map_while(Result::ok) {
             match change {
-                Change::Gtids(text) => self.account.wrote(text),
-                Change::SystemVariable { name: b"last_gtid", value } if !value.is_empty() => self.account.wrote(value),
+                Change::Gtids(text) => self.account.wrote(text, Instant::now()),
+                Change::SystemVariable { name: b"last_gtid", value } if !value.is_empty() => {
+                    self.account.wrote(value, Instant::now());
+                }
                 Change::Schema(name) => outcome.schema = Some(name.into()),
                 Change::StateChanged(changed) => outcome.state_changed |= changed,
                 _ => {}

@@ -13,7 +13,7 @@ use crate::{
     pool::{Bucket, Key, PooledConn},
     routing::{self, Reason, Route, SessionView, Target},
     sql::StatementClass,
-    topology::{ServerId, Topology},
+    topology::{Server, ServerId, Topology},
 };
 
 /// The capabilities that must be the same on both sides: they change what a
@@ -57,7 +57,7 @@ fn bit(server: ServerId) -> u64 {
 
 impl Session {
     /// Decides where a statement goes.
-    pub(super) fn route(&self, sql: &[u8], class: &StatementClass, tried: Tried) -> Route {
+    pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
         let topology = self.context.topology.borrow();
         let consistency = self.context.cluster.consistency;
         let view = SessionView {
@@ -67,12 +67,13 @@ impl Session {
             strong: consistency == Consistency::Strong,
             previous: self.kept.filter(|kept| kept.previous).map(|kept| kept.server),
         };
-        let fresh = |server: &crate::topology::Server| {
+        let fresh = |server: &Server| {
             !tried.contains(server.id)
                 && (consistency == Consistency::Eventual || self.account.is_fresh(server, &topology))
         };
-        let in_flight = |server: ServerId| self.context.pool.active(server);
-        routing::decide(sql, class, &view, &topology, &fresh, &in_flight, self.context.cluster.balance, self.turn())
+        let turn = self.turn();
+        let choose = |servers: &[&Server]| usize::try_from(turn).unwrap_or_default() % servers.len();
+        routing::decide(class, &view, &topology, fresh, choose)
     }
 
     /// The connection that a route leads to, waiting for a server where there is none now.

@@ -15,7 +15,7 @@ use super::{
     route::Tried,
 };
 use crate::{
-    backend::{BackendConn, ServerStatement, StatementKey},
+    backend::{ServerStatement, StatementKey},
     error::{Error, ErrorKind, Origin},
     pool::PooledConn,
     routing::Target,
@@ -46,13 +46,12 @@ impl Session {
     /// None if the client was answered with an error of the proxy's own.
     pub(super) async fn execute(
         &mut self,
-        sql: &[u8],
         class: &StatementClass,
         request: Request<'_>,
     ) -> Result<Option<Finished>, Error> {
         let mut tried = Tried::default();
         loop {
-            let route = self.route(sql, class, tried);
+            let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
             let mut conn = match self.connection(&route, &mut tried).await {
                 Ok(conn) => conn,
@@ -157,7 +156,7 @@ impl Session {
     }
 
     /// Appends what the connection needs so that the statement finds the session's state.
-    pub(super) fn put_state(&self, conn: &mut BackendConn, class: &StatementClass, out: &mut BytesMut) {
+    pub(super) fn put_state(&self, conn: &mut PooledConn, class: &StatementClass, out: &mut BytesMut) {
         if self.is_bound() {
             return;
         }
