@@ -65,10 +65,12 @@ impl Control {
 }
 
 fn tell(event: &Event, epoch: u64) {
-    let name = |server: &Option<Arc<str>>| server.as_deref().unwrap_or("none").to_owned();
+    fn name(server: &Option<Arc<str>>) -> &str {
+        server.as_deref().unwrap_or("none")
+    }
     match event {
         Event::Primary { from, to, why } => {
-            info!(epoch, from = name(from), server = name(to), reason = %why, "primary");
+            info!(epoch, from = %name(from), server = %name(to), reason = %why, "primary");
         }
         Event::Role {
             server,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::{self, Runtime};
 
 use crate::config::{self, Loaded, Problems};
 
@@ -49,6 +50,8 @@ struct ConfigFile {
 enum Status {
     /// All is well.
     Fine,
+    /// The command did its work and found problems.
+    Problems,
 }
 
 /// Why a command could not do its work.
@@ -97,6 +100,7 @@ where
     let result = result.and_then(|status| out.flush().map(|()| status).map_err(Failure::from));
     match result {
         Ok(Status::Fine) => ExitCode::SUCCESS,
+        Ok(Status::Problems) => ExitCode::FAILURE,
         // The reader, such as `head`, has seen enough.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
@@ -109,6 +113,11 @@ where
 /// One line, or several, to standard error. A closed one is no reason to fail.
 fn say(text: &dyn fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A runtime for the calling thread.
+fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Reads the configuration for a command.

@@ -31,16 +31,16 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Until there is a server to read from, it is looked for this often.
 const NO_SERVER: Duration = Duration::from_millis(100);
 
-const MYSQL: &str = "SELECT User AS user, Host AS host, plugin, CAST(authentication_string AS BINARY) AS stored, \
+const MYSQL: &str = "SELECT User AS user, Host AS host, plugin, CAST(authentication_string AS BINARY) AS credential, \
      account_locked, password_expired, ssl_type, \
-     JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.additional_password')) AS retained FROM mysql.user";
+     JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.additional_password')) AS retained_credential FROM mysql.user";
 
 const MARIADB: &str =
     "SELECT User AS user, Host AS host, CAST(Priv AS BINARY) AS priv FROM mysql.global_priv";
 
 /// The view of older days: without locks and second methods, but monitors are more often allowed to read it.
 const MARIADB_VIEW: &str = "SELECT User AS user, Host AS host, plugin, \
-     CAST(authentication_string AS BINARY) AS stored, password_expired, ssl_type FROM mysql.user WHERE is_role = 'N'";
+     CAST(authentication_string AS BINARY) AS credential, password_expired, ssl_type FROM mysql.user WHERE is_role = 'N'";
 
 /// Reads the accounts again and again and publishes them, until nobody listens any more.
 ///
@@ -225,9 +225,9 @@ fn mysql(row: &Row) -> Option<Account> {
     let row = Fields(row);
     let yes = |name| row.text(&[name]).is_some_and(|value| value == "Y");
     let plugin = row.text(&["plugin"]).unwrap_or_default();
-    let stored = row.bytes(&["stored"]).unwrap_or_default();
+    let stored = row.bytes(&["credential"]).unwrap_or_default();
     let mut methods = vec![Method::new(&plugin, &stored)];
-    if let Some(retained) = row.bytes(&["retained"]) {
+    if let Some(retained) = row.bytes(&["retained_credential"]) {
         methods.push(Method::new(&plugin, &retained));
     }
     Some(Account {

@@ -6,6 +6,8 @@
 mod observation;
 mod replication;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod tracker;
 mod version;
 

@@ -163,6 +163,8 @@ pub enum Unreadable {
     Down,
     /// Nothing is known of it yet.
     NotSeen,
+    /// Nobody has the primary's role yet, so nobody knows what fresh data is.
+    NoPrimary,
     /// It takes writes but is not the primary.
     Spare,
     /// It is read-only and replicates from nobody.
@@ -204,6 +206,7 @@ impl Unreadable {
             Self::LagUnknown => 10,
             Self::Delayed(_) => 11,
             Self::Lagging(_) => 12,
+            Self::NoPrimary => 13,
         }
     }
 }
@@ -213,6 +216,7 @@ impl Display for Unreadable {
         match self {
             Self::Down => f.write_str("down"),
             Self::NotSeen => f.write_str("not seen yet"),
+            Self::NoPrimary => f.write_str("no primary found yet"),
             Self::Spare => f.write_str("writable but not the primary"),
             Self::NoSource => f.write_str("replicates from nobody"),
             Self::OtherSource => f.write_str("does not replicate from the primary"),

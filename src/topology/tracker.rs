@@ -320,6 +320,7 @@ impl Tracker {
         };
         self.primary = Some(new);
         self.progress = Progress::new(self.max_lag, self.stale_after);
+        self.note_progress(new);
     }
 
     /// The best server to take over from `old`, among those that answer and take writes.
@@ -426,7 +427,7 @@ impl Tracker {
 
     fn paint_server(&self, id: ServerId, watched: &Watched, now: Instant) -> Server {
         let facts = watched.facts();
-        let role = self.role(id, facts);
+        let role = self.role(id, watched);
         let (lag, delay, barred) = self.eligibility(id, watched, role, now);
         let position = facts.and_then(|facts| match role {
             Role::Primary => facts.executed.clone(),
@@ -452,18 +453,16 @@ impl Tracker {
         }
     }
 
-    fn role(&self, id: ServerId, facts: Option<&ServerFacts>) -> Role {
-        match facts {
+    fn role(&self, id: ServerId, watched: &Watched) -> Role {
+        match watched.facts() {
             _ if self.primary == Some(id) => Role::Primary,
             None => Role::Unknown,
-            Some(facts) if facts.write_block.is_none() => {
-                // Before the first election nobody can say which of the writable servers is the spare one.
-                if self.primary.is_some() {
-                    Role::Spare
-                } else {
-                    Role::Unknown
-                }
-            }
+            // Before the first election nobody can say which of the writable servers is the spare one; of one that is
+            // down nobody knows how it will come back.
+            Some(facts) if facts.write_block.is_none() => match (self.primary, &watched.health) {
+                (Some(_), Health::Up) => Role::Spare,
+                _ => Role::Unknown,
+            },
             Some(facts) if facts.sources.is_empty() => Role::Unknown,
             Some(_) => Role::Replica,
         }
@@ -484,6 +483,7 @@ impl Tracker {
             (_, Some((facts, _)), _) if offline(facts) => barred(Unreadable::Offline),
             // A primary that the monitor cannot question just now still has all its own writes.
             (_, _, Role::Primary) => (Lag::Known(Duration::ZERO), Duration::ZERO, None),
+            _ if self.primary.is_none() => barred(Unreadable::NoPrimary),
             (_, _, Role::Spare) => barred(Unreadable::Spare),
             (_, _, Role::Unknown) => barred(Unreadable::NoSource),
             (_, Some((_, asked_at)), _)
@@ -497,7 +497,7 @@ impl Tracker {
 
     fn replica(&self, id: ServerId, now: Instant) -> (Lag, Duration, Option<Unreadable>) {
         let Some(primary) = self.primary else {
-            return (Lag::Unknown, Duration::ZERO, Some(Unreadable::OtherSource));
+            return (Lag::Unknown, Duration::ZERO, Some(Unreadable::NoPrimary));
         };
         let Reading { lag, delay, barred } = Replication::new(&self.servers).read(
             id,
@@ -551,6 +551,7 @@ impl Tracker {
                 )
             }
             Role::Unknown => match watched.facts() {
+                _ if matches!(watched.health, Health::Down { .. }) => "down".to_owned(),
                 None => "not seen yet".to_owned(),
                 Some(facts) => match facts.write_block {
                     Some(block) => format!("{block} is on and it replicates from nobody"),
