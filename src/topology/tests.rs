@@ -325,6 +325,47 @@ fn a_crash_makes_the_other_active_master_the_primary() {
 }
 
 #[test]
+fn a_replica_that_came_up_writable_is_no_heir() {
+    let mut scene = Scene::started("rw ro:1 ro:1");
+    scene.round(&[(2, ProbeError::Refused)]);
+    scene.set_writable(2, true);
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "PSR");
+    scene.rounds(4, &[(1, ProbeError::Timeout)]);
+    assert_eq!(scene.roles(), "pSR");
+    // Nor when an operator closes the primary in order to open another one.
+    scene.set_writable(1, false);
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "pSR");
+    // Whoever ends its replication means it.
+    scene.server(2).sources.clear();
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "?Pr");
+}
+
+#[test]
+fn claims_to_take_over() {
+    // (shape, primary is closed instead of dead, roles afterwards)
+    for (shape, closed, roles) in [
+        ("rw rw ro:1", true, "?Pr"),
+        ("rw rw ro:1", false, "pSR"),
+        ("rw rw:1 ro:1", true, "pSR"),
+        ("rw rw:1 ro:1", false, "pSR"),
+        ("rw:2 rw:1 ro:1", true, "RPR"),
+        ("rw:2 rw:1 ro:1", false, "?Pr"),
+    ] {
+        let mut scene = Scene::started(shape);
+        if closed {
+            scene.set_writable(1, false);
+            scene.round(&[]);
+        } else {
+            scene.round(&[(1, ProbeError::Refused)]);
+        }
+        assert_eq!(scene.roles(), roles, "{shape} {closed}");
+    }
+}
+
+#[test]
 fn silence_is_not_death_at_once() {
     let mut scene = Scene::started("rw ro:1");
     scene.round(&[(1, ProbeError::Timeout)]);
