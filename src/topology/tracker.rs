@@ -624,7 +624,7 @@ impl Tracker {
             .collect();
         if !spares.is_empty() {
             why.push_str(&format!(
-                "; {} takes writes too and gets none",
+                "; also writable, and unused: {}",
                 spares.join(", ")
             ));
         }
