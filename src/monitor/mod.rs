@@ -1,6 +1,6 @@
 //! Watches the servers: probes for the topology, accounts for logins, and a closer look on demand.
 //!
-//! Nothing is decided here. A probe becomes an [`Observation`](crate::topology::Observation), whatever came of it.
+//! Nothing is decided here. A probe becomes an [`Observation`], whatever came of it.
 
 pub mod accounts;
 mod connect;
