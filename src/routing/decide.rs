@@ -49,15 +49,27 @@ pub fn decide(
     fresh: impl Fn(&Server) -> bool,
     choose: impl FnOnce(&[&Server]) -> usize,
 ) -> Route {
-    let primary = |reason| Route { target: Target::Primary, reason };
+    let primary = |reason| Route {
+        target: Target::Primary,
+        reason,
+    };
     if session.in_transaction {
-        return Route { target: Target::Kept, reason: Reason::InTransaction };
+        return Route {
+            target: Target::Kept,
+            reason: Reason::InTransaction,
+        };
     }
     if let Some(pin) = session.pinned {
-        return Route { target: Target::Kept, reason: Reason::Pinned(pin) };
+        return Route {
+            target: Target::Kept,
+            reason: Reason::Pinned(pin),
+        };
     }
     if class.facts.contains(Facts::PREVIOUS_STATEMENT) && session.previous.is_some() {
-        return Route { target: Target::Kept, reason: Reason::PreviousStatement };
+        return Route {
+            target: Target::Kept,
+            reason: Reason::PreviousStatement,
+        };
     }
     if !class.is_replica_read() {
         return primary(Reason::Statement(class.cause));
@@ -75,9 +87,15 @@ pub fn decide(
     if readable.is_empty() {
         return primary(Reason::NoReplica);
     }
-    let fresh: Vec<&Server> = readable.into_iter().filter(|server| fresh(server)).collect();
+    let fresh: Vec<&Server> = readable
+        .into_iter()
+        .filter(|server| fresh(server))
+        .collect();
     match fresh.get(if fresh.len() > 1 { choose(&fresh) } else { 0 }) {
-        Some(server) => Route { target: Target::Replica(server.id), reason: Reason::FreshReplica },
+        Some(server) => Route {
+            target: Target::Replica(server.id),
+            reason: Reason::FreshReplica,
+        },
         None => primary(Reason::NoFreshReplica),
     }
 }

@@ -89,7 +89,10 @@ impl Session {
                 self.release_kept();
             }
             conn.hold_for(self.registration.handle().id());
-            self.kept = Some(Kept { server, previous: true });
+            self.kept = Some(Kept {
+                server,
+                previous: true,
+            });
         } else if let Some(kept) = &mut self.kept {
             kept.previous = false;
         }
@@ -120,7 +123,10 @@ impl Session {
     fn update_pin(&mut self, class: &StatementClass, unexplained: bool) {
         let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         // It was for one transaction, or for one statement that was its own.
-        if self.pin == Some(PinReason::NextTransaction) && class.kind != Kind::Set && !in_transaction {
+        if self.pin == Some(PinReason::NextTransaction)
+            && class.kind != Kind::Set
+            && !in_transaction
+        {
             self.pin = None;
         }
         if self.pin.is_none() {
@@ -148,7 +154,9 @@ const PASSING: StatusFlags = StatusFlags::MORE_RESULTS
 
 fn assigned(state: SessionState, assignment: Assignment) -> SessionState {
     match assignment {
-        Assignment::Variable { name, value } => state.with_variable(&name, &String::from_utf8_lossy(&value)),
+        Assignment::Variable { name, value } => {
+            state.with_variable(&name, &String::from_utf8_lossy(&value))
+        }
         Assignment::Autocommit(on) => state.with_variable("autocommit", if on { "1" } else { "0" }),
         Assignment::Names { charset, collation } => state.with_charset(Charset::Names {
             charset: unquoted(&charset).into(),

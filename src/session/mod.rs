@@ -225,7 +225,10 @@ impl Session {
 
     /// Answers with an OK packet of the proxy's own.
     async fn reply_ok(&mut self) -> Result<Flow, Error> {
-        let packet = OkPacket { status: self.status, ..OkPacket::default() };
+        let packet = OkPacket {
+            status: self.status,
+            ..OkPacket::default()
+        };
         let mut out = BytesMut::new();
         put_ok(&mut out, &mut 1, &packet, OkHeader::Ok, self.capabilities);
         self.reply(&out).await

@@ -9,11 +9,7 @@ use dbproxy_proto::{
     response::{Event, Expect, ResponseTracker},
 };
 
-use super::{
-    Flow, Session,
-    finish::Effect,
-    route::Tried,
-};
+use super::{Flow, Session, finish::Effect, route::Tried};
 use crate::{
     backend::{BackendConn, ServerStatement, StatementKey},
     error::{Answer, Error, ErrorKind},
@@ -50,7 +46,11 @@ impl Statements {
 
     /// An id for the next statement; None if there are too many.
     pub(super) fn next_id(&mut self) -> Option<u32> {
-        if self.by_id.as_ref().is_some_and(|statements| statements.len() >= Self::LIMIT) {
+        if self
+            .by_id
+            .as_ref()
+            .is_some_and(|statements| statements.len() >= Self::LIMIT)
+        {
             return None;
         }
         loop {
@@ -87,7 +87,10 @@ impl Statements {
 
 impl Session {
     /// The primary's connection, in the session's state.
-    pub(super) async fn settled_connection(&mut self, class: &StatementClass) -> Result<PooledConn, Error> {
+    pub(super) async fn settled_connection(
+        &mut self,
+        class: &StatementClass,
+    ) -> Result<PooledConn, Error> {
         let mut tried = Tried::default();
         let route = self.route(class, tried);
         let mut conn = self.connection(&route, &mut tried).await?;
@@ -99,10 +102,19 @@ impl Session {
     }
 
     /// A statement of the session's on a settled connection, prepared there if need be.
-    pub(super) async fn prepared_on(&self, conn: &mut BackendConn, id: u32) -> Result<ServerStatement, Error> {
+    pub(super) async fn prepared_on(
+        &self,
+        conn: &mut BackendConn,
+        id: u32,
+    ) -> Result<ServerStatement, Error> {
         let key = match self.prepared.find(id) {
             Some(statement) => &statement.key,
-            None => return Err(Error::client(ErrorKind::Answer(unknown(id, "mysqld_stmt_execute")))),
+            None => {
+                return Err(Error::client(ErrorKind::Answer(unknown(
+                    id,
+                    "mysqld_stmt_execute",
+                ))));
+            }
         };
         match conn.find_prepared(key) {
             Some(there) => Ok(there),
@@ -132,7 +144,8 @@ impl Session {
             Some(there) => {
                 let mut packet = BytesMut::new();
                 put_command(&mut packet, code::STMT_RESET, &there.id.to_le_bytes());
-                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None).await
+                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None)
+                    .await
             }
             None => self.reply_ok().await,
         }
@@ -144,8 +157,12 @@ impl Session {
         if self.prepared.find(id).is_none() {
             return Ok(Flow::Continue);
         }
-        let Ok(mut conn) = self.settled_connection(&class).await else { return Ok(Flow::Continue) };
-        let Ok(there) = self.prepared_on(&mut conn, id).await else { return Ok(Flow::Continue) };
+        let Ok(mut conn) = self.settled_connection(&class).await else {
+            return Ok(Flow::Continue);
+        };
+        let Ok(there) = self.prepared_on(&mut conn, id).await else {
+            return Ok(Flow::Continue);
+        };
         let packet = with_statement(packet, there.id);
         if conn.send(&packet, &[]).await.is_ok() {
             self.pin_to(conn, PinReason::LongData);
@@ -154,7 +171,10 @@ impl Session {
     }
 
     pub(super) async fn fetch(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
-        let key = self.prepared.find(id).map(|statement| statement.key.clone());
+        let key = self
+            .prepared
+            .find(id)
+            .map(|statement| statement.key.clone());
         let there = match (&mut self.held, key) {
             (Some(conn), Some(key)) => conn.find_prepared(&key),
             _ => None,
@@ -163,13 +183,18 @@ impl Session {
             return self.reply_error(&unknown(id, "mysqld_stmt_fetch")).await;
         };
         let packet = with_statement(packet, there.id);
-        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None).await
+        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None)
+            .await
     }
 }
 
 /// The error that a server gives for a statement id that it does not know.
 pub(super) fn unknown(id: u32, what: &str) -> Answer {
-    Answer::new(1243, b"HY000", format!("Unknown prepared statement handler ({id}) given to {what}"))
+    Answer::new(
+        1243,
+        b"HY000",
+        format!("Unknown prepared statement handler ({id}) given to {what}"),
+    )
 }
 
 /// A binary command with another statement id.
@@ -203,25 +228,46 @@ pub(super) async fn prepare_again(
     Ok(statement)
 }
 
-async fn read_preparation(conn: &mut BackendConn, buffers: &Buffers) -> Result<ServerStatement, Error> {
+async fn read_preparation(
+    conn: &mut BackendConn,
+    buffers: &Buffers,
+) -> Result<ServerStatement, Error> {
     let protocol = |text: String| Error::server(ErrorKind::Protocol(text));
     let mut tracker = ResponseTracker::new(Expect::Prepare, conn.capabilities());
     let mut prepared = None;
     while !tracker.is_done() {
-        let consumed = match tracker.next(&conn.input).map_err(|error| protocol(error.to_string()))? {
+        let consumed = match tracker
+            .next(&conn.input)
+            .map_err(|error| protocol(error.to_string()))?
+        {
             Event::NeedMore => {
                 conn.fill(buffers).await?;
                 0
             }
-            Event::Prepared { len, statement, parameters, .. } => {
-                prepared = Some(ServerStatement { id: statement, parameters });
+            Event::Prepared {
+                len,
+                statement,
+                parameters,
+                ..
+            } => {
+                prepared = Some(ServerStatement {
+                    id: statement,
+                    parameters,
+                });
                 len
             }
             Event::Err { packet, .. } => {
                 let text = String::from_utf8_lossy(packet.message).into_owned();
-                return Err(Error::server(ErrorKind::Answer(Answer::new(packet.code, &packet.sqlstate, text))));
+                return Err(Error::server(ErrorKind::Answer(Answer::new(
+                    packet.code,
+                    &packet.sqlstate,
+                    text,
+                ))));
             }
-            Event::Data { len } | Event::Ok { len, .. } | Event::Eof { len, .. } | Event::LocalInfile { len } => len,
+            Event::Data { len }
+            | Event::Ok { len, .. }
+            | Event::Eof { len, .. }
+            | Event::LocalInfile { len } => len,
         };
         conn.input.advance(consumed);
     }
