@@ -420,7 +420,7 @@ fn opaque_end(chars: &[char], at: usize) -> usize {
         return next;
     }
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
-    if chars[at] == 'r' && !in_word || starts("br", at) && !in_word {
+    if !in_word && (chars[at] == 'r' || starts("br", at)) {
         let from = at + if chars[at] == 'b' { 2 } else { 1 };
         let hashes = chars[from..].iter().take_while(|c| **c == '#').count();
         if chars.get(from + hashes) == Some(&'"') {
