@@ -6,6 +6,7 @@
 mod check;
 pub mod demo;
 mod explain;
+mod log;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -61,6 +62,8 @@ enum Failure {
     Config(Problems),
     /// Standard output, a file or the system failed.
     Io(io::Error),
+    /// Anything else, in words.
+    Other(String),
 }
 
 impl fmt::Display for Failure {
@@ -68,6 +71,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Config(problems) => problems.fmt(f),
             Self::Io(error) => write!(f, "dbproxy: {error}"),
+            Self::Other(text) => write!(f, "dbproxy: {text}"),
         }
     }
 }
