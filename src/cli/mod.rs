@@ -7,6 +7,7 @@ mod check;
 pub mod demo;
 mod explain;
 mod log;
+mod serve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Arguments),
     /// Say where statements would go, and why
     Explain(explain::Arguments),
+    /// Serve clients
+    Serve(serve::Arguments),
 }
 
 /// Where the configuration is.
@@ -100,6 +103,7 @@ where
     let result = match &arguments.command {
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
+        Command::Serve(arguments) => serve::run(arguments),
     };
     let result = result.and_then(|status| out.flush().map(|()| status).map_err(Failure::from));
     match result {

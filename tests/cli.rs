@@ -1,0 +1,114 @@
+//! The program as a person at a shell meets it: arguments, output, exit status.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn dbproxy(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbproxy"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    dbproxy(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_status_tells_wrong_calls_from_found_problems() {
+    for (arguments, status) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["explain", "SELECT 1"], 0),
+        (&[], 2),
+        (&["sevre"], 2),
+        (&["explain", "--flavor", "oracle", "SELECT 1"], 2),
+        (&["check", "--config"], 2),
+        (&["check", "-c", "/nonexistent/dbproxy.toml"], 1),
+        (&["serve", "-c", "/nonexistent/dbproxy.toml"], 1),
+    ] {
+        let output = output(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_reported_whole_on_standard_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dbproxy.toml");
+    fs::write(&path, "[cluster]\nservers = []\nlag = 5\n").unwrap();
+    for command in ["check", "serve"] {
+        let output = output(&[command, "-c", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        let shown = stderr(&output);
+        for key in [
+            "cluster.servers",
+            "cluster.lag",
+            "monitor.user",
+            "monitor.password",
+        ] {
+            assert!(
+                shown.contains(&format!("error: {key}: ")),
+                "{key} in {shown}"
+            );
+        }
+        assert!(stdout(&output).is_empty());
+    }
+}
+
+#[test]
+fn explain_reads_arguments_or_lines() {
+    let from_arguments = output(&["explain", "SELECT 1", "DELETE FROM t"]);
+    let mut command = dbproxy(&["explain"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"SELECT 1\n\n  DELETE FROM t")
+        .unwrap();
+    let from_lines = child.wait_with_output().unwrap();
+    assert_eq!(stdout(&from_arguments), stdout(&from_lines));
+    assert_eq!(stdout(&from_arguments).matches("reason").count(), 2);
+}
+
+#[test]
+fn a_closed_pipe_ends_the_program_quietly() {
+    let mut child = dbproxy(&["explain"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stdin = child.stdin.take().unwrap();
+    // More than any buffer holds; the program may be gone before all of it is written.
+    for _ in 0..20_000 {
+        if stdin.write_all(b"SELECT 1\n").is_err() {
+            break;
+        }
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output), "");
+}
