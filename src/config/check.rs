@@ -217,7 +217,7 @@ impl<'t, 'i> Section<'t, 'i> {
         }
         let default = key.kind.default();
         if default.is_none() {
-            let meaning = key.meaning.trim_end_matches('.');
+            let meaning = key.meaning.split('.').next().unwrap_or_default();
             let message = format!("is missing ({meaning})");
             report.problem(Severity::Error, self.span.clone(), &path, message, None);
         }
@@ -282,7 +282,11 @@ fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster
 }
 
 fn servers(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Vec<ServerConfig>> {
-    let (short, long) = (section.value("servers"), section.value("server"));
+    let short = section.value("servers");
+    // Not a list: reported by `unknown`.
+    let long = section
+        .value("server")
+        .filter(|value| value.get_ref().is_array());
     let path = join(&section.path, "servers");
     let servers = match (short, long) {
         (Some(_), Some(long)) => {

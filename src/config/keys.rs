@@ -108,7 +108,7 @@ pub(super) const CLUSTER_NAME: Key<Text> = Key {
 pub(super) const SERVERS: Key<Servers> = Key {
     path: "cluster.servers",
     kind: Servers,
-    meaning: "The servers, in short. Which is the primary, dbproxy finds out.",
+    meaning: "The servers, in short; `[[cluster.server]]` is the long form. Which is the primary, dbproxy finds out.",
 };
 
 pub(super) const CONSISTENCY: Key<Choice<Consistency>> = Key {

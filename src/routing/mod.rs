@@ -5,9 +5,11 @@
 //! the session to its connection.
 
 mod balance;
+mod decide;
 mod pin;
 mod reason;
 
 pub use balance::{Candidate, pick};
+pub use decide::{Route, SessionView, Target, decide};
 pub use pin::{PinReason, pin_for, pin_for_set};
 pub use reason::Reason;

@@ -37,6 +37,12 @@ pub enum PinReason {
     LastInsertId,
     /// LASTVAL() and PREVIOUS VALUE are known on this connection only.
     Sequence,
+    /// A cursor of a prepared statement is open.
+    Cursor,
+    /// A parameter's value was sent ahead.
+    LongData,
+    /// A statement too long to be understood whole may have left state behind.
+    LargeStatement,
     /// A statement that was not understood may have left state behind.
     NotUnderstood,
 }
@@ -58,6 +64,9 @@ impl fmt::Display for PinReason {
             Self::Xa => "XA transaction",
             Self::LastInsertId => "last insert id",
             Self::Sequence => "sequence value",
+            Self::Cursor => "open cursor",
+            Self::LongData => "parameter value sent ahead",
+            Self::LargeStatement => "statement too long to be understood whole",
             Self::NotUnderstood => "statement not understood",
         })
     }
