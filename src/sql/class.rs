@@ -126,6 +126,8 @@ pub enum Cause {
     Multi,
     /// There is no statement.
     Empty,
+    /// It is too long to be looked at whole. Never from [`classify`].
+    Large,
     /// A string, name or comment does not end.
     Unterminated,
     /// It is not understood.
@@ -160,6 +162,7 @@ impl fmt::Display for Cause {
             Self::ExplainedWrite => "explains a write",
             Self::Multi => "one of several statements is not a read",
             Self::Empty => "no statement",
+            Self::Large => "too long to be understood whole",
             Self::Unterminated => "a string, name or comment does not end",
             Self::NotUnderstood => "not understood",
         })

@@ -483,7 +483,7 @@ impl<'a> Lexer<'a> {
             .position(|&byte| byte == b'\n' || byte == 0)
             .map_or(self.sql.len(), |offset| begin + offset);
         if self.leading {
-            self.hints.comment(self.sql, begin, end);
+            self.hints.comment(self.sql.get(begin..end).unwrap_or(&[]));
         }
         self.pos = end;
     }
@@ -505,7 +505,7 @@ impl<'a> Lexer<'a> {
                     self.facts |= Facts::AMBIGUOUS;
                 }
                 if self.leading {
-                    self.hints.comment(self.sql, start + 2, end);
+                    self.hints.comment(body);
                 }
             }
         }

@@ -17,17 +17,17 @@ pub enum Assignment {
         /// Name in lower case, as written; see [`variables::Variable::canonical`].
         name: String,
         /// The value.
-        value: String,
+        value: Vec<u8>,
     },
     /// `SET NAMES charset [COLLATE collation]`.
     Names {
         /// Character set, possibly `DEFAULT`.
-        charset: String,
+        charset: Vec<u8>,
         /// Collation, possibly `DEFAULT`.
-        collation: Option<String>,
+        collation: Option<Vec<u8>>,
     },
     /// `SET CHARACTER SET charset`: client and results as given, connection as the schema's.
-    CharacterSet(String),
+    CharacterSet(Vec<u8>),
     /// `SET autocommit = 0|1`.
     Autocommit(bool),
     /// Characteristics of the next transaction only (`SET TRANSACTION ...` and
@@ -237,7 +237,7 @@ impl Reader<'_> {
     }
 
     /// One literal or bare word.
-    fn value(&mut self) -> Option<String> {
+    fn value(&mut self) -> Option<Vec<u8>> {
         let mut token = *self.tokens.first()?;
         let mut sign = "";
         if let TokenKind::Punct(byte @ (b'-' | b'+')) = token.kind {
@@ -282,8 +282,10 @@ impl Reader<'_> {
         self.skip();
         // An operator, a call or a second literal makes it an expression.
         match self.tokens.first() {
-            None => Some(value),
-            Some(next) if next.is(b',') || self.word() == Some(Word::Collate) => Some(value),
+            None => Some(value.into_bytes()),
+            Some(next) if next.is(b',') || self.word() == Some(Word::Collate) => {
+                Some(value.into_bytes())
+            }
             Some(_) => None,
         }
     }
@@ -300,7 +302,7 @@ impl Reader<'_> {
                 Some(Word::Global) => Assignment::ServerWide,
                 Some(_) => Assignment::Variable {
                     name: name.to_owned(),
-                    value: value.to_owned(),
+                    value: value.as_bytes().to_vec(),
                 },
             });
             match self.tokens.first() {
@@ -354,10 +356,10 @@ fn lower(name: &[u8]) -> Option<String> {
 }
 
 /// A boolean variable's value.
-fn switch(value: &str) -> Option<bool> {
-    match value.trim_matches('\'').to_ascii_uppercase().as_str() {
-        "1" | "ON" | "TRUE" => Some(true),
-        "0" | "OFF" | "FALSE" => Some(false),
+fn switch(value: &[u8]) -> Option<bool> {
+    match value.to_ascii_uppercase().as_slice() {
+        b"1" | b"ON" | b"'ON'" | b"TRUE" => Some(true),
+        b"0" | b"OFF" | b"'OFF'" | b"FALSE" => Some(false),
         _ => None,
     }
 }
@@ -373,14 +375,14 @@ mod tests {
     fn variable(name: &str, value: &str) -> Assignment {
         Assignment::Variable {
             name: name.to_owned(),
-            value: value.to_owned(),
+            value: value.as_bytes().to_vec(),
         }
     }
 
     fn names(charset: &str, collation: Option<&str>) -> Assignment {
         Assignment::Names {
-            charset: charset.to_owned(),
-            collation: collation.map(str::to_owned),
+            charset: charset.as_bytes().to_vec(),
+            collation: collation.map(|name| name.as_bytes().to_vec()),
         }
     }
 
@@ -406,11 +408,11 @@ mod tests {
             ("SET NAMES binary", vec![names("binary", None)]),
             (
                 "SET CHARACTER SET utf8",
-                vec![Assignment::CharacterSet("utf8".to_owned())],
+                vec![Assignment::CharacterSet(b"utf8".to_vec())],
             ),
             (
                 "SET CHARSET 'utf8'",
-                vec![Assignment::CharacterSet("'utf8'".to_owned())],
+                vec![Assignment::CharacterSet(b"'utf8'".to_vec())],
             ),
             (
                 "SET SESSION sql_mode = 'ANSI,TRADITIONAL'",
