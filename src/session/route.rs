@@ -71,9 +71,8 @@ impl Session {
             !tried.contains(server.id)
                 && (consistency == Consistency::Eventual || self.account.is_fresh(server, &topology))
         };
-        let turn = self.turn();
-        let choose = |servers: &[&Server]| usize::try_from(turn).unwrap_or_default() % servers.len();
-        routing::decide(class, &view, &topology, fresh, choose)
+        let in_flight = |_| 0;
+        routing::decide(class, &view, &topology, fresh, in_flight, self.context.cluster.balance, self.turn())
     }
 
     /// The connection that a route leads to, waiting for a server where there is none now.

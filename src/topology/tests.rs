@@ -200,13 +200,13 @@ fn roles_at_the_start() {
         (
             "rw rw ro:2",
             "SPR",
-            "most others replicate from it; db1 takes writes too and gets none",
+            "most others replicate from it; also writable, and unused: db1",
         ),
         ("rw:2 rw", "SP", "most others"),
         (
             "rw rw",
             "PS",
-            "first such in the configuration; db2 takes writes too",
+            "first such in the configuration; also writable, and unused: db2",
         ),
         ("rw:2 rw:1", "PS", "first such"),
         ("rw:2 rw:1 ro:2", "PSR", "first such"),
@@ -243,12 +243,7 @@ fn the_primary_stays_while_it_takes_writes() {
     scene.set_writable(2, true);
     scene.rounds(3, &[]);
     assert_eq!(scene.roles(), "PSR");
-    assert!(
-        scene
-            .shown(1)
-            .why
-            .contains("db2 takes writes too and gets none")
-    );
+    assert!(scene.shown(1).why.contains("unused: db2"));
     assert!(scene.shown(2).why.contains("db1 is the primary"));
     assert_eq!(scene.barred(2), Some(Unreadable::Spare));
     // Others following the second writable server do not depose the first.
@@ -322,6 +317,47 @@ fn a_crash_makes_the_other_active_master_the_primary() {
     assert_eq!(scene.roles(), "?P");
     scene.rounds(4, &[]);
     assert_eq!(scene.roles(), "SP", "no fail-back");
+}
+
+#[test]
+fn a_replica_that_came_up_writable_is_no_heir() {
+    let mut scene = Scene::started("rw ro:1 ro:1");
+    scene.round(&[(2, ProbeError::Refused)]);
+    scene.set_writable(2, true);
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "PSR");
+    scene.rounds(4, &[(1, ProbeError::Timeout)]);
+    assert_eq!(scene.roles(), "pSR");
+    // Nor when an operator closes the primary in order to open another one.
+    scene.set_writable(1, false);
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "pSR");
+    // Whoever ends its replication means it.
+    scene.server(2).sources.clear();
+    scene.round(&[]);
+    assert_eq!(scene.roles(), "?Pr");
+}
+
+#[test]
+fn claims_to_take_over() {
+    // (shape, primary is closed instead of dead, roles afterwards)
+    for (shape, closed, roles) in [
+        ("rw rw ro:1", true, "?Pr"),
+        ("rw rw ro:1", false, "pSR"),
+        ("rw rw:1 ro:1", true, "pSR"),
+        ("rw rw:1 ro:1", false, "pSR"),
+        ("rw:2 rw:1 ro:1", true, "RPR"),
+        ("rw:2 rw:1 ro:1", false, "?Pr"),
+    ] {
+        let mut scene = Scene::started(shape);
+        if closed {
+            scene.set_writable(1, false);
+            scene.round(&[]);
+        } else {
+            scene.round(&[(1, ProbeError::Refused)]);
+        }
+        assert_eq!(scene.roles(), roles, "{shape} {closed}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The pure fold from observations to the picture: who is the primary, who is well, who may serve reads.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ pub(super) struct Watched {
     silent: u32,
     silent_since: Option<Instant>,
     error: Option<ProbeError>,
-    /// It was read-only when last seen before it became writable.
+    /// Somebody opened it for writes while it ran; a restart with its configuration's defaults is no such decision.
     opened: bool,
     /// The primary that it replicates from, or last replicated from.
     followed: Option<ServerId>,
@@ -162,7 +163,9 @@ impl Watched {
 
     fn answered(&mut self, facts: ServerFacts, asked_at: Instant) {
         let was_blocked = self.facts().map(|facts| facts.write_block.is_some());
-        self.opened = facts.write_block.is_none() && (self.opened || was_blocked == Some(true));
+        let restarted = matches!(self.health, Health::Down { .. });
+        self.opened =
+            facts.write_block.is_none() && !restarted && (self.opened || was_blocked == Some(true));
         self.current = true;
         self.silent = 0;
         self.silent_since = None;
@@ -170,6 +173,21 @@ impl Watched {
         self.health = Health::Up;
         self.seen = Some((Arc::new(facts), asked_at));
     }
+}
+
+/// What entitles a server to take over, the best reason first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    /// There was no primary before.
+    First,
+    /// It was opened for writes while it ran.
+    Opened,
+    /// It and the old primary replicate from each other.
+    Peer,
+    /// It followed the old primary until somebody ended that.
+    Detached,
+    /// An operator closed the living primary, and this one does not follow it.
+    Only,
 }
 
 fn identity(facts: &ServerFacts) -> Arc<str> {
@@ -325,25 +343,39 @@ impl Tracker {
 
     /// The best server to take over from `old`, among those that answer and take writes.
     fn best(&self, old: Option<ServerId>) -> Option<ServerId> {
-        let old_alive = old
-            .and_then(|id| self.watched(id))
-            .is_some_and(|watched| watched.health.is_up());
-        self.ids()
-            .filter(|id| Some(*id) != old)
-            .filter_map(|id| {
-                let watched = self.watched(id)?;
-                (watched.current && watched.writable()).then(|| {
-                    let heir = old.is_none()
-                        || watched.opened
-                        || (watched.followed.is_some() && watched.followed == old);
-                    (heir, self.followers(id), id)
-                })
-            })
-            // A server that was writable all along and never followed the primary has other data. An operator who
-            // closes a living primary may want it nevertheless; a crash does not.
-            .filter(|(heir, ..)| *heir || old_alive)
-            .min_by_key(|(heir, followers, id)| (!heir, std::cmp::Reverse(*followers), *id))
+        let candidates = self.ids().filter(|id| {
+            Some(*id) != old
+                && self
+                    .watched(*id)
+                    .is_some_and(|watched| watched.current && watched.writable())
+        });
+        candidates
+            .filter_map(|id| Some((self.claim(id, old)?, self.followers(id), id)))
+            .min_by_key(|(claim, followers, id)| (*claim, Reverse(*followers), *id))
             .map(|(.., id)| id)
+    }
+
+    /// What entitles a server that takes writes to take over from `old`; `None` if nothing does.
+    ///
+    /// A replica that only came up without `read_only` must not get writes because the primary is silent for a while.
+    fn claim(&self, id: ServerId, old: Option<ServerId>) -> Option<Claim> {
+        let Some(old) = old else {
+            return Some(Claim::First);
+        };
+        let watched = self.watched(id)?;
+        let replication = Replication::new(&self.servers);
+        let follows = replication.path(id, old).is_some();
+        if watched.opened {
+            Some(Claim::Opened)
+        } else if follows && replication.path(old, id).is_some() {
+            Some(Claim::Peer)
+        } else if !follows && watched.followed == Some(old) {
+            Some(Claim::Detached)
+        } else if !follows && self.watched(old)?.health.is_up() {
+            Some(Claim::Only)
+        } else {
+            None
+        }
     }
 
     /// How many servers replicate from this one, over others or not.
@@ -592,7 +624,7 @@ impl Tracker {
             .collect();
         if !spares.is_empty() {
             why.push_str(&format!(
-                "; {} takes writes too and gets none",
+                "; also writable, and unused: {}",
                 spares.join(", ")
             ));
         }
@@ -640,7 +672,11 @@ impl Tracker {
 fn differences(old: &Topology, new: &Topology, chosen: &Arc<str>) -> (bool, Vec<Event>) {
     let mut epoch = old.primary != new.primary;
     let mut events = Vec::new();
-    if epoch {
+    for (before, after) in old.servers.iter().zip(&new.servers) {
+        health_difference(before, after, &mut events);
+    }
+    epoch |= !events.is_empty();
+    if old.primary != new.primary {
         events.push(Event::Primary {
             from: old.primary().map(|server| server.name.clone()),
             to: new.primary().map(|server| server.name.clone()),
@@ -674,7 +710,7 @@ fn barrier(server: &Server, max_lag: Duration) -> Option<u8> {
     server.readable(max_lag).err().map(Unreadable::kind)
 }
 
-fn server_differences(before: &Server, after: &Server, max_lag: Duration, events: &mut Vec<Event>) {
+fn health_difference(before: &Server, after: &Server, events: &mut Vec<Event>) {
     let server = || after.name.clone();
     match (&before.health, &after.health) {
         (Health::Up, Health::Up) | (Health::Down { .. }, Health::Down { .. }) => {}
@@ -685,6 +721,10 @@ fn server_differences(before: &Server, after: &Server, max_lag: Duration, events
         }),
         (_, Health::Unknown) => {}
     }
+}
+
+fn server_differences(before: &Server, after: &Server, max_lag: Duration, events: &mut Vec<Event>) {
+    let server = || after.name.clone();
     if before.role != after.role && before.role != Role::Primary && after.role != Role::Primary {
         events.push(Event::Role {
             server: server(),
