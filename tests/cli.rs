@@ -92,6 +92,44 @@ fn explain_reads_arguments_or_lines() {
 }
 
 #[test]
+fn explain_follows_one_session() {
+    let text = stdout(&output(&[
+        "explain",
+        "SELECT a FROM t",
+        "BEGIN",
+        "SELECT a FROM t",
+        "COMMIT",
+        "SET autocommit = 0",
+        "SELECT a FROM t",
+        "SELECT b FROM t",
+        "SET autocommit = 1",
+        "SELECT b FROM t",
+        "SELECT @x := 1",
+        "SELECT a FROM t",
+    ]));
+    let reasons: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  reason  "))
+        .collect();
+    for (at, reason) in [
+        (0, "read: a replica has every write it must see"),
+        (2, "in a transaction"),
+        (5, "autocommit is off"),
+        (6, "in a transaction"),
+        (8, "read: a replica has every write it must see"),
+        (10, "session is pinned: user variable"),
+    ] {
+        assert_eq!(reasons[at], reason, "statement {at} in\n{text}");
+    }
+    let targets: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  target  "))
+        .collect();
+    assert_eq!(targets[0], "replica");
+    assert_eq!(targets[2], "the connection in use, to primary");
+}
+
+#[test]
 fn a_closed_pipe_ends_the_program_quietly() {
     let mut child = dbproxy(&["explain"])
         .stdin(Stdio::piped())
