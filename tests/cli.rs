@@ -5,6 +5,9 @@
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time;
 
 fn dbproxy(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dbproxy"));
@@ -149,4 +152,77 @@ fn a_closed_pipe_ends_the_program_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stderr(&output), "");
+}
+
+/// A proxy without servers, started and stopped by signals; what it logged, and how it ended.
+async fn served(format: &str, level: Option<&str>, signal: &str) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dbproxy.toml");
+    let socket = directory.path().join("proxy.sock");
+    let text = format!(
+        "[listen]\nmysql = [\"unix:{}\"]\n[monitor]\nuser = \"u\"\npassword = \"hunter2\"\n\
+         [cluster]\nservers = [\"db1=127.0.0.1:1\"]\n[log]\nformat = \"{format}\"\n",
+        socket.display()
+    );
+    fs::write(&path, text).unwrap();
+    let mut command = dbproxy(&["serve", "-c", path.to_str().unwrap()]);
+    match level {
+        Some(level) => command.env("DBPROXY_LOG", level),
+        None => command.env_remove("DBPROXY_LOG"),
+    };
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The signal handlers are there before the listeners are.
+    let listening = async {
+        let mut tick = time::interval(Duration::from_millis(20));
+        while !socket.exists() {
+            tick.tick().await;
+        }
+    };
+    time::timeout(Duration::from_secs(30), listening)
+        .await
+        .expect("the proxy listens");
+    let kill = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(stdout(&output), "");
+    (output.status.code(), stderr(&output))
+}
+
+#[tokio::test]
+async fn serve_logs_text_and_stops_on_a_signal() {
+    for signal in ["TERM", "INT"] {
+        let (status, log) = served("text", None, signal).await;
+        assert_eq!(status, Some(0), "{log}");
+        assert!(
+            log.contains(" INFO ") && log.contains(&format!("SIG{signal}")),
+            "{log}"
+        );
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn serve_logs_json_of_the_level_asked_for() {
+    let (status, log) = served("json", None, "TERM").await;
+    assert_eq!(status, Some(0), "{log}");
+    for line in log.lines() {
+        let fields: serde_json::Value = serde_json::from_str(line).expect(line);
+        for field in ["timestamp", "level", "message", "target"] {
+            assert!(fields[field].is_string(), "{field} in {line}");
+        }
+    }
+    assert!(
+        log.contains("\"problem\":"),
+        "the warning about the password is missing: {log}"
+    );
+
+    let (status, log) = served("json", Some("off"), "TERM").await;
+    assert_eq!((status, log.as_str()), (Some(0), ""));
 }

@@ -167,7 +167,7 @@ impl Session {
                 let server = self.view.previous.and_then(|id| self.topology.server(id));
                 format!(
                     "the connection in use, to {}",
-                    name(server.or(self.topology.primary()))
+                    name(server.or_else(|| self.topology.primary()))
                 )
             }
         }
@@ -213,7 +213,7 @@ impl Session {
         // Whether a procedure leaves something behind, only the server can tell.
         view.pinned = view
             .pinned
-            .or(pin.filter(|pin| *pin != PinReason::Procedure));
+            .or_else(|| pin.filter(|pin| *pin != PinReason::Procedure));
     }
 }
 
