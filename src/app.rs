@@ -82,6 +82,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         server_key: Arc::clone(&server_key),
         limits: config.limits.clone(),
         cluster: config.cluster.clone(),
+        in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
     };
     let workers: Vec<Worker> = (0..config.workers)

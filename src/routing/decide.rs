@@ -1,10 +1,13 @@
 //! The decision.
 
-use super::{Reason, pin::PinReason};
-use crate::{
-    sql::{Facts, Hint, StatementClass},
-    topology::{Server, ServerId, Topology},
-};
+use std::time::Duration;
+
+use super::balance::{self, Candidate};
+use super::pin::PinReason;
+use super::reason::Reason;
+use crate::config::Balance;
+use crate::sql::{Facts, Hint, ServerName, StatementClass};
+use crate::topology::{Role, Server, ServerId, Topology};
 
 /// Where a statement goes, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,18 +25,18 @@ pub enum Target {
     Primary,
     /// This replica.
     Replica(ServerId),
-    /// The connection that the session holds or used last.
+    /// The connection that the session holds, or used last; if it has none, one to the primary.
     Kept,
 }
 
 /// What the decision needs to know of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionView {
-    /// The server's status flag.
+    /// The servers' status flag.
     pub in_transaction: bool,
     /// The session is tied to its connection.
     pub pinned: Option<PinReason>,
-    /// The server's status flag.
+    /// The servers' status flag.
     pub autocommit: bool,
     /// All reads go to the primary.
     pub strong: bool,
@@ -41,35 +44,41 @@ pub struct SessionView {
     pub previous: Option<ServerId>,
 }
 
-/// Decides where a statement goes. `fresh` says whether a replica has what this session must see.
+/// More replicas than this are not looked at.
+const CANDIDATES: usize = 64;
+
+/// Decides where a statement goes.
+///
+/// Transaction and pin come first, then what the statement needs, then its hint, then the choice
+/// among the replicas: those that are readable within the allowed lag and `fresh`, that is, have
+/// what this session must see. A hint never sends anything to a replica that would not be allowed
+/// there without it. `in_flight` counts the statements that run on a server now; `seed` is a
+/// counter, see [`balance::pick`].
 pub fn decide(
     class: &StatementClass,
     session: &SessionView,
     topology: &Topology,
     fresh: impl Fn(&Server) -> bool,
-    choose: impl FnOnce(&[&Server]) -> usize,
+    in_flight: impl Fn(ServerId) -> usize,
+    balance: Balance,
+    seed: u64,
 ) -> Route {
     let primary = |reason| Route {
         target: Target::Primary,
         reason,
     };
+    let kept = |reason| Route {
+        target: Target::Kept,
+        reason,
+    };
     if session.in_transaction {
-        return Route {
-            target: Target::Kept,
-            reason: Reason::InTransaction,
-        };
+        return kept(Reason::InTransaction);
     }
     if let Some(pin) = session.pinned {
-        return Route {
-            target: Target::Kept,
-            reason: Reason::Pinned(pin),
-        };
+        return kept(Reason::Pinned(pin));
     }
     if class.facts.contains(Facts::PREVIOUS_STATEMENT) && session.previous.is_some() {
-        return Route {
-            target: Target::Kept,
-            reason: Reason::PreviousStatement,
-        };
+        return kept(Reason::PreviousStatement);
     }
     if !class.is_replica_read() {
         return primary(Reason::Statement(class.cause));
@@ -83,19 +92,92 @@ pub fn decide(
     if session.strong {
         return primary(Reason::StrongConsistency);
     }
-    let readable: Vec<&Server> = topology.readable_replicas().collect();
-    if readable.is_empty() {
-        return primary(Reason::NoReplica);
+    let mut max_lag = topology.max_lag;
+    let mut reason = Reason::FreshReplica;
+    match class.hint {
+        Hint::LastUsed if session.previous.is_some() => return kept(Reason::HintLastUsed),
+        Hint::Server(name) => {
+            if let Some(route) = named(name, topology, &fresh) {
+                return route;
+            }
+        }
+        Hint::MaxLag(millis) => max_lag = max_lag.min(Duration::from_millis(u64::from(millis))),
+        Hint::Replica => reason = Reason::HintReplica,
+        _ => {}
     }
-    let fresh: Vec<&Server> = readable
-        .into_iter()
-        .filter(|server| fresh(server))
-        .collect();
-    match fresh.get(if fresh.len() > 1 { choose(&fresh) } else { 0 }) {
-        Some(server) => Route {
-            target: Target::Replica(server.id),
-            reason: Reason::FreshReplica,
+    match replica(topology, max_lag, fresh, in_flight, balance, seed) {
+        Choice::Found(server) => Route {
+            target: Target::Replica(server),
+            reason,
         },
-        None => primary(Reason::NoFreshReplica),
+        Choice::NotFresh => primary(Reason::NoFreshReplica),
+        Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
+        Choice::None => primary(Reason::NoReplica),
     }
+}
+
+enum Choice {
+    Found(ServerId),
+    NotFresh,
+    None,
+}
+
+fn replica(
+    topology: &Topology,
+    max_lag: Duration,
+    fresh: impl Fn(&Server) -> bool,
+    in_flight: impl Fn(ServerId) -> usize,
+    balance: Balance,
+    seed: u64,
+) -> Choice {
+    let mut ids = [ServerId(0); CANDIDATES];
+    let mut candidates = [Candidate {
+        in_flight: 0,
+        weight: 0,
+    }; CANDIDATES];
+    let mut count = 0;
+    let mut readable = false;
+    for server in &topology.servers {
+        if server.role != Role::Replica || server.readable(max_lag).is_err() {
+            continue;
+        }
+        readable = true;
+        if !fresh(server) {
+            continue;
+        }
+        let (Some(id), Some(candidate)) = (ids.get_mut(count), candidates.get_mut(count)) else {
+            break;
+        };
+        *id = server.id;
+        *candidate = Candidate {
+            in_flight: in_flight(server.id),
+            weight: server.weight,
+        };
+        count += 1;
+    }
+    let chosen = balance::pick(balance, candidates.get(..count).unwrap_or(&[]), seed);
+    match chosen.and_then(|index| ids.get(index)) {
+        Some(id) => Choice::Found(*id),
+        None if readable => Choice::NotFresh,
+        None => Choice::None,
+    }
+}
+
+/// The server that a hint names, if a read may go there now.
+fn named(name: ServerName, topology: &Topology, fresh: impl Fn(&Server) -> bool) -> Option<Route> {
+    let server = topology
+        .servers
+        .iter()
+        .find(|server| name.is(&server.name))?;
+    let target = match server.role {
+        Role::Primary => Target::Primary,
+        Role::Replica if server.readable(topology.max_lag).is_ok() && fresh(server) => {
+            Target::Replica(server.id)
+        }
+        _ => return None,
+    };
+    Some(Route {
+        target,
+        reason: Reason::HintServer,
+    })
 }

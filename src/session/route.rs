@@ -75,10 +75,10 @@ impl Session {
                 && (consistency == Consistency::Eventual
                     || self.account.is_fresh(server, &topology))
         };
+        let in_flight = |server: ServerId| self.context.in_flight.of(server);
+        let balance = self.context.cluster.balance;
         let turn = self.turn();
-        let choose =
-            |servers: &[&Server]| usize::try_from(turn).unwrap_or_default() % servers.len();
-        routing::decide(class, &view, &topology, fresh, choose)
+        routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
     }
 
     /// The connection that a route leads to, waiting for a server where there is none now.

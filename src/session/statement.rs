@@ -1,5 +1,7 @@
 //! One statement from its route to its answer.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use dbproxy_proto::{
     command::{Execute, put_execute},
@@ -57,6 +59,7 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Option<Finished>, Error> {
         let mut tried = Tried::default();
+        let context = Arc::clone(&self.context);
         loop {
             let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
@@ -65,6 +68,7 @@ impl Session {
                 Err(_) if replica => continue,
                 Err(error) => return self.answer_failure(error).await,
             };
+            let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
             let bound = self.is_bound();
             match self.attempt(&mut conn, class, request).await {
@@ -146,9 +150,7 @@ impl Session {
                 .await
                 .map_err(not_started)?;
         }
-        self.registration
-            .handle()
-            .set_running(conn.server(), conn.thread_id());
+        self.registration.handle().set_running(conn.server(), conn.thread_id());
         let outcome = match request {
             Request::Forward { packet, expect } => {
                 conn.send(&prefix, packet).await.map_err(not_started)?;

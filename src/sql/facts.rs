@@ -96,6 +96,11 @@ impl Facts {
         self.0 == 0
     }
 
+    /// These facts without `other`.
+    pub const fn difference(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Both sets together, for constants.
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
