@@ -243,7 +243,10 @@ impl Packet {
         let (kind, facts, cause) = part.finish();
         self.parts += 1;
         self.facts |= facts;
-        if matches!(kind, Kind::Set | Kind::Use) {
+        if matches!(
+            kind,
+            Kind::Set | Kind::Use | Kind::Call | Kind::Compound | Kind::Xa | Kind::Unknown
+        ) {
             self.facts |= Facts::SESSION_STATE;
         }
         match self.kind {

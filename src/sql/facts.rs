@@ -64,7 +64,8 @@ facts! {
     IMPLICIT_COMMIT = 19,
     /// A string, quoted name or comment has no end.
     UNTERMINATED = 20,
-    /// Changes what the session believes (SET, USE); within a multi-statement nobody follows it.
+    /// Changes what the session believes (SET, USE), or may do so (CALL and the like); within a
+    /// multi-statement nobody follows it.
     SESSION_STATE = 21,
     /// COMMIT or ROLLBACK ... AND CHAIN: the next transaction is open at once.
     CHAIN = 22,
