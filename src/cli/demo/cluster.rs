@@ -130,6 +130,14 @@ impl Cluster {
         self.flavor
     }
 
+    /// A client program of the servers' packages (`mariadb`, `mysqldump`, ...) that reads no option files.
+    ///
+    /// # Errors
+    /// Missing programs.
+    pub fn client(&self, name: &str) -> Result<Command, LaunchError> {
+        Ok(Programs::find(self.flavor)?.client(name))
+    }
+
     /// All servers; the first is the one that started as the primary.
     pub fn servers(&self) -> &[ServerProcess] {
         &self.servers
