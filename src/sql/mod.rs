@@ -1,1 +1,63 @@
 //! What a statement means.
+//!
+//! [`classify`] reads a statement's bytes once, without allocating and without trusting them, and
+//! says what kind of statement it is, what it touches that a replica or another connection could
+//! not answer rightly, which hint its leading comment gives, and the digest it is counted under.
+//! Whatever is not surely a read is not called a read. The room is pure: no IO, no clock.
+
+mod class;
+mod dialect;
+mod digest;
+mod facts;
+mod functions;
+pub mod fuzz;
+mod hint;
+pub mod kill;
+mod lexer;
+pub mod set;
+pub mod variables;
+mod words;
+
+pub use class::{Cause, Kind, StatementClass, classify};
+pub use dialect::Dialect;
+pub use digest::digest_text;
+pub use facts::Facts;
+pub use hint::{Hint, ServerName};
+
+/// The schema that a USE statement names, unquoted; `None` for any other statement.
+pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {
+    match lexer::tokens(sql, dialect)?.as_slice() {
+        [verb, name]
+            if verb
+                .entry
+                .is_some_and(|entry| entry.word == words::Word::Use)
+                && matches!(name.kind, lexer::TokenKind::Word | lexer::TokenKind::Quoted) =>
+        {
+            Some(name.name(sql))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_use() {
+        for (sql, expected) in [
+            ("USE shop", Some("shop")),
+            ("use `my``shop`;", Some("my`shop")),
+            ("USE/**/shop -- x", Some("shop")),
+            ("USE `select`", Some("select")),
+            ("USE", None),
+            ("USE a b", None),
+            ("USE a; SELECT 1", None),
+            ("USE 'a'", None),
+            ("SELECT a", None),
+        ] {
+            let schema = use_schema(sql.as_bytes(), Dialect::default());
+            assert_eq!(schema.as_deref(), expected.map(str::as_bytes), "{sql}");
+        }
+    }
+}

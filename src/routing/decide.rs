@@ -1,0 +1,183 @@
+//! The decision.
+
+use std::time::Duration;
+
+use super::balance::{self, Candidate};
+use super::pin::PinReason;
+use super::reason::Reason;
+use crate::config::Balance;
+use crate::sql::{Facts, Hint, ServerName, StatementClass};
+use crate::topology::{Role, Server, ServerId, Topology};
+
+/// Where a statement goes, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Where.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Where a statement goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The primary.
+    Primary,
+    /// This replica.
+    Replica(ServerId),
+    /// The connection that the session holds, or used last; if it has none, one to the primary.
+    Kept,
+}
+
+/// What the decision needs to know of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionView {
+    /// The servers' status flag.
+    pub in_transaction: bool,
+    /// The session is tied to its connection.
+    pub pinned: Option<PinReason>,
+    /// The servers' status flag.
+    pub autocommit: bool,
+    /// All reads go to the primary.
+    pub strong: bool,
+    /// The server of the statement before, if its connection is still as that statement left it.
+    pub previous: Option<ServerId>,
+}
+
+/// More replicas than this are not looked at.
+const CANDIDATES: usize = 64;
+
+/// Decides where a statement goes.
+///
+/// Transaction and pin come first, then what the statement needs, then its hint, then the choice
+/// among the replicas: those that are readable within the allowed lag and `fresh`, that is, have
+/// what this session must see. A hint never sends anything to a replica that would not be allowed
+/// there without it. `in_flight` counts the statements that run on a server now; `seed` is a
+/// counter, see [`balance::pick`].
+pub fn decide(
+    class: &StatementClass,
+    session: &SessionView,
+    topology: &Topology,
+    fresh: impl Fn(&Server) -> bool,
+    in_flight: impl Fn(ServerId) -> usize,
+    balance: Balance,
+    seed: u64,
+) -> Route {
+    let primary = |reason| Route {
+        target: Target::Primary,
+        reason,
+    };
+    let kept = |reason| Route {
+        target: Target::Kept,
+        reason,
+    };
+    if session.in_transaction {
+        return kept(Reason::InTransaction);
+    }
+    if let Some(pin) = session.pinned {
+        return kept(Reason::Pinned(pin));
+    }
+    if class.facts.contains(Facts::PREVIOUS_STATEMENT) && session.previous.is_some() {
+        return kept(Reason::PreviousStatement);
+    }
+    if !class.is_replica_read() {
+        return primary(Reason::Statement(class.cause));
+    }
+    if !session.autocommit {
+        return primary(Reason::AutocommitOff);
+    }
+    if class.hint == Hint::Primary {
+        return primary(Reason::HintPrimary);
+    }
+    if session.strong {
+        return primary(Reason::StrongConsistency);
+    }
+    let mut max_lag = topology.max_lag;
+    let mut reason = Reason::FreshReplica;
+    match class.hint {
+        Hint::LastUsed if session.previous.is_some() => return kept(Reason::HintLastUsed),
+        Hint::Server(name) => {
+            if let Some(route) = named(name, topology, &fresh) {
+                return route;
+            }
+        }
+        Hint::MaxLag(millis) => max_lag = max_lag.min(Duration::from_millis(u64::from(millis))),
+        Hint::Replica => reason = Reason::HintReplica,
+        _ => {}
+    }
+    match replica(topology, max_lag, fresh, in_flight, balance, seed) {
+        Choice::Found(server) => Route {
+            target: Target::Replica(server),
+            reason,
+        },
+        Choice::NotFresh => primary(Reason::NoFreshReplica),
+        Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
+        Choice::None => primary(Reason::NoReplica),
+    }
+}
+
+enum Choice {
+    Found(ServerId),
+    NotFresh,
+    None,
+}
+
+fn replica(
+    topology: &Topology,
+    max_lag: Duration,
+    fresh: impl Fn(&Server) -> bool,
+    in_flight: impl Fn(ServerId) -> usize,
+    balance: Balance,
+    seed: u64,
+) -> Choice {
+    let mut ids = [ServerId(0); CANDIDATES];
+    let mut candidates = [Candidate {
+        in_flight: 0,
+        weight: 0,
+    }; CANDIDATES];
+    let mut count = 0;
+    let mut readable = false;
+    for server in &topology.servers {
+        if server.role != Role::Replica || server.readable(max_lag).is_err() {
+            continue;
+        }
+        readable = true;
+        if !fresh(server) {
+            continue;
+        }
+        let (Some(id), Some(candidate)) = (ids.get_mut(count), candidates.get_mut(count)) else {
+            break;
+        };
+        *id = server.id;
+        *candidate = Candidate {
+            in_flight: in_flight(server.id),
+            weight: server.weight,
+        };
+        count += 1;
+    }
+    let chosen = balance::pick(balance, candidates.get(..count).unwrap_or(&[]), seed);
+    match chosen.and_then(|index| ids.get(index)) {
+        Some(id) => Choice::Found(*id),
+        None if readable => Choice::NotFresh,
+        None => Choice::None,
+    }
+}
+
+/// The server that a hint names, if a read may go there now.
+fn named(name: ServerName, topology: &Topology, fresh: impl Fn(&Server) -> bool) -> Option<Route> {
+    let server = topology
+        .servers
+        .iter()
+        .find(|server| name.is(&server.name))?;
+    let target = match server.role {
+        Role::Primary => Target::Primary,
+        Role::Replica if server.readable(topology.max_lag).is_ok() && fresh(server) => {
+            Target::Replica(server.id)
+        }
+        _ => return None,
+    };
+    Some(Route {
+        target,
+        reason: Reason::HintServer,
+    })
+}

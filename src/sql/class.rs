@@ -1,0 +1,1059 @@
+//! From tokens to a statement's class.
+
+use std::fmt;
+
+use super::dialect::Dialect;
+use super::digest::{Digest, Hash};
+use super::facts::Facts;
+use super::hint::Hint;
+use super::lexer::{Lexer, Token, TokenKind};
+use super::variables;
+use super::words::{self, Flags, Key, Word};
+
+/// What kind of statement it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// SELECT, TABLE, VALUES, WITH ... SELECT; also those that must not go to a replica.
+    Read,
+    /// INSERT, UPDATE, DELETE, REPLACE, and what may do as they do.
+    Write,
+    /// Definitions and accounts: CREATE, ALTER, DROP, TRUNCATE, RENAME, GRANT, ...
+    Ddl,
+    /// BEGIN, START TRANSACTION.
+    Begin {
+        /// With READ ONLY.
+        read_only: bool,
+    },
+    /// COMMIT.
+    Commit,
+    /// ROLLBACK of the whole transaction.
+    Rollback,
+    /// SAVEPOINT, ROLLBACK TO, RELEASE SAVEPOINT.
+    Savepoint,
+    /// SET of anything: see [`super::set::parse`].
+    Set,
+    /// USE: see [`super::use_schema`].
+    Use,
+    /// SHOW.
+    Show,
+    /// EXPLAIN, DESCRIBE, ANALYZE of a query.
+    Explain,
+    /// CALL.
+    Call,
+    /// DO.
+    Do,
+    /// A compound statement outside a routine: BEGIN NOT ATOMIC, IF, LOOP, ...
+    Compound,
+    /// Administration: FLUSH, OPTIMIZE, replication control, HELP, ...
+    Admin,
+    /// KILL: see [`super::kill::parse`].
+    Kill,
+    /// XA transactions.
+    Xa,
+    /// LOCK TABLES, LOCK INSTANCE.
+    LockTables,
+    /// UNLOCK TABLES, UNLOCK INSTANCE.
+    UnlockTables,
+    /// HANDLER.
+    Handler,
+    /// PREPARE, EXECUTE, DEALLOCATE PREPARE as SQL text.
+    Prepare,
+    /// LOAD DATA, LOAD XML.
+    LoadData,
+    /// GET DIAGNOSTICS, SIGNAL, RESIGNAL.
+    Diagnostics,
+    /// Several statements in one packet that are not all reads.
+    Multi,
+    /// Nothing but blanks and comments.
+    Empty,
+    /// Not understood.
+    Unknown,
+}
+
+/// Why a statement is not one that a replica may answer.
+///
+/// `Display` gives the words that users see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Cause {
+    /// There is no such reason: a replica may answer it.
+    #[default]
+    None,
+    /// It changes data.
+    Write,
+    /// It changes definitions or accounts.
+    Definition,
+    /// It controls a transaction.
+    Transaction,
+    /// It changes what the session believes.
+    SessionState,
+    /// It administers the server.
+    Administration,
+    /// It calls a procedure or runs a program.
+    Procedure,
+    /// DO.
+    Do,
+    /// It is SQL text for PREPARE or EXECUTE.
+    TextPrepare,
+    /// LOCK TABLES and kin.
+    LockTables,
+    /// HANDLER.
+    Handler,
+    /// A read that locks rows.
+    LockingRead,
+    /// A read with INTO.
+    Into,
+    /// It uses user variables.
+    UserVariable,
+    /// It asks for the last insert id.
+    LastInsertId,
+    /// It asks about the statement before.
+    PreviousStatement,
+    /// It uses named locks.
+    NamedLock,
+    /// It uses a sequence.
+    Sequence,
+    /// It calls a function that is not a known built-in one.
+    UnknownFunction,
+    /// It asks who or which connection it is.
+    Connection,
+    /// It asks about the server.
+    ServerState,
+    /// It reads a system table that is each server's own.
+    SystemSchema,
+    /// It explains a write.
+    ExplainedWrite,
+    /// One of several statements in the packet is not a read.
+    Multi,
+    /// There is no statement.
+    Empty,
+    /// It is too long to be looked at whole. Never from [`classify`].
+    Large,
+    /// A string, name or comment does not end.
+    Unterminated,
+    /// It is not understood.
+    NotUnderstood,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "read",
+            Self::Write => "write",
+            Self::Definition => "changes definitions or accounts",
+            Self::Transaction => "controls a transaction",
+            Self::SessionState => "changes session state",
+            Self::Administration => "administers the server",
+            Self::Procedure => "runs a stored program",
+            Self::Do => "DO: only its effects count",
+            Self::TextPrepare => "PREPARE or EXECUTE in SQL text",
+            Self::LockTables => "locks or unlocks tables",
+            Self::Handler => "HANDLER",
+            Self::LockingRead => "locking read",
+            Self::Into => "read with INTO",
+            Self::UserVariable => "uses a user variable",
+            Self::LastInsertId => "asks for the last insert id",
+            Self::PreviousStatement => "asks about the statement before",
+            Self::NamedLock => "uses a named lock",
+            Self::Sequence => "uses a sequence",
+            Self::UnknownFunction => "calls a function that is not known to only read",
+            Self::Connection => "asks about its connection or account",
+            Self::ServerState => "asks about the server",
+            Self::SystemSchema => "reads a system table that each server has for itself",
+            Self::ExplainedWrite => "explains a write",
+            Self::Multi => "one of several statements is not a read",
+            Self::Empty => "no statement",
+            Self::Large => "too long to be understood whole",
+            Self::Unterminated => "a string, name or comment does not end",
+            Self::NotUnderstood => "not understood",
+        })
+    }
+}
+
+/// What a statement means, as far as the proxy needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatementClass {
+    /// What kind of statement it is.
+    pub kind: Kind,
+    /// What it touches besides rows.
+    pub facts: Facts,
+    /// What its leading comments ask for.
+    pub hint: Hint,
+    /// Hash of [`super::digest_text`]: equal for statements that differ only in literals,
+    /// blanks, comments and the case of reserved words.
+    pub digest: u64,
+    /// Why a replica may not answer it; [`Cause::None`] if one may.
+    pub cause: Cause,
+}
+
+impl StatementClass {
+    /// Whether a replica may answer it, as far as the text tells.
+    pub fn is_replica_read(&self) -> bool {
+        self.cause == Cause::None
+    }
+}
+
+/// Classifies a statement: one pass, no allocation, for any bytes.
+///
+/// A statement whose `cause` is [`Cause::None`] writes nothing, locks nothing and has the same
+/// answer on every connection with the same session state, given the same data. Views and
+/// generated columns that call functions are beyond what the text can tell.
+pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
+    let mut lexer = Lexer::new(sql, dialect);
+    let mut digest = Digest::new(Hash::new());
+    let mut packet = Packet::default();
+    let mut part = Part::new(sql, dialect);
+    loop {
+        let token = lexer.next();
+        if token.kind == TokenKind::End {
+            break;
+        }
+        digest.token(&token, sql);
+        if token.is(b';') && !part.body {
+            packet.add(&part);
+            part = Part::new(sql, dialect);
+        } else {
+            part.token(token);
+        }
+    }
+    packet.add(&part);
+    let (kind, facts, cause) = packet.finish(lexer.facts);
+    StatementClass {
+        kind,
+        facts,
+        hint: lexer.hints.hint(),
+        digest: digest.finish().value(),
+        cause,
+    }
+}
+
+/// The statements of one packet, folded.
+#[derive(Default)]
+struct Packet {
+    parts: u32,
+    kind: Option<Kind>,
+    facts: Facts,
+    cause: Cause,
+}
+
+impl Packet {
+    fn add(&mut self, part: &Part<'_>) {
+        if part.is_empty() {
+            return;
+        }
+        let (kind, facts, cause) = part.finish();
+        self.parts += 1;
+        self.facts |= facts;
+        if matches!(
+            kind,
+            Kind::Set | Kind::Use | Kind::Call | Kind::Compound | Kind::Xa | Kind::Unknown
+        ) {
+            self.facts |= Facts::SESSION_STATE;
+        }
+        match self.kind {
+            None => {
+                self.kind = Some(kind);
+                self.cause = cause;
+            }
+            Some(_) => {
+                self.facts |= Facts::MULTI;
+                if self.cause != Cause::None || cause != Cause::None {
+                    self.kind = Some(Kind::Multi);
+                    self.cause = Cause::Multi;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, seen: Facts) -> (Kind, Facts, Cause) {
+        self.facts |= seen;
+        let Some(kind) = self.kind else {
+            return if seen.intersects(Facts::UNTERMINATED.union(Facts::AMBIGUOUS)) {
+                (
+                    Kind::Unknown,
+                    self.facts | Facts::MAY_WRITE,
+                    Cause::NotUnderstood,
+                )
+            } else {
+                (Kind::Empty, self.facts, Cause::Empty)
+            };
+        };
+        if seen.contains(Facts::AMBIGUOUS) {
+            self.facts |= Facts::MAY_WRITE;
+            if self.cause == Cause::None {
+                self.cause = Cause::NotUnderstood;
+            }
+        }
+        if seen.contains(Facts::UNTERMINATED) {
+            self.facts |= Facts::MAY_WRITE;
+            if self.cause == Cause::None {
+                self.cause = Cause::Unterminated;
+            }
+        }
+        if kind == Kind::Multi {
+            self.facts |= Facts::MAY_WRITE;
+        }
+        (kind, self.facts, self.cause)
+    }
+}
+
+/// How many of the first words of a statement are remembered.
+const HEAD: usize = 8;
+
+/// One statement of a packet, as far as it has been read.
+struct Part<'a> {
+    sql: &'a [u8],
+    dialect: Dialect,
+    facts: Facts,
+    /// The first words; names count as [`Word::Other`].
+    head: [Word; HEAD],
+    words: usize,
+    depth: i32,
+    /// Bit n: at depth n stands a WITH whose common table expressions are still being listed.
+    with: u64,
+    /// The token before.
+    last: Option<Token>,
+    /// The word before, if the token before is a word.
+    last_word: Word,
+    /// The word before the name, or before the names with dots between, that the last token ends.
+    chain: Word,
+    /// The last token is a name behind a dot.
+    qualified: bool,
+    /// The schema name before the last dot.
+    schema: Word,
+    /// The scope before the last dot of a system variable, as in `@@global.x`.
+    scope: Option<Scope>,
+    /// A word that begins or marks a write.
+    writes: bool,
+    /// INSERT or REPLACE stood before: a write unless `(` follows.
+    may_be_function: bool,
+    /// It begins with something else than a word or `(`.
+    odd_start: bool,
+    /// READ ONLY.
+    read_only: bool,
+    /// The word LOCK.
+    lock: bool,
+    /// The word PROCEDURE.
+    procedure: bool,
+    /// The word EXPORT.
+    export: bool,
+    /// AND CHAIN without NO.
+    chains: bool,
+    releases: bool,
+    /// `'name'@'host'` or the like.
+    account: bool,
+    /// The rest is the body of a routine, or a program: its `;` end nothing here.
+    body: bool,
+    /// More statements, or a body's, follow a `;` in a body.
+    body_goes_on: bool,
+}
+
+/// Which of the two values of a system variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Session,
+    Global,
+}
+
+impl<'a> Part<'a> {
+    fn new(sql: &'a [u8], dialect: Dialect) -> Self {
+        Self {
+            sql,
+            dialect,
+            facts: Facts::NONE,
+            head: [Word::Other; HEAD],
+            words: 0,
+            depth: 0,
+            with: 0,
+            last: None,
+            last_word: Word::Other,
+            chain: Word::Other,
+            qualified: false,
+            schema: Word::Other,
+            scope: None,
+            writes: false,
+            may_be_function: false,
+            odd_start: false,
+            read_only: false,
+            lock: false,
+            procedure: false,
+            export: false,
+            chains: false,
+            releases: false,
+            account: false,
+            body: false,
+            body_goes_on: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    #[inline]
+    fn token(&mut self, token: Token) {
+        if self.body {
+            self.body_token(&token);
+        }
+        if self.may_be_function && !token.is(b'(') {
+            self.writes = true;
+        }
+        self.may_be_function = false;
+        let mut word = Word::Other;
+        match token.kind {
+            TokenKind::Word => word = self.word(&token),
+            TokenKind::Quoted => self.quoted(&token),
+            TokenKind::Punct(byte) => self.punct(byte, &token),
+            TokenKind::UserVariable => self.user_variable(&token),
+            TokenKind::SystemVariable => self.system_variable(&token),
+            TokenKind::String | TokenKind::Number | TokenKind::End => {
+                if self.words == 0 {
+                    self.odd_start = true;
+                }
+            }
+        }
+        self.last_word = word;
+        self.last = Some(token);
+    }
+
+    fn last_is(&self, punct: u8) -> bool {
+        self.last.is_some_and(|last| last.is(punct))
+    }
+
+    #[inline]
+    fn word(&mut self, token: &Token) -> Word {
+        let after_dot = self.last_is(b'.');
+        let word = token.entry.map_or(Word::Other, |entry| entry.word);
+        if let Some(place) = self.head.get_mut(self.words) {
+            *place = word;
+        }
+        self.words += 1;
+        let Some(entry) = token.entry else {
+            self.name(token, after_dot);
+            return Word::Other;
+        };
+        self.name(token, after_dot);
+        if entry.flags.has(Flags::WRITES) {
+            match word {
+                Word::Update if self.last_word == Word::For => self.facts |= Facts::LOCKING_READ,
+                Word::Insert | Word::Replace => self.may_be_function = true,
+                _ => self.writes = true,
+            }
+        } else if word != Word::Other {
+            self.meaning(word);
+        }
+        word
+    }
+
+    /// Words that mean something wherever they stand.
+    fn meaning(&mut self, word: Word) {
+        match word {
+            Word::Share if self.last_word == Word::For => self.facts |= Facts::LOCKING_READ,
+            Word::Lock => self.lock = true,
+            Word::In if self.last_word == Word::Lock => self.facts |= Facts::LOCKING_READ,
+            Word::Into => self.facts |= Facts::INTO,
+            Word::SqlCalcFoundRows => self.facts |= Facts::CALC_FOUND_ROWS,
+            Word::Value if matches!(self.last_word, Word::Next | Word::Previous) => {
+                self.facts |= Facts::SEQUENCE;
+            }
+            Word::CurrentUser | Word::CurrentRole => self.facts |= Facts::CONNECTION,
+            Word::Only if self.last_word == Word::Read => self.read_only = true,
+            Word::Export => self.export = true,
+            Word::Chain if self.last_word != Word::No => self.chains = true,
+            Word::Release if self.last_word != Word::No => self.releases = true,
+            Word::With
+                if self.words == 1
+                    || self.last_is(b'(')
+                    || matches!(self.last_word, Word::Explain | Word::Desc | Word::Analyze) =>
+            {
+                self.with |= self.depth_bit();
+            }
+            Word::Select | Word::Values | Word::Table => self.with &= !self.depth_bit(),
+            Word::Procedure | Word::Function | Word::Trigger | Word::Event | Word::Package
+                if self.words <= HEAD =>
+            {
+                // A routine is named after OR REPLACE and DEFINER = name at most; CREATE TABLE event is none.
+                let before = self.head.get(1..self.words - 1).unwrap_or(&[]);
+                let creates = match self.head[0] {
+                    Word::Create => true,
+                    Word::Alter => word == Word::Event,
+                    _ => false,
+                };
+                self.procedure |= word == Word::Procedure;
+                self.body |= creates
+                    && before.iter().all(|word| {
+                        matches!(
+                            word,
+                            Word::Or
+                                | Word::Replace
+                                | Word::Other
+                                | Word::CurrentUser
+                                | Word::CurrentRole
+                        )
+                    });
+            }
+            Word::Procedure => self.procedure = true,
+            Word::Atomic if matches!(self.head, [Word::Begin, Word::Not, ..]) => self.body = true,
+            Word::If | Word::Case | Word::While | Word::Loop | Word::Repeat if self.words == 1 => {
+                self.body = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn depth_bit(&self) -> u64 {
+        u32::try_from(self.depth).map_or(0, |depth| 1u64.checked_shl(depth).unwrap_or(0))
+    }
+
+    /// A word or quoted name that can be an identifier.
+    #[inline]
+    fn name(&mut self, token: &Token, after_dot: bool) {
+        self.qualified = after_dot;
+        if after_dot {
+            self.name_after_dot(token);
+            return;
+        }
+        self.chain = self.last_word;
+    }
+
+    /// Whether the name that the last token ends is a table's or an alias: `(` then begins a list.
+    fn names_table(&self) -> bool {
+        matches!(
+            self.chain,
+            Word::Into
+                | Word::Insert
+                | Word::Replace
+                | Word::Table
+                | Word::With
+                | Word::Recursive
+                | Word::As
+                | Word::InsertOption
+        )
+    }
+
+    fn name_after_dot(&mut self, token: &Token) {
+        const NEXTVAL: Key = Key {
+            first: u64::from_le_bytes(*b"nextval\0"),
+            last: 0,
+        };
+        const CURRVAL: Key = Key {
+            first: u64::from_le_bytes(*b"currval\0"),
+            last: 0,
+        };
+        if self.dialect.maria && (token.key == NEXTVAL || token.key == CURRVAL) {
+            self.facts |= Facts::SEQUENCE;
+        }
+        if let Some(scope) = self.scope.take() {
+            self.variable(token.plain_name(self.sql), scope);
+        }
+        match std::mem::replace(&mut self.schema, Word::Other) {
+            Word::SystemSchema => self.facts |= Facts::SYSTEM_SCHEMA | Facts::SERVER_STATE,
+            Word::InformationSchema => {
+                self.facts |= Facts::SYSTEM_SCHEMA;
+                let replicated = words::find_bytes(token.plain_name(self.sql))
+                    .is_some_and(|entry| entry.flags.has(Flags::SCHEMA_VIEW));
+                if !replicated {
+                    self.facts |= Facts::SERVER_STATE;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn quoted(&mut self, token: &Token) {
+        if self.words == 0 {
+            self.odd_start = true;
+        }
+        let after_dot = self.last_is(b'.');
+        self.name(token, after_dot);
+    }
+
+    fn punct(&mut self, byte: u8, token: &Token) {
+        match byte {
+            b'(' => {
+                self.open(token);
+                self.depth = self.depth.saturating_add(1);
+                self.with &= !self.depth_bit();
+            }
+            b')' => self.depth = self.depth.saturating_sub(1),
+            b'.' => self.dot(),
+            _ if self.words == 0 => self.odd_start = true,
+            _ => {}
+        }
+    }
+
+    fn dot(&mut self) {
+        let Some(last) = self.last else { return };
+        self.schema = match last.kind {
+            TokenKind::Word => match self.last_word {
+                word @ (Word::SystemSchema | Word::InformationSchema) => word,
+                _ => Word::Other,
+            },
+            TokenKind::Quoted => match words::find_bytes(last.plain_name(self.sql)) {
+                Some(entry)
+                    if matches!(entry.word, Word::SystemSchema | Word::InformationSchema) =>
+                {
+                    entry.word
+                }
+                _ => Word::Other,
+            },
+            _ => Word::Other,
+        };
+    }
+
+    /// An opening parenthesis: does it make the name before it a call?
+    #[inline]
+    fn open(&mut self, token: &Token) {
+        let Some(last) = self.last else { return };
+        match last.kind {
+            TokenKind::Word => {}
+            TokenKind::Quoted => return self.unknown_call(),
+            _ => return,
+        }
+        let Some(entry) = last.entry.filter(|_| !self.qualified) else {
+            return self.unknown_call();
+        };
+        let flags = entry.flags;
+        let maria = self.dialect.maria;
+        if flags.has(Flags::BEFORE_PAREN) {
+            return;
+        }
+        if flags.has(Flags::RESERVED) || (flags.has(Flags::BEFORE_PAREN_MYSQL) && !maria) {
+            return;
+        }
+        let pure = flags.has(Flags::PURE)
+            || flags.has(if maria {
+                Flags::PURE_MARIA
+            } else {
+                Flags::PURE_MYSQL
+            });
+        if pure {
+            if flags.has(Flags::ADJACENT) && last.end != token.start {
+                self.unknown_call();
+            }
+            return;
+        }
+        match entry.word {
+            Word::FnLastInsertId => self.facts |= Facts::LAST_INSERT_ID,
+            Word::FnPreviousStatement => self.facts |= Facts::PREVIOUS_STATEMENT,
+            Word::FnNamedLock => self.facts |= Facts::NAMED_LOCK,
+            Word::FnConnection => self.facts |= Facts::CONNECTION,
+            Word::FnSequence => self.facts |= Facts::SEQUENCE,
+            Word::FnServerState => self.facts |= Facts::SERVER_STATE,
+            _ => self.unknown_call(),
+        }
+    }
+
+    fn unknown_call(&mut self) {
+        if !self.names_table() && self.with & self.depth_bit() == 0 {
+            self.facts |= Facts::UNKNOWN_FUNCTION;
+        }
+    }
+
+    fn user_variable(&mut self, token: &Token) {
+        let account = self.last.is_some_and(|last| {
+            last.end == token.start
+                && (matches!(last.kind, TokenKind::String | TokenKind::Quoted)
+                    || (last.kind == TokenKind::Word
+                        && last
+                            .entry
+                            .is_none_or(|entry| !entry.flags.has(Flags::RESERVED))))
+        });
+        if account {
+            self.account = true;
+        } else {
+            self.facts |= Facts::USER_VARIABLE;
+        }
+        if self.words == 0 {
+            self.odd_start = true;
+        }
+    }
+
+    fn system_variable(&mut self, token: &Token) {
+        self.facts |= Facts::SYSTEM_VARIABLE;
+        if self.words == 0 {
+            self.odd_start = true;
+        }
+        let name = token.plain_name(self.sql);
+        let next = self
+            .sql
+            .get(token.end..)
+            .and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
+        let is = |scope: &[u8]| name.eq_ignore_ascii_case(scope);
+        if is(b"global") {
+            self.scope = Some(Scope::Global);
+        } else if is(b"session") || is(b"local") {
+            self.scope = Some(Scope::Session);
+        } else {
+            self.variable(name, Scope::Session);
+        }
+        // A scope without a name, or a component's variable: nothing that is known here.
+        if self.scope.is_some() != (next == Some(&b'.')) {
+            self.facts |= Facts::SERVER_STATE;
+        }
+    }
+
+    /// A system variable is read.
+    fn variable(&mut self, name: &[u8], scope: Scope) {
+        let is = |names: &[&[u8]]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+        if is(&[b"last_insert_id", b"identity", b"insert_id"]) {
+            self.facts |= Facts::LAST_INSERT_ID;
+        } else if is(&[b"warning_count", b"error_count"]) {
+            self.facts |= Facts::PREVIOUS_STATEMENT;
+        } else if is(&[
+            b"server_id",
+            b"server_uuid",
+            b"hostname",
+            b"port",
+            b"report_host",
+            b"report_port",
+        ]) {
+            // Whoever asks a server who it is wants to know where reads go.
+        } else if scope == Scope::Global
+            || (variables::find(name).is_none() && !is(&[b"autocommit"]))
+        {
+            self.facts |= Facts::SERVER_STATE;
+        }
+    }
+
+    fn body_token(&mut self, token: &Token) {
+        if self.last_is(b';') && !token.is(b';') {
+            self.body_goes_on = true;
+        }
+    }
+
+    /// Whether one of the first words is this one.
+    fn heads(&self, wanted: Word) -> bool {
+        self.head
+            .get(..self.words.min(HEAD))
+            .is_some_and(|head| head.contains(&wanted))
+    }
+
+    fn finish(&self) -> (Kind, Facts, Cause) {
+        let writes = self.writes || self.may_be_function;
+        let mut facts = self.facts;
+        let (kind, cause) = if self.odd_start {
+            (Kind::Unknown, Cause::NotUnderstood)
+        } else {
+            self.verb(writes, &mut facts)
+        };
+        let accounts = matches!(
+            kind,
+            Kind::Ddl | Kind::Admin | Kind::Show | Kind::Kill | Kind::Set
+        );
+        if self.account && !accounts {
+            facts |= Facts::USER_VARIABLE;
+        }
+        if kind == Kind::Ddl && self.body {
+            // What a routine does is done when it is called.
+            facts = Facts::NONE;
+            if self.body_goes_on {
+                facts |= Facts::MULTI | Facts::SESSION_STATE;
+            }
+        }
+        if !matches!(kind, Kind::Read | Kind::Explain | Kind::Show) {
+            facts = facts.difference(Facts::INTO);
+        }
+        match kind {
+            Kind::Read | Kind::Show | Kind::Explain => {
+                let cause = if cause == Cause::None {
+                    cause_of(facts)
+                } else {
+                    cause
+                };
+                let unsure = Facts::UNKNOWN_FUNCTION
+                    .union(Facts::SEQUENCE)
+                    .union(Facts::INTO);
+                if facts.intersects(unsure) || matches!(cause, Cause::NotUnderstood | Cause::Write)
+                {
+                    facts |= Facts::MAY_WRITE;
+                }
+                (kind, facts, cause)
+            }
+            Kind::Begin { .. }
+            | Kind::Commit
+            | Kind::Rollback
+            | Kind::Savepoint
+            | Kind::Use
+            | Kind::UnlockTables
+            | Kind::LockTables
+            | Kind::Diagnostics
+            | Kind::Empty => (kind, facts, cause),
+            Kind::Set | Kind::Do
+                if !facts.intersects(Facts::UNKNOWN_FUNCTION.union(Facts::SEQUENCE)) && !writes =>
+            {
+                (kind, facts, cause)
+            }
+            _ => (kind, facts | Facts::MAY_WRITE, cause),
+        }
+    }
+
+    /// What the first words say.
+    fn verb(&self, writes: bool, facts: &mut Facts) -> (Kind, Cause) {
+        let second = self.head[1];
+        match self.head[0] {
+            Word::Select | Word::Values | Word::With => {
+                if writes && self.head[0] == Word::With {
+                    (Kind::Write, Cause::Write)
+                } else if writes || self.procedure {
+                    // Reserved words that no query holds, but for SELECT ... PROCEDURE ANALYSE().
+                    (Kind::Read, Cause::NotUnderstood)
+                } else {
+                    (Kind::Read, Cause::None)
+                }
+            }
+            Word::Table => (
+                Kind::Read,
+                if writes {
+                    Cause::NotUnderstood
+                } else {
+                    Cause::None
+                },
+            ),
+            Word::Insert | Word::Update | Word::Delete | Word::Replace => {
+                (Kind::Write, Cause::Write)
+            }
+            Word::Show => self.show(facts),
+            Word::Explain | Word::Desc => self.explain(writes, facts),
+            Word::Analyze => {
+                if matches!(second, Word::Table | Word::Tables | Word::Local) {
+                    *facts |= Facts::IMPLICIT_COMMIT;
+                    (Kind::Admin, Cause::Administration)
+                } else if writes {
+                    (Kind::Write, Cause::Write)
+                } else if self.heads(Word::Select) || self.heads(Word::With) {
+                    (Kind::Explain, Cause::None)
+                } else {
+                    (Kind::Unknown, Cause::NotUnderstood)
+                }
+            }
+            Word::Begin if self.body => (Kind::Compound, Cause::Procedure),
+            Word::Begin if self.words == 1 || (self.words == 2 && second == Word::Work) => {
+                *facts |= Facts::IMPLICIT_COMMIT;
+                (Kind::Begin { read_only: false }, Cause::Transaction)
+            }
+            Word::Start if second == Word::Transaction => {
+                *facts |= Facts::IMPLICIT_COMMIT;
+                (
+                    Kind::Begin {
+                        read_only: self.read_only,
+                    },
+                    Cause::Transaction,
+                )
+            }
+            Word::Commit | Word::Rollback => {
+                if self.head[0] == Word::Rollback && self.heads(Word::To) {
+                    return (Kind::Savepoint, Cause::Transaction);
+                }
+                if self.chains {
+                    *facts |= Facts::CHAIN;
+                }
+                if self.releases {
+                    *facts |= Facts::RELEASE;
+                }
+                let kind = if self.head[0] == Word::Commit {
+                    Kind::Commit
+                } else {
+                    Kind::Rollback
+                };
+                (kind, Cause::Transaction)
+            }
+            Word::Savepoint => (Kind::Savepoint, Cause::Transaction),
+            Word::Release if second == Word::Savepoint => (Kind::Savepoint, Cause::Transaction),
+            // SET STATEMENT x=y FOR ... is that statement.
+            Word::Set if second == Word::Statement => (Kind::Write, Cause::Write),
+            Word::Set => (Kind::Set, Cause::SessionState),
+            Word::Use => (Kind::Use, Cause::SessionState),
+            Word::Call => (Kind::Call, Cause::Procedure),
+            Word::Do => (Kind::Do, self.do_cause(*facts)),
+            Word::Xa => {
+                *facts |= Facts::IMPLICIT_COMMIT;
+                (Kind::Xa, Cause::Transaction)
+            }
+            Word::Kill => (Kind::Kill, Cause::Administration),
+            Word::Handler => {
+                *facts |= Facts::HANDLER;
+                (Kind::Handler, Cause::Handler)
+            }
+            Word::Prepare | Word::Execute | Word::Deallocate => {
+                *facts |= Facts::TEXT_PREPARE;
+                (Kind::Prepare, Cause::TextPrepare)
+            }
+            Word::Lock => {
+                *facts |= Facts::LOCK_TABLES | Facts::IMPLICIT_COMMIT;
+                (Kind::LockTables, Cause::LockTables)
+            }
+            Word::Unlock => {
+                *facts |= Facts::UNLOCK_TABLES | Facts::IMPLICIT_COMMIT;
+                (Kind::UnlockTables, Cause::LockTables)
+            }
+            Word::Load if second == Word::Index => (Kind::Admin, Cause::Administration),
+            Word::Load => (Kind::LoadData, Cause::Write),
+            Word::Get | Word::Signal | Word::Resignal => {
+                *facts |= Facts::PREVIOUS_STATEMENT;
+                (Kind::Diagnostics, Cause::PreviousStatement)
+            }
+            Word::If | Word::Case | Word::While | Word::Loop | Word::Repeat if self.body => {
+                (Kind::Compound, Cause::Procedure)
+            }
+            Word::Drop if second == Word::Prepare => {
+                *facts |= Facts::TEXT_PREPARE;
+                (Kind::Prepare, Cause::TextPrepare)
+            }
+            Word::Create
+            | Word::Drop
+            | Word::Alter
+            | Word::Truncate
+            | Word::Rename
+            | Word::Grant
+            | Word::Revoke => self.definition(facts),
+            _ => self.administration(facts),
+        }
+    }
+
+    fn do_cause(&self, facts: Facts) -> Cause {
+        match cause_of(facts) {
+            Cause::None => Cause::Do,
+            cause => cause,
+        }
+    }
+
+    fn definition(&self, facts: &mut Facts) -> (Kind, Cause) {
+        // Names of types and constraints before `(` look like calls.
+        *facts = facts.difference(Facts::UNKNOWN_FUNCTION);
+        let head = self.head.get(..4).unwrap_or(&[]);
+        if matches!(self.head[0], Word::Create | Word::Drop) && head.contains(&Word::Temporary) {
+            *facts |= Facts::TEMPORARY_TABLE;
+        } else {
+            *facts |= Facts::IMPLICIT_COMMIT;
+        }
+        (Kind::Ddl, Cause::Definition)
+    }
+
+    fn administration(&self, facts: &mut Facts) -> (Kind, Cause) {
+        let second = self.head[1];
+        match self.head[0] {
+            Word::Flush => {
+                *facts |= Facts::IMPLICIT_COMMIT;
+                if self.lock || self.export {
+                    *facts |= Facts::LOCK_TABLES;
+                }
+            }
+            Word::Backup => {
+                *facts |= if second == Word::Unlock {
+                    Facts::UNLOCK_TABLES
+                } else {
+                    Facts::LOCK_TABLES
+                };
+            }
+            Word::Optimize
+            | Word::Repair
+            | Word::Check
+            | Word::Checksum
+            | Word::Reset
+            | Word::Purge
+            | Word::Cache => {
+                *facts |= Facts::IMPLICIT_COMMIT;
+            }
+            Word::Change
+            | Word::Start
+            | Word::Stop
+            | Word::Install
+            | Word::Uninstall
+            | Word::Binlog
+            | Word::Clone
+            | Word::Shutdown
+            | Word::Restart
+            | Word::Import
+            | Word::Help => {}
+            _ => return (Kind::Unknown, Cause::NotUnderstood),
+        }
+        (Kind::Admin, Cause::Administration)
+    }
+
+    fn show(&self, facts: &mut Facts) -> (Kind, Cause) {
+        let mut words = self
+            .head
+            .get(1..self.words.min(HEAD))
+            .unwrap_or(&[])
+            .iter()
+            .copied()
+            .skip_while(|word| matches!(word, Word::Full | Word::Extended | Word::Storage));
+        let first = words.next().unwrap_or(Word::Other);
+        let second = words.next().unwrap_or(Word::Other);
+        match (first, second) {
+            (Word::Warnings | Word::Errors | Word::Count, _) => *facts |= Facts::PREVIOUS_STATEMENT,
+            (Word::Profile, _) => *facts |= Facts::PREVIOUS_STATEMENT,
+            (
+                Word::Tables
+                | Word::Columns
+                | Word::Fields
+                | Word::Index
+                | Word::Indexes
+                | Word::Keys
+                | Word::Databases
+                | Word::Collation
+                | Word::Charset
+                | Word::Engines
+                | Word::Triggers
+                | Word::Privileges,
+                _,
+            )
+            | (Word::Character, Word::Set)
+            | (Word::Table, Word::Status)
+            | (Word::Procedure | Word::Function, Word::Status)
+            | (
+                Word::Create,
+                Word::Table
+                | Word::View
+                | Word::SchemaDatabase
+                | Word::Procedure
+                | Word::Function
+                | Word::Trigger
+                | Word::Sequence,
+            ) => {}
+            _ => *facts |= Facts::SERVER_STATE,
+        }
+        (Kind::Show, Cause::None)
+    }
+
+    fn explain(&self, writes: bool, facts: &mut Facts) -> (Kind, Cause) {
+        let analyze = self.heads(Word::Analyze);
+        if self
+            .head
+            .windows(2)
+            .any(|pair| pair == [Word::For, Word::Connection])
+        {
+            *facts |= Facts::CONNECTION;
+        }
+        match (writes, analyze) {
+            (true, true) => (Kind::Explain, Cause::Write),
+            (true, false) => (Kind::Explain, Cause::ExplainedWrite),
+            (false, _) => (Kind::Explain, Cause::None),
+        }
+    }
+}
+
+/// The first fact that keeps a read from replicas.
+fn cause_of(facts: Facts) -> Cause {
+    for (fact, cause) in [
+        (Facts::LOCKING_READ, Cause::LockingRead),
+        (Facts::NAMED_LOCK, Cause::NamedLock),
+        (Facts::SEQUENCE, Cause::Sequence),
+        (Facts::UNKNOWN_FUNCTION, Cause::UnknownFunction),
+        (Facts::INTO, Cause::Into),
+        (Facts::USER_VARIABLE, Cause::UserVariable),
+        (Facts::LAST_INSERT_ID, Cause::LastInsertId),
+        (Facts::PREVIOUS_STATEMENT, Cause::PreviousStatement),
+        (Facts::CONNECTION, Cause::Connection),
+        (
+            Facts::SYSTEM_SCHEMA.union(Facts::SERVER_STATE),
+            Cause::SystemSchema,
+        ),
+        (Facts::SERVER_STATE, Cause::ServerState),
+    ] {
+        if facts.contains(fact) {
+            return cause;
+        }
+    }
+    Cause::None
+}

@@ -1,0 +1,206 @@
+//! What the comments in front of a statement ask for.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The name of a server in a hint, kept as a hash so that hints stay small and free of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerName(u64);
+
+impl ServerName {
+    fn new(name: &[u8]) -> Self {
+        Self(xxh3_64(name))
+    }
+
+    /// Whether the hint names this server.
+    pub fn is(self, name: &str) -> bool {
+        self == Self::new(name.as_bytes())
+    }
+}
+
+/// A wish about where a statement should run, from the comments in front of it:
+/// `/* dbproxy: primary */`, `replica`, `server=NAME`, `max_lag=SECONDS`, and `/*ms=master*/`,
+/// `ms=slave`, `ms=last_used`. It also counts in `-- ` and `#` comments.
+///
+/// With several, the one that allows least wins. A hint is a wish: it never sends a write to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hint {
+    /// No hint.
+    #[default]
+    None,
+    /// The primary.
+    Primary,
+    /// A replica, even where reads would otherwise go to the primary by preference.
+    Replica,
+    /// The connection that ran the statement before.
+    LastUsed,
+    /// A replica at most this many milliseconds behind, else the primary.
+    MaxLag(u32),
+    /// The server of this name.
+    Server(ServerName),
+    /// Meant for the proxy, but not understood: to be counted and logged.
+    Unknown,
+}
+
+/// Collects hints from the comments in front of a statement.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hints {
+    best: Hint,
+}
+
+impl Hints {
+    pub(super) fn hint(self) -> Hint {
+        self.best
+    }
+
+    /// Takes in a comment, given without its marks.
+    pub(super) fn comment(&mut self, body: &[u8]) {
+        let body = body.trim_ascii();
+        if starts_with(body, b"ms=") {
+            let hint = match body.get(3..).unwrap_or(&[]) {
+                word if word.eq_ignore_ascii_case(b"master") => Hint::Primary,
+                word if word.eq_ignore_ascii_case(b"slave") => Hint::Replica,
+                word if word.eq_ignore_ascii_case(b"last_used") => Hint::LastUsed,
+                _ => Hint::Unknown,
+            };
+            self.add(hint);
+        } else if starts_with(body, b"dbproxy")
+            && let Some((b':' | b' ' | b'\t' | b'\n' | b'\r', words)) =
+                body.get(7..).and_then(<[u8]>::split_first)
+        {
+            self.words(words);
+        }
+    }
+
+    /// Words and `key=value` pairs, separated by blanks or commas.
+    fn words(&mut self, words: &[u8]) {
+        let mut any = false;
+        for word in words.split(|byte| byte.is_ascii_whitespace() || *byte == b',') {
+            if !word.is_empty() {
+                any = true;
+                self.add(one(word));
+            }
+        }
+        if !any {
+            self.add(Hint::Unknown);
+        }
+    }
+
+    /// Keeps the one that allows least; one that is not understood makes all of them doubtful.
+    fn add(&mut self, hint: Hint) {
+        fn rank(hint: Hint) -> u8 {
+            match hint {
+                Hint::None => 0,
+                Hint::Replica => 1,
+                Hint::MaxLag(_) => 2,
+                Hint::LastUsed => 3,
+                Hint::Server(_) => 4,
+                Hint::Primary => 5,
+                Hint::Unknown => 6,
+            }
+        }
+        match (self.best, hint) {
+            (Hint::MaxLag(old), Hint::MaxLag(new)) => self.best = Hint::MaxLag(old.min(new)),
+            (old, new) if rank(new) >= rank(old) => self.best = new,
+            _ => {}
+        }
+    }
+}
+
+fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
+    text.get(..prefix.len())
+        .is_some_and(|front| front.eq_ignore_ascii_case(prefix))
+}
+
+/// The hint of one word.
+fn one(word: &[u8]) -> Hint {
+    let mut parts = word.splitn(2, |byte| *byte == b'=');
+    let key = parts.next().unwrap_or(&[]);
+    match parts.next() {
+        None if key.eq_ignore_ascii_case(b"primary") || key.eq_ignore_ascii_case(b"master") => {
+            Hint::Primary
+        }
+        None if key.eq_ignore_ascii_case(b"replica") || key.eq_ignore_ascii_case(b"slave") => {
+            Hint::Replica
+        }
+        None if key.eq_ignore_ascii_case(b"last_used") => Hint::LastUsed,
+        Some(value) if key.eq_ignore_ascii_case(b"max_lag") => {
+            seconds(value).map_or(Hint::Unknown, Hint::MaxLag)
+        }
+        Some(value) if key.eq_ignore_ascii_case(b"server") && !value.is_empty() => {
+            Hint::Server(ServerName::new(value))
+        }
+        _ => Hint::Unknown,
+    }
+}
+
+/// `4`, `4s`, `0.5`, `250ms` as milliseconds.
+fn seconds(value: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(value).ok()?;
+    if let Some(millis) = text.strip_suffix("ms") {
+        return millis.parse().ok();
+    }
+    let text = text.strip_suffix('s').unwrap_or(text);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let mut millis = whole.parse::<u32>().ok()?.checked_mul(1000)?;
+    let mut unit = 100;
+    if fraction.is_empty() {
+        return None;
+    }
+    for digit in fraction.bytes() {
+        millis =
+            millis.checked_add(u32::from(digit.is_ascii_digit().then(|| digit - b'0')?) * unit)?;
+        unit /= 10;
+    }
+    Some(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(comment: &str) -> Hint {
+        let mut hints = Hints::default();
+        hints.comment(comment.as_bytes());
+        hints.hint()
+    }
+
+    #[test]
+    fn reads_hints() {
+        for (comment, expected) in [
+            ("ms=master", Hint::Primary),
+            (" MS=Slave ", Hint::Replica),
+            ("ms=last_used", Hint::LastUsed),
+            ("ms=masterX", Hint::Unknown),
+            ("ms=master foo", Hint::Unknown),
+            ("ms = master", Hint::None),
+            (" dbproxy: primary ", Hint::Primary),
+            ("dbproxy replica", Hint::Replica),
+            ("DBPROXY:replica", Hint::Replica),
+            ("dbproxy: max_lag=4", Hint::MaxLag(4000)),
+            ("dbproxy: max_lag=0.25", Hint::MaxLag(250)),
+            ("dbproxy: max_lag=250ms", Hint::MaxLag(250)),
+            ("dbproxy: replica, max_lag=2s", Hint::MaxLag(2000)),
+            ("dbproxy: max_lag=2 replica primary", Hint::Primary),
+            ("dbproxy: max_lag=x", Hint::Unknown),
+            ("dbproxy: max_lag=99999999999", Hint::Unknown),
+            ("dbproxy: max_lag=-1", Hint::Unknown),
+            ("dbproxy: server=", Hint::Unknown),
+            ("dbproxy: fast", Hint::Unknown),
+            ("dbproxy:", Hint::Unknown),
+            ("dbproxyx: primary", Hint::None),
+            ("nothing", Hint::None),
+            ("", Hint::None),
+        ] {
+            assert_eq!(hint(comment), expected, "{comment}");
+        }
+    }
+
+    #[test]
+    fn names_a_server() {
+        let Hint::Server(name) = hint("dbproxy:  server=db-2.example:3306 ") else {
+            panic!("no server");
+        };
+        assert!(name.is("db-2.example:3306"));
+        assert!(!name.is("db-2.example"));
+    }
+}

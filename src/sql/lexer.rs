@@ -1,0 +1,596 @@
+//! Tokens of SQL text, as the servers' own lexers cut them.
+//!
+//! The rules are those of MySQL's and MariaDB's `sql_lex.cc`; where versions or character sets
+//! read the same bytes differently, the lexer says so by a fact instead of choosing.
+
+use super::dialect::Dialect;
+use super::facts::Facts;
+use super::hint::Hints;
+use super::words::{self, Entry, Flags, Key};
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    /// Keyword or unquoted identifier.
+    Word,
+    /// Identifier in backticks, or in double quotes under ANSI_QUOTES.
+    Quoted,
+    /// String, hexadecimal or bit literal in quotes.
+    String,
+    /// Number, also `0x..` and `0b..`.
+    Number,
+    /// `@name`, also quoted.
+    UserVariable,
+    /// `@@name`, only the part up to a `.`; also quoted.
+    SystemVariable,
+    /// Any other single byte.
+    Punct(u8),
+    /// End of the text.
+    End,
+}
+
+/// A piece of the statement: `start..end` in its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Token {
+    pub(super) kind: TokenKind,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// For words that are known.
+    pub(super) entry: Option<&'static Entry>,
+    /// For words.
+    pub(super) key: Key,
+}
+
+const NO_KEY: Key = Key { first: 0, last: 0 };
+
+impl Token {
+    /// The token's bytes.
+    pub(super) fn bytes<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
+        sql.get(self.start..self.end).unwrap_or(&[])
+    }
+
+    /// Whether it is this punctuation.
+    pub(super) fn is(&self, punct: u8) -> bool {
+        self.kind == TokenKind::Punct(punct)
+    }
+
+    /// The name of a word, quoted name or variable, without quotes and marks. Quotes doubled inside stay.
+    pub(super) fn plain_name<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
+        let marks = match self.kind {
+            TokenKind::UserVariable => 1,
+            TokenKind::SystemVariable => 2,
+            _ => 0,
+        };
+        match sql.get(self.start + marks..self.end).unwrap_or(&[]) {
+            [b'`', inner @ .., b'`'] | [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => {
+                inner
+            }
+            name => name,
+        }
+    }
+
+    /// The name of a word or quoted name as the server stores it.
+    pub(super) fn name(&self, sql: &[u8]) -> Vec<u8> {
+        let inner = self.plain_name(sql);
+        let quote = match self.bytes(sql).first() {
+            Some(quote @ (b'`' | b'"')) => *quote,
+            _ => return inner.to_vec(),
+        };
+        let mut name = Vec::with_capacity(inner.len());
+        let mut bytes = inner.iter().copied();
+        while let Some(byte) = bytes.next() {
+            if byte == quote {
+                bytes.next();
+            }
+            name.push(byte);
+        }
+        name
+    }
+}
+
+/// All tokens of a single statement, without `;` at its end; `None` if its text is doubtful.
+pub(super) fn tokens(sql: &[u8], dialect: Dialect) -> Option<Vec<Token>> {
+    let mut lexer = Lexer::new(sql, dialect);
+    let mut tokens = Vec::new();
+    loop {
+        let token = lexer.next();
+        if token.kind == TokenKind::End {
+            break;
+        }
+        tokens.push(token);
+    }
+    while tokens.last().is_some_and(|token| token.is(b';')) {
+        tokens.pop();
+    }
+    let certain = !lexer
+        .facts
+        .intersects(Facts::UNTERMINATED.union(Facts::AMBIGUOUS));
+    certain.then_some(tokens)
+}
+
+/// Cuts a statement into tokens, once, from front to back.
+pub(super) struct Lexer<'a> {
+    sql: &'a [u8],
+    pos: usize,
+    dialect: Dialect,
+    /// Inside `/*! ... */` whose content is code.
+    in_code_comment: bool,
+    /// The token before was a `.` that ended here.
+    dot_end: usize,
+    /// The end of the token before, if that was a name: a `.` right there separates names.
+    name_end: usize,
+    /// Nothing but comments so far.
+    leading: bool,
+    pub(super) facts: Facts,
+    pub(super) hints: Hints,
+}
+
+/// Byte classes. One byte has one of the first group; the second group are bits of identifier bytes.
+const SPACE: u8 = 1;
+const WORD: u8 = 2;
+const DIGIT: u8 = 3;
+const QUOTE: u8 = 4;
+const PUNCT: u8 = 5;
+const SPECIAL: u8 = 6;
+const CLASS: u8 = 0x0f;
+const IDENT: u8 = 0x10;
+const HIGH: u8 = 0x20;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [PUNCT; 256];
+    let mut index = 0;
+    while index < 256 {
+        let byte = index as u8;
+        classes[index] = match byte {
+            b' ' | 9..=13 => SPACE,
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' => WORD | IDENT,
+            b'0'..=b'9' => DIGIT | IDENT,
+            0x80..=0xff => WORD | IDENT | HIGH,
+            b'\'' | b'"' | b'`' => QUOTE,
+            // `$` is part of identifiers and so needs IDENT, but as a first character is checked.
+            b'$' => SPECIAL | IDENT,
+            b'-' | b'#' | b'/' | b'*' | b'@' | b'.' | b'\\' => SPECIAL,
+            // Control characters are a syntax error everywhere outside quotes.
+            0..=8 | 14..=31 | 127 => SPECIAL,
+            _ => PUNCT,
+        };
+        index += 1;
+    }
+    classes
+};
+
+#[inline]
+fn class(byte: u8) -> u8 {
+    CLASSES[usize::from(byte)]
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(sql: &'a [u8], dialect: Dialect) -> Self {
+        let mut facts = Facts::NONE;
+        if dialect.escape_ambiguous
+            && sql.iter().any(|byte| *byte >= 0x80)
+            && sql.iter().any(|byte| matches!(byte, b'\\' | b'`'))
+        {
+            facts |= Facts::AMBIGUOUS;
+        }
+        Self {
+            sql,
+            pos: 0,
+            dialect,
+            in_code_comment: false,
+            dot_end: usize::MAX,
+            name_end: usize::MAX,
+            leading: true,
+            facts,
+            hints: Hints::default(),
+        }
+    }
+
+    #[inline]
+    fn at(&self, pos: usize) -> Option<u8> {
+        self.sql.get(pos).copied()
+    }
+
+    /// The next token; [`TokenKind::End`] for ever after the last.
+    #[inline]
+    pub(super) fn next(&mut self) -> Token {
+        loop {
+            let start = self.pos;
+            let Some(byte) = self.at(start) else {
+                return self.end();
+            };
+            match class(byte) & CLASS {
+                SPACE => self.pos += 1,
+                WORD => return self.word(start),
+                PUNCT => return self.punct(start, byte),
+                DIGIT => return self.number(start),
+                QUOTE => return self.quoted(start, byte),
+                _ => {
+                    if let Some(token) = self.special(start, byte) {
+                        return token;
+                    }
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn end(&mut self) -> Token {
+        if self.in_code_comment {
+            self.facts |= Facts::UNTERMINATED;
+        }
+        self.token(TokenKind::End, self.pos, self.pos)
+    }
+
+    #[inline]
+    fn token(&mut self, kind: TokenKind, start: usize, end: usize) -> Token {
+        self.pos = end;
+        self.leading = false;
+        Token {
+            kind,
+            start,
+            end,
+            entry: None,
+            key: NO_KEY,
+        }
+    }
+
+    #[inline]
+    fn punct(&mut self, start: usize, byte: u8) -> Token {
+        self.token(TokenKind::Punct(byte), start, start + 1)
+    }
+
+    #[inline]
+    fn word(&mut self, start: usize) -> Token {
+        let mut end = start;
+        let mut seen = 0;
+        while let Some(&byte) = self.sql.get(end) {
+            let class = class(byte);
+            if class & IDENT == 0 {
+                break;
+            }
+            seen |= class;
+            end += 1;
+        }
+        if seen & HIGH != 0 {
+            self.check_high(start, end);
+        }
+        let key = Key::of(self.sql, start, end);
+        let bytes = self.sql.get(start..end).unwrap_or(&[]);
+        if let [b'n' | b'N' | b'x' | b'X' | b'b' | b'B'] = bytes
+            && self.at(end) == Some(b'\'')
+            && self.dot_end != start
+        {
+            let string = self.quoted(end, b'\'');
+            return Token { start, ..string };
+        }
+        // Right after a dot it is a name, even if it reads like a keyword.
+        let entry = if self.dot_end == start {
+            None
+        } else {
+            words::find(key, bytes)
+        };
+        self.name_end = end;
+        Token {
+            entry,
+            key,
+            ..self.token(TokenKind::Word, start, end)
+        }
+    }
+
+    /// Bytes from 0x80 are letters in one character set and blanks in another: if the word would
+    /// then fall into pieces that mean something, nothing is certain.
+    #[cold]
+    fn check_high(&mut self, start: usize, end: usize) {
+        let bytes = self.sql.get(start..end).unwrap_or(&[]);
+        for piece in bytes.split(|byte| *byte >= 0x80) {
+            if words::find_bytes(piece).is_some_and(|entry| {
+                entry.word != words::Word::Other
+                    || entry.flags.has(Flags(Flags::RESERVED.0 | Flags::WRITES.0))
+            }) {
+                self.facts |= Facts::AMBIGUOUS;
+            }
+        }
+    }
+
+    fn number(&mut self, start: usize) -> Token {
+        if self.dot_end == start {
+            return self.word(start);
+        }
+        let mut end = start + 1;
+        let prefix = (self.at(start), self.at(end));
+        if let (Some(b'0'), Some(kind @ (b'x' | b'b'))) = prefix {
+            end += 1;
+            let digits = end;
+            while self.at(end).is_some_and(|byte| match kind {
+                b'x' => byte.is_ascii_hexdigit(),
+                _ => matches!(byte, b'0' | b'1'),
+            }) {
+                end += 1;
+            }
+            if end > digits && !self.is_ident(end) {
+                return self.token(TokenKind::Number, start, end);
+            }
+            return self.word(start);
+        }
+        end = self.digits(end);
+        match self.at(end) {
+            Some(b'.') => {
+                end = self.digits(end + 1);
+                end = self.exponent(end);
+                self.token(TokenKind::Number, start, end)
+            }
+            Some(b'e' | b'E') => {
+                let with = self.exponent(end);
+                if with > end {
+                    self.token(TokenKind::Number, start, with)
+                } else {
+                    self.word(start)
+                }
+            }
+            Some(byte) if class(byte) & IDENT != 0 => self.word(start),
+            _ => self.token(TokenKind::Number, start, end),
+        }
+    }
+
+    fn is_ident(&self, pos: usize) -> bool {
+        self.at(pos).is_some_and(|byte| class(byte) & IDENT != 0)
+    }
+
+    fn digits(&self, mut pos: usize) -> usize {
+        while self.at(pos).is_some_and(|byte| byte.is_ascii_digit()) {
+            pos += 1;
+        }
+        pos
+    }
+
+    /// The end of an exponent that begins at `pos`; `pos` if there is none.
+    fn exponent(&self, pos: usize) -> usize {
+        if !matches!(self.at(pos), Some(b'e' | b'E')) {
+            return pos;
+        }
+        let mut digits = pos + 1;
+        if matches!(self.at(digits), Some(b'+' | b'-')) {
+            digits += 1;
+        }
+        let end = self.digits(digits);
+        if end > digits { end } else { pos }
+    }
+
+    fn quoted(&mut self, start: usize, quote: u8) -> Token {
+        let is_name = quote == b'`' || (quote == b'"' && self.dialect.ansi_quotes);
+        let end = if is_name {
+            self.name_in_quotes(start + 1, quote)
+        } else {
+            self.string(start + 1, quote)
+        };
+        let kind = if is_name {
+            self.name_end = end;
+            TokenKind::Quoted
+        } else {
+            TokenKind::String
+        };
+        self.token(kind, start, end)
+    }
+
+    /// The end of the string whose content begins at `pos`.
+    fn string(&mut self, mut pos: usize, quote: u8) -> usize {
+        let escapes = !self.dialect.no_backslash_escapes;
+        loop {
+            let rest = self.sql.get(pos..).unwrap_or(&[]);
+            let Some(offset) = rest.iter().position(|&byte| byte == quote || byte == b'\\') else {
+                self.facts |= Facts::UNTERMINATED;
+                return self.sql.len();
+            };
+            pos += offset;
+            if self.at(pos) == Some(b'\\') {
+                pos += if escapes { 2 } else { 1 };
+            } else if self.at(pos + 1) == Some(quote) {
+                pos += 2;
+            } else {
+                return pos + 1;
+            }
+        }
+    }
+
+    /// The end of the quoted name whose content begins at `begin`.
+    fn name_in_quotes(&mut self, begin: usize, quote: u8) -> usize {
+        let mut pos = begin;
+        let mut high = false;
+        loop {
+            match self.at(pos) {
+                None => {
+                    self.facts |= Facts::UNTERMINATED;
+                    return self.sql.len();
+                }
+                Some(byte) if byte == quote => {
+                    if self.at(pos + 1) != Some(quote) {
+                        break;
+                    }
+                    pos += 2;
+                }
+                Some(byte) => {
+                    // A NUL ends the name for the servers, with a syntax error.
+                    if byte == 0 {
+                        self.facts |= Facts::AMBIGUOUS;
+                    }
+                    high |= byte >= 0x80;
+                    pos += 1;
+                }
+            }
+        }
+        // The servers skip a whole character by its first byte alone here, so that a broken one
+        // swallows the closing quote.
+        if high
+            && self
+                .sql
+                .get(begin..pos)
+                .is_none_or(|name| std::str::from_utf8(name).is_err())
+        {
+            self.facts |= Facts::AMBIGUOUS;
+        }
+        pos + 1
+    }
+
+    /// Comments, variables and odd bytes; `None` after something that is no token.
+    fn special(&mut self, start: usize, byte: u8) -> Option<Token> {
+        match (byte, self.at(start + 1)) {
+            (b'-', Some(b'-')) if self.blank_or_end(start + 2) => self.line_comment(start, 2),
+            (b'#', _) => self.line_comment(start, 1),
+            (b'/', Some(b'*')) => self.block_comment(start),
+            (b'*', Some(b'/')) if self.in_code_comment => {
+                self.in_code_comment = false;
+                self.pos = start + 2;
+            }
+            (b'@', Some(b'@')) => return Some(self.system_variable(start)),
+            (b'@', _) => return Some(self.user_variable(start)),
+            (b'.', Some(b'0'..=b'9')) if self.name_end != start => {
+                let end = self.digits(start + 1);
+                let end = self.exponent(end);
+                return Some(self.token(TokenKind::Number, start, end));
+            }
+            (b'.', _) => {
+                self.dot_end = start + 1;
+                return Some(self.punct(start, byte));
+            }
+            (b'\\', Some(b'N')) => return Some(self.token(TokenKind::Number, start, start + 2)),
+            (b'$', _) => {
+                // `$tag$` begins a string in newer MySQL versions.
+                if !self.dialect.maria {
+                    self.facts |= Facts::AMBIGUOUS;
+                }
+                return Some(self.word(start));
+            }
+            (b'\\' | 0..=8 | 14..=31 | 127, _) => {
+                self.facts |= Facts::AMBIGUOUS;
+                return Some(self.punct(start, byte));
+            }
+            _ => return Some(self.punct(start, byte)),
+        }
+        None
+    }
+
+    fn blank_or_end(&self, pos: usize) -> bool {
+        self.at(pos).is_none_or(|byte| byte <= b' ' || byte == 127)
+    }
+
+    fn line_comment(&mut self, start: usize, marker: usize) {
+        let begin = start + marker;
+        let rest = self.sql.get(begin..).unwrap_or(&[]);
+        // The servers end it at a NUL too, and then fail on the NUL.
+        let end = rest
+            .iter()
+            .position(|&byte| byte == b'\n' || byte == 0)
+            .map_or(self.sql.len(), |offset| begin + offset);
+        if self.leading {
+            self.hints.comment(self.sql.get(begin..end).unwrap_or(&[]));
+        }
+        self.pos = end;
+    }
+
+    fn block_comment(&mut self, start: usize) {
+        match (self.at(start + 2), self.at(start + 3)) {
+            (Some(b'!'), _) => self.version_comment(start, start + 3, false),
+            (Some(b'M'), Some(b'!')) if self.dialect.maria => {
+                self.version_comment(start, start + 4, true);
+            }
+            (kind, _) => {
+                let Some(end) = self.comment_end(start + 2) else {
+                    return;
+                };
+                let body = self.sql.get(start + 2..end).unwrap_or(&[]);
+                // The hint lexer knows quotes, so it may find another end.
+                if kind == Some(b'+') && body.iter().any(|byte| matches!(byte, b'\'' | b'"' | b'`'))
+                {
+                    self.facts |= Facts::AMBIGUOUS;
+                }
+                if self.leading {
+                    self.hints.comment(body);
+                }
+            }
+        }
+    }
+
+    /// Goes behind the comment that goes on at `pos`; returns where its `*/` stands.
+    fn comment_end(&mut self, pos: usize) -> Option<usize> {
+        let rest = self.sql.get(pos..).unwrap_or(&[]);
+        if let Some(offset) = rest.windows(2).position(|pair| pair == b"*/") {
+            self.pos = pos + offset + 2;
+            return Some(pos + offset);
+        }
+        self.facts |= Facts::UNTERMINATED;
+        self.pos = self.sql.len();
+        None
+    }
+
+    /// `/*! code */`, `/*!80400 code */`, `/*M!100500 code */`: code or comment by version.
+    fn version_comment(&mut self, start: usize, begin: usize, maria_only: bool) {
+        let mut end = begin;
+        let mut version = 0;
+        while end < begin + 6
+            && let Some(digit @ b'0'..=b'9') = self.at(end)
+        {
+            version = version * 10 + u32::from(digit - b'0');
+            end += 1;
+        }
+        if end < begin + 5 {
+            // Not a version: always code, digits included.
+            self.enter_code(begin);
+            return;
+        }
+        // MariaDB shares MySQL's numbers only up to 5.6.
+        let foreign = self.dialect.maria && !maria_only && (50700..=99999).contains(&version);
+        if !foreign && version <= self.dialect.version {
+            self.enter_code(end);
+            return;
+        }
+        let Some(close) = self.comment_end(begin) else {
+            return;
+        };
+        let body = self.sql.get(start + 2..close).unwrap_or(&[]);
+        // Another server of the cluster may be of a later version, and comments nest here.
+        if !foreign || body.windows(2).any(|pair| pair == b"/*") {
+            self.facts |= Facts::AMBIGUOUS;
+        }
+    }
+
+    fn enter_code(&mut self, pos: usize) {
+        if self.in_code_comment {
+            self.facts |= Facts::AMBIGUOUS;
+        }
+        self.in_code_comment = true;
+        self.pos = pos;
+    }
+
+    fn user_variable(&mut self, start: usize) -> Token {
+        let mut end = start + 1;
+        match self.at(end) {
+            Some(quote @ (b'\'' | b'"')) => end = self.string(end + 1, quote),
+            Some(b'`') => end = self.name_in_quotes(end + 1, b'`'),
+            _ => {
+                while self
+                    .at(end)
+                    .is_some_and(|byte| class(byte) & IDENT != 0 || byte == b'.')
+                {
+                    end += 1;
+                }
+            }
+        }
+        self.token(TokenKind::UserVariable, start, end)
+    }
+
+    fn system_variable(&mut self, start: usize) -> Token {
+        let mut end = start + 2;
+        match self.at(end) {
+            Some(b'`') => end = self.name_in_quotes(end + 1, b'`'),
+            Some(b'"') if self.dialect.ansi_quotes => end = self.name_in_quotes(end + 1, b'"'),
+            _ => {
+                while self.is_ident(end) {
+                    end += 1;
+                }
+            }
+        }
+        self.name_end = end;
+        self.token(TokenKind::SystemVariable, start, end)
+    }
+}

@@ -1,0 +1,455 @@
+//! Every statement of `data/routing.tsv` is understood and routed as its label says.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbproxy::config::{Balance, ServerAddress};
+use dbproxy::routing::{PinReason, Reason, Route, SessionView, Target, decide};
+use dbproxy::sql::{Dialect, Facts, StatementClass, classify, digest_text};
+use dbproxy::topology::{Health, Lag, Role, Server, ServerId, Topology};
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+struct Case {
+    line: usize,
+    target: &'static str,
+    kind: &'static str,
+    cause: &'static str,
+    dialect: &'static str,
+    sql: Vec<u8>,
+}
+
+fn corpus() -> Vec<Case> {
+    include_str!("data/routing.tsv")
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.starts_with('#'))
+        .map(|(index, line)| {
+            let columns: Vec<&str> = line.split('\t').collect();
+            let [target, kind, cause, dialect, _origin, statement] = columns[..] else {
+                panic!("line {}: {} columns", index + 1, columns.len());
+            };
+            Case {
+                line: index + 1,
+                target,
+                kind,
+                cause,
+                dialect,
+                sql: unescape(statement),
+            }
+        })
+        .collect()
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match rest.next().expect("an escape is complete") {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'0' => 0,
+            b'\\' => b'\\',
+            b'x' => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            other => panic!("unknown escape {other}"),
+        });
+    }
+    bytes
+}
+
+fn dialects(name: &str) -> Vec<Dialect> {
+    let mysql = [Dialect::of(false, 80_044), Dialect::of(false, 90_700)];
+    let maria = [
+        Dialect::of(true, 100_529),
+        Dialect::of(true, 101_119),
+        Dialect::of(true, 120_300),
+    ];
+    match name {
+        "any" => mysql.into_iter().chain(maria).collect(),
+        "mysql" => mysql.to_vec(),
+        "maria" => maria.to_vec(),
+        "ansi" => vec![mysql[1].with_sql_mode(b"ANSI_QUOTES")],
+        "nobs" => vec![mysql[1].with_sql_mode(b"NO_BACKSLASH_ESCAPES")],
+        "gbk" => vec![mysql[1].with_charset(b"gbk")],
+        other => panic!("unknown dialect {other}"),
+    }
+}
+
+fn server(id: u16, role: Role) -> Server {
+    Server {
+        id: ServerId(id),
+        name: format!("db{id}").into(),
+        address: ServerAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 3306 + id,
+        },
+        weight: 1,
+        role,
+        health: Health::Up,
+        version: None,
+        identity: None,
+        incarnation: 0,
+        writable: role == Role::Primary,
+        lag: Lag::Known(Duration::ZERO),
+        position: None,
+        asked_at: None,
+        delay: Duration::ZERO,
+        barred: None,
+        why: Arc::from("test"),
+    }
+}
+
+fn topology() -> Topology {
+    Topology {
+        epoch: 1,
+        at: Instant::now(),
+        servers: vec![
+            server(0, Role::Primary),
+            server(1, Role::Replica),
+            server(2, Role::Replica),
+        ],
+        primary: Some(ServerId(0)),
+        greeting: None,
+        max_lag: Duration::from_secs(5),
+    }
+}
+
+const FREE: SessionView = SessionView {
+    in_transaction: false,
+    pinned: None,
+    autocommit: true,
+    strong: false,
+    previous: Some(ServerId(0)),
+};
+
+fn route(class: &StatementClass, session: &SessionView, topology: &Topology) -> Route {
+    decide(
+        class,
+        session,
+        topology,
+        |_| true,
+        |_| 0,
+        Balance::LeastConnections,
+        1,
+    )
+}
+
+fn target_name(route: Route) -> &'static str {
+    match route.target {
+        Target::Primary => "primary",
+        Target::Replica(_) => "replica",
+        Target::Kept => "kept",
+    }
+}
+
+#[test]
+fn every_statement_goes_where_its_label_says() {
+    let topology = topology();
+    let mut failures = String::new();
+    let cases = corpus();
+    assert!(cases.len() >= 350, "{} cases", cases.len());
+    for case in &cases {
+        for dialect in dialects(case.dialect) {
+            let class = classify(&case.sql, dialect);
+            let route = route(&class, &FREE, &topology);
+            let kind = format!("{:?}", class.kind);
+            let kind = kind.split([' ', '{']).next().unwrap_or_default();
+            let found = (target_name(route), kind, format!("{:?}", class.cause));
+            if found != (case.target, case.kind, case.cause.to_owned()) {
+                writeln!(
+                    failures,
+                    "line {}: {:?}: {found:?} instead of {:?} ({:?}, maria: {})",
+                    case.line,
+                    String::from_utf8_lossy(&case.sql),
+                    (case.target, case.kind, case.cause),
+                    class.facts,
+                    dialect.maria,
+                )
+                .unwrap();
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+/// What may go to a replica writes nothing and locks nothing, whatever else is known of it.
+#[test]
+fn replica_reads_carry_no_dangerous_fact() {
+    let dangerous = [
+        Facts::USER_VARIABLE,
+        Facts::LAST_INSERT_ID,
+        Facts::PREVIOUS_STATEMENT,
+        Facts::TEMPORARY_TABLE,
+        Facts::LOCKING_READ,
+        Facts::INTO,
+        Facts::NAMED_LOCK,
+        Facts::LOCK_TABLES,
+        Facts::HANDLER,
+        Facts::TEXT_PREPARE,
+        Facts::UNKNOWN_FUNCTION,
+        Facts::CONNECTION,
+        Facts::SEQUENCE,
+        Facts::MAY_WRITE,
+        Facts::IMPLICIT_COMMIT,
+        Facts::UNTERMINATED,
+        Facts::AMBIGUOUS,
+        Facts::SESSION_STATE,
+    ];
+    for case in corpus() {
+        for dialect in dialects(case.dialect) {
+            let class = classify(&case.sql, dialect);
+            if class.is_replica_read() {
+                for fact in dangerous {
+                    assert!(!class.facts.contains(fact), "line {}: {fact:?}", case.line);
+                }
+            }
+        }
+    }
+}
+
+/// Any two statements in one packet go to the primary unless both alone go to a replica.
+#[test]
+fn a_packet_is_no_safer_than_its_parts() {
+    let topology = topology();
+    let cases: Vec<Case> = corpus()
+        .into_iter()
+        .filter(|case| case.dialect == "any")
+        // What has no end goes on into what follows.
+        .filter(|case| {
+            !classify(&case.sql, Dialect::of(false, 90_700))
+                .facts
+                .intersects(Facts::UNTERMINATED.union(Facts::AMBIGUOUS))
+        })
+        .collect();
+    let dialect = Dialect::of(false, 90_700);
+    for (index, first) in cases.iter().enumerate() {
+        for second in cases.iter().skip(index % 7).step_by(7) {
+            let packet = [&first.sql[..], b"\n;\n", &second.sql[..]].concat();
+            let replica = |sql: &[u8]| {
+                let class = classify(sql, dialect);
+                class.is_replica_read() || class.cause == dbproxy::sql::Cause::Empty
+            };
+            let class = classify(&packet, dialect);
+            if class.is_replica_read() {
+                assert!(
+                    replica(&first.sql) && replica(&second.sql),
+                    "{}",
+                    String::from_utf8_lossy(&packet)
+                );
+            }
+            let _ = route(&class, &FREE, &topology);
+        }
+    }
+}
+
+#[test]
+fn transaction_and_pin_come_before_everything() {
+    let topology = topology();
+    for case in corpus() {
+        let class = classify(&case.sql, Dialect::default());
+        let in_transaction = SessionView {
+            in_transaction: true,
+            ..FREE
+        };
+        let held = route(&class, &in_transaction, &topology);
+        assert_eq!(
+            (held.target, held.reason),
+            (Target::Kept, Reason::InTransaction)
+        );
+        let pinned = SessionView {
+            pinned: Some(PinReason::UserVariable),
+            ..FREE
+        };
+        assert_eq!(route(&class, &pinned, &topology).target, Target::Kept);
+        for session in [
+            SessionView {
+                autocommit: false,
+                ..FREE
+            },
+            SessionView {
+                strong: true,
+                ..FREE
+            },
+        ] {
+            assert!(!matches!(
+                route(&class, &session, &topology).target,
+                Target::Replica(_)
+            ));
+        }
+    }
+}
+
+#[test]
+fn only_readable_fresh_and_near_replicas_are_chosen() {
+    let read = classify(b"SELECT 1", Dialect::default());
+    let fresh_on = |topology: &Topology, fresh: Option<u16>, class: &StatementClass| {
+        let is_fresh = |server: &Server| fresh.is_none_or(|id| server.id == ServerId(id));
+        let route = decide(
+            class,
+            &FREE,
+            topology,
+            is_fresh,
+            |_| 0,
+            Balance::RoundRobin,
+            5,
+        );
+        (route.target, route.reason.to_string())
+    };
+    let all = topology();
+    for id in [1, 2] {
+        let (target, reason) = fresh_on(&all, Some(id), &read);
+        assert_eq!(target, Target::Replica(ServerId(id)));
+        assert_eq!(reason, "read: a replica has every write it must see");
+    }
+    let (target, reason) = fresh_on(&all, Some(9), &read);
+    assert_eq!(target, Target::Primary);
+    assert_eq!(
+        reason,
+        "read: no replica is fresh enough for this account's last write"
+    );
+
+    let mut lagging = topology();
+    lagging.servers[1].lag = Lag::Known(Duration::from_secs(3));
+    lagging.servers[2].lag = Lag::Unknown;
+    assert_eq!(
+        fresh_on(&lagging, None, &read).0,
+        Target::Replica(ServerId(1))
+    );
+    let near = classify(b"/* dbproxy: max_lag=2 */ SELECT 1", Dialect::default());
+    let (target, reason) = fresh_on(&lagging, None, &near);
+    assert_eq!(target, Target::Primary);
+    assert_eq!(
+        reason,
+        "read: no replica is within the lag that the hint allows"
+    );
+    lagging.servers[1].role = Role::Spare;
+    let (target, reason) = fresh_on(&lagging, None, &read);
+    assert_eq!(
+        (target, reason.as_str()),
+        (Target::Primary, "read: no replica may serve reads now")
+    );
+
+    for (hint, expected) in [
+        ("db2", Target::Replica(ServerId(2))),
+        ("db0", Target::Primary),
+    ] {
+        let sql = format!("/* dbproxy: server={hint} */ SELECT 1");
+        let class = classify(sql.as_bytes(), Dialect::default());
+        let (target, reason) = fresh_on(&all, None, &class);
+        assert_eq!(
+            (target, reason.as_str()),
+            (expected, "hint names the server")
+        );
+    }
+    let class = classify(b"/* dbproxy: server=nobody */ SELECT 1", Dialect::default());
+    assert!(matches!(fresh_on(&all, None, &class).0, Target::Replica(_)));
+}
+
+#[test]
+fn digests_ignore_literals_blanks_and_comments_only() {
+    let mut texts: BTreeMap<(bool, u64), String> = BTreeMap::new();
+    for case in corpus() {
+        for dialect in dialects(case.dialect) {
+            let class = classify(&case.sql, dialect);
+            let text = digest_text(&case.sql, dialect, usize::MAX);
+            let known = texts
+                .entry((dialect.maria, class.digest))
+                .or_insert_with(|| text.clone());
+            assert_eq!(*known, text, "line {}", case.line);
+        }
+    }
+}
+
+/// A gap between tokens written otherwise: blanks, a comment, or nothing where there was nothing.
+fn gap() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just(" "),
+        Just("\t"),
+        Just("\n"),
+        Just("\r\n"),
+        Just("  "),
+        Just("/**/"),
+        Just("/* FROM t ; ' */"),
+        Just(" -- '\n"),
+        Just("\n# \"\n"),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Other blanks, other comments and another case never make a replica read out of anything else.
+    #[test]
+    fn spelling_never_moves_a_statement_to_a_replica(
+        index in any::<prop::sample::Index>(),
+        gaps in prop::collection::vec(gap(), 8),
+        flips in prop::collection::vec(any::<bool>(), 16),
+    ) {
+        let cases = corpus();
+        let case = index.get(&cases);
+        let dialect = dialects(case.dialect)[0];
+        let before = classify(&case.sql, dialect);
+        // Only outside of quotes and comments; such statements are respelled in letters alone.
+        let plain = !case.sql.iter().any(|byte| matches!(byte, b'\'' | b'"' | b'`' | b'#' | b'\\'))
+            && !case.sql.windows(2).any(|pair| pair == b"/*" || pair == b"--");
+        let mut respelled = Vec::new();
+        let mut turn = 0;
+        for (place, &byte) in case.sql.iter().enumerate() {
+            if byte == b' ' && plain {
+                respelled.extend_from_slice(gaps[turn % gaps.len()].as_bytes());
+                turn += 1;
+            } else if byte.is_ascii_alphabetic() && plain && flips[place % flips.len()] {
+                respelled.push(byte ^ 0x20);
+            } else {
+                respelled.push(byte);
+            }
+        }
+        let after = classify(&respelled, dialect);
+        // A name's case is not a literal: with `\N` and `x'..'` excluded, the class is the same.
+        prop_assert_eq!(before.cause, after.cause, "{}", String::from_utf8_lossy(&respelled));
+    }
+
+    /// A comment in front or behind changes nothing.
+    #[test]
+    fn comments_around_change_nothing(index in any::<prop::sample::Index>()) {
+        let cases = corpus();
+        let case = index.get(&cases);
+        let dialect = dialects(case.dialect)[0];
+        let before = classify(&case.sql, dialect);
+        let wrapped = [&b"/* x */ -- y\n# z\n"[..], &case.sql].concat();
+        let after = classify(&wrapped, dialect);
+        prop_assert_eq!((before.kind, before.facts, before.cause, before.digest), (after.kind, after.facts, after.cause, after.digest));
+    }
+
+    /// Any bytes are classified without a panic, and the digest is that of the text.
+    #[test]
+    fn any_bytes_are_classified(bytes in prop::collection::vec(any::<u8>(), 0..300), mode in 0u8..16) {
+        dbproxy::sql::fuzz::run(&[&[mode], &bytes[..]].concat());
+    }
+
+    /// Pieces of SQL in any order.
+    #[test]
+    fn any_pieces_are_classified(
+        pieces in prop::collection::vec(prop::sample::select(vec![
+            "SELECT", " ", "FOR", "UPDATE", "(", ")", ",", "'", "\"", "`", "/*", "*/", "/*!", "/*!50000", "--", "-- ", "#", "\n",
+            "@", "@@", ".", ";", "1", "1e", "0x", "a", "f(", "WITH", "AS", "INSERT", "NULL", "-", "+", "?", "\\", "\0", "é", "$",
+            "VALUES", "INTO", "N'", "x'", "information_schema", "global", "CREATE", "PROCEDURE", "BEGIN", "NOT", "ATOMIC",
+        ]), 0..40),
+        mode in 0u8..16,
+    ) {
+        dbproxy::sql::fuzz::run(&[&[mode], pieces.concat().as_bytes()].concat());
+    }
+}
