@@ -311,6 +311,25 @@ pub async fn error_of(conn: &mut Conn, sql: &str) -> u16 {
     }
 }
 
+/// What a program prints; it must end well.
+pub async fn output(mut command: tokio::process::Command) -> String {
+    let run = command.kill_on_drop(true).output();
+    let output = time::timeout(4 * SOON, run)
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} does not end"));
+    let output = output.unwrap_or_else(|error| {
+        panic!("{command:?}: {error}; the programs come from: compose/install-servers --tests");
+    });
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{printed}{said}",
+        output.status
+    );
+    printed + &said
+}
+
 /// A server's error number; 0 for an error that no server sent.
 pub fn code(error: &Error) -> u16 {
     match error {

@@ -130,6 +130,14 @@ impl Cluster {
         self.flavor
     }
 
+    /// A client program of the servers' packages (`mariadb`, `mysqldump`, ...) that reads no option files.
+    ///
+    /// # Errors
+    /// Missing programs.
+    pub fn client(&self, name: &str) -> Result<Command, LaunchError> {
+        Ok(Programs::find(self.flavor)?.client(name))
+    }
+
     /// All servers; the first is the one that started as the primary.
     pub fn servers(&self) -> &[ServerProcess] {
         &self.servers
@@ -402,12 +410,27 @@ impl ServerProcess {
             })
             .await?;
         if reached != 0 {
-            return Err(LaunchError::Server(format!(
-                "{} did not reach {position} within 30 s",
+            let error = self.replication_error().await?;
+            let what = format!(
+                "{} did not reach {position} within 30 s; replication: {error}",
                 self.name
-            )));
+            );
+            return Err(LaunchError::Server(what));
         }
         Ok(())
+    }
+
+    /// The last error of the applying thread, or an empty text.
+    async fn replication_error(&self) -> Result<String, LaunchError> {
+        let sql = match self.flavor {
+            Flavor::MariaDb => "SHOW SLAVE STATUS",
+            Flavor::MySql => "SHOW REPLICA STATUS",
+        };
+        let rows: Vec<mysql_async::Row> = self.rows(sql).await?;
+        Ok(rows
+            .iter()
+            .find_map(|row| row.get("Last_SQL_Error"))
+            .unwrap_or_default())
     }
 
     /// Do the receiving and the applying thread run?
@@ -754,6 +777,7 @@ const COMMON_OPTIONS: &[&str] = &[
     "--report-host=127.0.0.1",
     "--skip-name-resolve",
     "--local-infile=1",
+    "--log-bin-trust-function-creators=1",
     "--general-log-file=statements",
     "--max-connections=3000",
     "--max-allowed-packet=256M",
