@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod packet;
 pub mod reply;
 pub mod response;
+pub mod resultset;
 pub mod track;
 
 pub use capability::{Capabilities, StatusFlags};
