@@ -247,7 +247,6 @@ fn expected(
             Account::Sha2Known | Account::Cleartext if right => {
                 Ok(Outcome::Proven(Proof::Sha2Fast(Sha2Stage1::of(RIGHT))))
             }
-            Account::NoPassword => denied,
             _ if !knows.password => Err(LoginError::NeedPassword),
             _ => whole_password(),
         },
