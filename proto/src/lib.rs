@@ -14,6 +14,8 @@ pub mod capability;
 pub mod codec;
 pub mod command;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handshake;
 pub mod packet;
 pub mod reply;
