@@ -1,1 +1,136 @@
 //! Composition root: the one place that knows everyone.
+
+mod accept;
+mod worker;
+
+use std::{future::Future, io, sync::Arc};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{info, warn};
+
+use crate::{
+    accounts::{AccountStates, Credentials, Directory},
+    backend, control,
+    config::Config,
+    error::Error,
+    monitor,
+    net::Listener,
+    pool::{Pool, WorkerId},
+    session::{Context, Registry, ServerKey},
+    shutdown::Shutdown,
+    topology::{ServerId, Topology},
+};
+use worker::Worker;
+
+/// Runs the proxy until `stop` resolves, then lets running statements end.
+///
+/// Errors: what keeps it from starting, such as an address that cannot be listened on.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let listeners = bind(&config)?;
+    let server_key = Arc::new(ServerKey::generate()?);
+    let mut control_plane = JoinSet::new();
+    let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
+    control_plane.spawn(control.run());
+    let targets = monitor::targets(&config);
+    for target in &targets {
+        control_plane.spawn(monitor::watch(target.clone(), evidence.clone()));
+    }
+    drop(evidence);
+    let (directory_sender, directory) = watch::channel(Arc::new(Directory::unloaded(&config.users)));
+    let nudge = Arc::new(Notify::new());
+    let accounts =
+        monitor::accounts::watch(targets, config.users.clone(), topology.clone(), directory_sender, Arc::clone(&nudge));
+    control_plane.spawn(accounts);
+
+    let registry = Arc::new(Registry::default());
+    let credentials = Arc::new(Credentials::new());
+    control_plane.spawn(forget_changed_proofs(directory.clone(), Arc::clone(&credentials)));
+    control_plane.spawn(announce_deaths(topology.clone(), Arc::clone(&registry)));
+
+    let pool = Arc::new(Pool::new(server_targets(&config), config.workers, &config.limits));
+    let states = Arc::new(AccountStates::new());
+    let shutdown = Shutdown::new();
+    let context = |worker| Context {
+        worker,
+        buffers: crate::net::Buffers::default(),
+        pool: Arc::clone(&pool),
+        topology: topology.clone(),
+        directory: directory.clone(),
+        nudge: Arc::clone(&nudge),
+        credentials: Arc::clone(&credentials),
+        states: Arc::clone(&states),
+        schemas: crate::session::Schemas::default(),
+        registry: Arc::clone(&registry),
+        server_key: Arc::clone(&server_key),
+        limits: config.limits.clone(),
+        cluster: config.cluster.clone(),
+        turn: std::sync::atomic::AtomicU64::new(0),
+    };
+    let workers: Vec<Worker> = (0..config.workers)
+        .map(|number| Worker::start(context(WorkerId(number)), shutdown.drain()))
+        .collect::<io::Result<_>>()
+        .map_err(|error| Error::setup(format!("cannot start a worker thread: {error}")))?;
+
+    let workers: Arc<[Worker]> = workers.into();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        info!(address = listener.name(), "listening");
+        accepting.spawn(accept::run(listener, Arc::clone(&workers), Arc::clone(&registry), config.limits.connections));
+    }
+
+    stop.await;
+    info!(sessions = registry.count(), "stopping: no new clients, running statements may end");
+    accepting.shutdown().await;
+    registry.stop();
+    drop(workers);
+    if timeout(config.limits.drain, shutdown.stop()).await.is_err() {
+        warn!(sessions = registry.count(), "limits.drain is over: sessions are cut off");
+    }
+    control_plane.shutdown().await;
+    info!("stopped");
+    Ok(())
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
+    for address in &config.listen.mysql {
+        listeners.extend(Listener::bind(address)?);
+    }
+    Ok(listeners)
+}
+
+fn server_targets(config: &Config) -> impl Iterator<Item = backend::Target> {
+    (0_u16..).zip(&config.cluster.servers).map(|(id, server)| backend::Target {
+        id: ServerId(id),
+        name: server.name.as_str().into(),
+        address: server.address.clone(),
+        deadline: config.limits.login,
+    })
+}
+
+async fn forget_changed_proofs(mut directory: watch::Receiver<Arc<Directory>>, credentials: Arc<Credentials>) {
+    while directory.changed().await.is_ok() {
+        let current = Arc::clone(&directory.borrow_and_update());
+        credentials.retain(&current);
+    }
+}
+
+/// Tells the sessions that wait for a server when it is found dead.
+async fn announce_deaths(mut topology: watch::Receiver<Arc<Topology>>, registry: Arc<Registry>) {
+    let mut down: Vec<bool> = Vec::new();
+    while topology.changed().await.is_ok() {
+        let current = Arc::clone(&topology.borrow_and_update());
+        down.resize(current.servers.len(), false);
+        for (server, was_down) in current.servers.iter().zip(&mut down) {
+            let is_down = matches!(server.health, crate::topology::Health::Down { .. });
+            if is_down && !*was_down {
+                registry.server_down(server.id);
+            }
+            *was_down = is_down;
+        }
+    }
+}

@@ -1,3 +1,7 @@
 //! The `dbproxy` program: arguments in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dbproxy::cli::run(std::env::args_os())
+}

@@ -16,6 +16,7 @@ pub mod command;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod gtid;
 pub mod handshake;
 pub mod packet;
 pub mod reply;

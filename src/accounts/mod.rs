@@ -1,1 +1,14 @@
-//! Who may log in: accounts read from the servers or the configuration, verification, cached credentials.
+//! Who may log in, what they proved, and what they wrote.
+//!
+//! [`Directory`] is the list of accounts as a server would search it; `monitor::accounts` keeps it up to date.
+//! [`Credentials`] holds in memory what logins proved, for logging in to servers. [`AccountState`] holds what the
+//! account's own reads must not miss.
+
+mod credentials;
+mod directory;
+mod freshness;
+mod host;
+
+pub use credentials::{Credentials, Proof};
+pub use directory::{Account, AccountKey, ClientAddress, Directory, Lookup, Method, Verifier};
+pub use freshness::{AccountState, AccountStates};

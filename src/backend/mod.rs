@@ -1,1 +1,11 @@
 //! One server connection: login, actual state, applying a state difference.
+
+mod conn;
+mod login;
+mod prepared;
+mod state;
+
+pub use conn::BackendConn;
+pub use login::{Login, Target};
+pub use prepared::{ServerStatement, StatementKey};
+pub use state::{Charset, SessionState};

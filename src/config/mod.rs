@@ -1,1 +1,183 @@
-//! Configuration: the file's shape, its checks, and the typed result.
+//! Configuration: one TOML file, checked whole, and the typed result.
+//!
+//! [`load`] reads a file, [`parse`] a text. Both report every problem at once ([`Problems`]), each with its place, its
+//! key and, where there is one, a suggestion. What comes out is plain data: whoever holds a [`Config`] need not check
+//! it again.
+
+mod address;
+mod check;
+mod file;
+mod keys;
+mod kind;
+mod problem;
+mod reference;
+mod secret;
+mod units;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use address::{ListenAddress, ServerAddress};
+pub use check::parse;
+pub use file::{Process, load};
+pub use problem::{Loaded, Problem, Problems, Severity};
+pub use reference::reference;
+pub use secret::{Secret, SecretFile, Sources};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// How the servers are watched.
+    pub monitor: Monitor,
+    /// The servers and how reads are spread over them.
+    pub cluster: Cluster,
+    /// Accounts with a password of their own; every other account is read from the servers.
+    pub users: BTreeMap<String, User>,
+    /// Limits of time and number.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Worker threads; at least 1.
+    pub workers: usize,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Addresses that speak the MySQL protocol; never empty, no duplicates.
+    pub mysql: Vec<ListenAddress>,
+}
+
+/// The account that watches the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Monitor {
+    /// Its name on every server; never empty.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// Time from one probe of a server to the next; never zero.
+    pub interval: Duration,
+}
+
+/// A replication cluster: the servers that hold the same data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The name that logs and metrics show.
+    pub name: String,
+    /// Never empty; names and addresses are unique.
+    pub servers: Vec<ServerConfig>,
+    /// What a read must at least have seen.
+    pub consistency: Consistency,
+    /// A replica that is further behind gets no reads; never zero.
+    pub max_lag: Duration,
+    /// How one of several eligible replicas is chosen.
+    pub balance: Balance,
+}
+
+/// One configured server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerConfig {
+    /// Its name in logs, hints and metrics; the address if none was given.
+    pub name: String,
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// Its share of the reads relative to the other replicas; at least 1.
+    pub weight: u32,
+}
+
+/// What a read must at least have seen before a replica may answer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Consistency {
+    /// Nothing: any replica within `max_lag`.
+    Eventual,
+    /// Every write of the same account, from whichever connection.
+    #[default]
+    User,
+    /// Everything: reads go to the primary.
+    Strong,
+}
+
+/// How one of several eligible replicas is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Balance {
+    /// The replica with the fewest statements in flight for its weight.
+    #[default]
+    LeastConnections,
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+}
+
+/// An account whose password stands in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// What clients prove, and what dbproxy logs in to the servers with.
+    pub password: Secret,
+}
+
+/// Limits of time and number; none is zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a statement waits for a server that can run it.
+    pub hold: Duration,
+    /// Clients in all; one more gets error 1040.
+    pub connections: usize,
+    /// Connections to one server, over all workers: never exceeded.
+    pub server_connections: usize,
+    /// Statements that may wait for a connection to one server.
+    pub queue_depth: usize,
+    /// How long a statement may wait in that queue.
+    pub queue_wait: Duration,
+    /// How long a client, or a server, may take to complete a login.
+    pub login: Duration,
+    /// How long an unused server connection is kept.
+    pub idle: Duration,
+    /// How long a stop waits for running statements.
+    pub drain: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A filter in `tracing_subscriber::EnvFilter` syntax, known to parse.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hold: keys::HOLD.kind.default,
+            connections: keys::CONNECTIONS.kind.default,
+            server_connections: keys::SERVER_CONNECTIONS.kind.default,
+            queue_depth: keys::QUEUE_DEPTH.kind.default,
+            queue_wait: keys::QUEUE_WAIT.kind.default,
+            login: keys::LOGIN.kind.default,
+            idle: keys::IDLE.kind.default,
+            drain: keys::DRAIN.kind.default,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: keys::LEVEL.kind.default.to_owned(),
+            format: LogFormat::default(),
+        }
+    }
+}

@@ -1,1 +1,125 @@
-//! Probes: what is asked of the servers, and when.
+//! Watches the servers: probes for the topology, accounts for logins, and a closer look on demand.
+//!
+//! Nothing is decided here. A probe becomes an [`Observation`](crate::topology::Observation), whatever came of it.
+
+pub mod accounts;
+mod connect;
+mod fields;
+pub mod inspect;
+mod probe;
+mod queries;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tracing::{info, warn};
+
+pub use inspect::{Finding, Inspection, Severity, inspect};
+
+use crate::config::{Config, Secret, ServerAddress};
+use crate::topology::{Observation, ProbeError, ServerId};
+use probe::Prober;
+
+/// A server that refuses the monitor's account, or whose name is unknown, is asked less and less often up to this:
+/// failed logins fill its error log and may lock the account.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// One server, and how to watch it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its place in the configuration.
+    pub id: ServerId,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// The monitor's account.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// Time from one probe to the next.
+    pub interval: Duration,
+}
+
+/// The servers of this configuration.
+pub fn targets(config: &Config) -> Vec<Target> {
+    let targets = (0_u16..)
+        .zip(&config.cluster.servers)
+        .map(|(id, server)| Target {
+            id: ServerId(id),
+            name: server.name.as_str().into(),
+            address: server.address.clone(),
+            user: config.monitor.user.clone(),
+            password: config.monitor.password.clone(),
+            interval: config.monitor.interval,
+        });
+    targets.collect()
+}
+
+/// Probes one server every `target.interval` and sends what it sees, until nobody listens any more.
+///
+/// May be dropped at any time.
+pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>) {
+    let mut prober = Prober::new(target.clone());
+    let mut ticks = time::interval(target.interval);
+    // After a slow probe there is nothing to catch up with.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
+    let mut trouble = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = evidence.closed() => return,
+        }
+        let asked_at = Instant::now();
+        let result = prober.probe().await;
+        let observation = Observation {
+            server: target.id,
+            asked_at,
+            at: Instant::now(),
+            result,
+        };
+        pause = next_pause(pause, &observation.result, &target);
+        report(&target, &mut trouble, observation.result.as_ref().err());
+        if evidence.send(observation).await.is_err() {
+            return;
+        }
+        if !pause.is_zero() {
+            tokio::select! {
+                () = time::sleep(pause) => {}
+                () = evidence.closed() => return,
+            }
+        }
+    }
+}
+
+fn next_pause<T>(pause: Duration, result: &Result<T, ProbeError>, target: &Target) -> Duration {
+    match result {
+        Err(ProbeError::AccessDenied(_)) => pause
+            .saturating_mul(2)
+            .clamp(target.interval * 2, REFUSED_PAUSE),
+        _ => Duration::ZERO,
+    }
+}
+
+/// Tells of troubles that are the monitor's rather than the server's, once each; control tells of the servers' health.
+fn report(target: &Target, last: &mut Option<ProbeError>, now: Option<&ProbeError>) {
+    let own = |error: &&ProbeError| {
+        matches!(
+            error,
+            ProbeError::TooManyConnections | ProbeError::AccessDenied(_) | ProbeError::Other(_)
+        )
+    };
+    let now = now.filter(own);
+    if now == last.as_ref() {
+        return;
+    }
+    let server = &*target.name;
+    match now {
+        Some(error) => warn!(server, %error, "monitor cannot ask the server"),
+        None => info!(server, "monitor can ask the server again"),
+    }
+    *last = now.cloned();
+}

@@ -1,1 +1,15 @@
 //! Where a statement goes, and why.
+//!
+//! [`decide`] is pure: the class of the statement, the state of the session and the picture of the
+//! servers go in, a [`Route`] with its [`Reason`] comes out. [`pin_for`] says which statements tie
+//! the session to its connection.
+
+mod balance;
+mod decide;
+mod pin;
+mod reason;
+
+pub use balance::{Candidate, pick};
+pub use decide::{Route, SessionView, Target, decide};
+pub use pin::{PinReason, pin_for, pin_for_set};
+pub use reason::Reason;

@@ -1,1 +1,260 @@
 //! One client: login, command loop, relay, pins, prepared statements.
+
+mod command;
+mod finish;
+mod handle;
+mod kill;
+mod large;
+mod login;
+mod prepared;
+mod relay;
+mod route;
+mod schemas;
+mod server_key;
+mod span;
+mod statement;
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{Buf, BytesMut};
+use dbproxy_proto::{
+    capability::{Capabilities, StatusFlags},
+    handshake::auth::Scramble,
+    packet::{self, Frame, PacketHeader},
+    reply::{ErrPacket, OkHeader, OkPacket, put_err, put_ok},
+};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    time::timeout,
+};
+use tracing::{debug, info};
+
+pub use handle::{Handle, Interrupt, Registration, Registry};
+pub use schemas::Schemas;
+pub use server_key::ServerKey;
+
+use finish::Kept;
+
+use crate::{
+    accounts::{AccountState, AccountStates, Credentials, Directory},
+    backend::{Login, SessionState},
+    config::{Cluster, Limits},
+    error::{Answer, Error, ErrorKind},
+    net::{Buffers, Peer, Stream},
+    pool::{Bucket, Pool, PooledConn, WorkerId},
+    routing::PinReason,
+    sql::Dialect,
+    topology::{ServerId, Topology},
+};
+
+/// What a worker's sessions share.
+#[derive(Debug)]
+pub struct Context {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its buffers.
+    pub buffers: Buffers,
+    /// Server connections, shared with the other workers.
+    pub pool: Arc<Pool>,
+    /// The servers as they are now.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// The accounts as they are now.
+    pub directory: watch::Receiver<Arc<Directory>>,
+    /// Asks for the accounts to be read again at once.
+    pub nudge: Arc<Notify>,
+    /// What logins have proven.
+    pub credentials: Arc<Credentials>,
+    /// What accounts wrote.
+    pub states: Arc<AccountStates>,
+    /// Schemas that accounts are known to have.
+    pub schemas: Schemas,
+    /// All sessions, shared with the other workers.
+    pub registry: Arc<Registry>,
+    /// The key pair for passwords over plain TCP.
+    pub server_key: Arc<ServerKey>,
+    /// Limits of time and number.
+    pub limits: Limits,
+    /// The cluster's settings.
+    pub cluster: Cluster,
+    /// Counts reads, for the balance between replicas.
+    pub turn: AtomicU64,
+}
+
+/// Longest command that is collected whole before it is understood; longer ones are streamed.
+const COLLECTED: usize = 1 << 20;
+
+/// A logged-in client.
+struct Session {
+    context: Arc<Context>,
+    registration: Registration,
+    client: Stream,
+    /// Bytes from the client that were read and not yet dealt with.
+    input: BytesMut,
+    capabilities: Capabilities,
+    account: Arc<AccountState>,
+    login: Login,
+    /// The greeting's, for COM_CHANGE_USER.
+    scramble: Scramble,
+    peer: Peer,
+    /// The state that statements must find.
+    wanted: Arc<SessionState>,
+    /// What `wanted` is reset to.
+    initial: Arc<SessionState>,
+    /// How statements are read as long as the session changes nothing about it.
+    base: Dialect,
+    dialect: Dialect,
+    /// The status flags that the client was last told.
+    status: StatusFlags,
+    /// The connection of an open transaction, or of a pinned session.
+    held: Option<PooledConn>,
+    pin: Option<PinReason>,
+    /// The buckets used so far, by server.
+    buckets: Vec<(ServerId, bool, Arc<Bucket>)>,
+    /// A connection in the pool that may still be asked about an earlier statement.
+    kept: Option<Kept>,
+    last_insert_id: u64,
+    prepared: prepared::Statements,
+}
+
+/// Whether a session goes on after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+/// Serves one client from the greeting to its end.
+pub async fn serve(client: Stream, peer: Peer, registration: Registration, context: Arc<Context>) {
+    let id = registration.handle().id();
+    let limit = context.limits.login;
+    let login = Box::pin(login::login(client, peer, registration, context));
+    let session = match timeout(limit, login).await {
+        Ok(Ok(session)) => session,
+        Ok(Err(error)) => return debug!(session = id, %error, "login failed"),
+        Err(_) => return debug!(session = id, "login took longer than limits.login"),
+    };
+    match session.run().await {
+        Ok(()) => debug!(session = id, "session ended"),
+        Err(error) => info!(session = id, %error, "session broken off"),
+    }
+}
+
+impl Session {
+    fn handle(&self) -> &Handle {
+        self.registration.handle()
+    }
+
+    async fn run(mut self) -> Result<(), Error> {
+        loop {
+            match self.next_command().await? {
+                None => return Ok(()),
+                Some(Frame::Complete { len, .. }) => {
+                    let mut input = mem::take(&mut self.input);
+                    let flow = self.dispatch(input.get(..len).unwrap_or_default()).await;
+                    // A command with a conversation of its own may have read ahead.
+                    let ahead = mem::take(&mut self.input);
+                    input.advance(len);
+                    input.extend_from_slice(&ahead);
+                    self.input = input;
+                    if flow? == Flow::End {
+                        return Ok(());
+                    }
+                }
+                Some(_) => {
+                    if self.stream_large().await? == Flow::End {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the next command; None if the session is to end.
+    ///
+    /// As long as nothing has arrived the session holds no buffer.
+    async fn next_command(&mut self) -> Result<Option<Frame>, Error> {
+        loop {
+            let announced = PacketHeader::parse(&self.input).map_or(0, |header| header.len);
+            match packet::complete(&self.input) {
+                Frame::Incomplete if announced <= COLLECTED => {}
+                Frame::Incomplete => return Ok(Some(Frame::Large)),
+                frame => return Ok(Some(frame)),
+            }
+            if self.input.is_empty() {
+                let context = &self.context;
+                context.buffers.give_back(mem::take(&mut self.input));
+                select! {
+                    biased;
+                    readable = self.client.readable() => readable.map_err(client_io)?,
+                    () = self.registration.handle().ended() => return self.end().await,
+                }
+                self.input = self.context.buffers.lend();
+            } else if self.input.len() == self.input.capacity() {
+                self.input.reserve(self.input.len());
+            }
+            match self.client.read(&mut self.input).await {
+                Ok(0) if self.input.is_empty() => return Ok(None),
+                Ok(0) => return Err(Error::client(ErrorKind::Closed)),
+                Ok(_) => {}
+                Err(error) => return Err(client_io(error)),
+            }
+        }
+    }
+
+    /// The session was killed, or the proxy stops. In the latter case an open transaction may end.
+    async fn end(&mut self) -> Result<Option<Frame>, Error> {
+        let stopping = self.handle().is_stopping();
+        if stopping && self.status.contains(StatusFlags::IN_TRANS) {
+            self.client.readable().await.map_err(client_io)?;
+            self.input = self.context.buffers.lend();
+            self.client.read(&mut self.input).await.map_err(client_io)?;
+            return match packet::complete(&self.input) {
+                Frame::Incomplete => Ok(None),
+                frame => Ok(Some(frame)),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Answers with an OK packet of the proxy's own.
+    async fn reply_ok(&mut self) -> Result<Flow, Error> {
+        let packet = OkPacket { status: self.status, ..OkPacket::default() };
+        let mut out = BytesMut::new();
+        put_ok(&mut out, &mut 1, &packet, OkHeader::Ok, self.capabilities);
+        self.reply(&out).await
+    }
+
+    async fn reply_error(&mut self, answer: &Answer) -> Result<Flow, Error> {
+        let mut out = BytesMut::new();
+        let packet: ErrPacket<'_> = answer.packet();
+        put_err(&mut out, &mut 1, &packet, self.capabilities);
+        self.reply(&out).await
+    }
+
+    async fn reply(&mut self, bytes: &[u8]) -> Result<Flow, Error> {
+        self.client.write_all(bytes).await.map_err(client_io)?;
+        Ok(Flow::Continue)
+    }
+
+    /// A number that grows with each read that is balanced.
+    fn turn(&self) -> u64 {
+        self.context.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.release_kept();
+    }
+}
+
+fn client_io(error: std::io::Error) -> Error {
+    Error::client(ErrorKind::Io(error))
+}

@@ -1,1 +1,17 @@
-//! What the servers are: an immutable snapshot and the fold that makes it.
+//! What the servers are: facts in, one immutable picture out.
+//!
+//! [`Tracker`] folds [`Observation`]s into roles, health, lag and eligibility; it reads no clock and does no IO.
+//! [`Topology`] is the picture that everybody else works with, published whole on each change.
+
+mod observation;
+mod replication;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tracker;
+mod version;
+
+pub use observation::{Observation, ProbeError, ServerFacts, SourceFacts, ThreadState, WriteBlock};
+pub use snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
+pub use tracker::{Changed, Event, Tracker};
+pub use version::{Flavor, Version};

@@ -1,0 +1,36 @@
+# The usual tasks. Everything that a target needs beyond Rust is installed by compose/install-servers (as root; else it
+# says what to run).
+
+CARGO ?= cargo
+FLAVOR ?= mariadb
+
+.PHONY: build demo test bench fuzz fmt lint doc
+
+build:
+	$(CARGO) build --release
+
+demo:
+	compose/install-servers $(FLAVOR)
+	$(CARGO) run --quiet -- demo --flavor $(FLAVOR)
+
+test:
+	compose/install-servers --tests
+	$(CARGO) test --workspace
+
+bench:
+	compose/install-servers --bench
+	$(CARGO) bench
+	benches/compare
+
+fuzz:
+	fuzz/smoke
+
+fmt:
+	$(CARGO) fmt --all
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps

@@ -1,0 +1,92 @@
+//! A thread with a runtime of its own, on which its sessions live.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime, select,
+    sync::mpsc,
+    time::{self, Instant},
+};
+use tracing::debug;
+
+use crate::{
+    net::Accepted,
+    session::{self, Context, Registration},
+    shutdown::Drain,
+};
+
+/// How often unused server connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A running worker. Dropping it ends it after its last session.
+#[derive(Debug)]
+pub(super) struct Worker {
+    arrivals: mpsc::UnboundedSender<(Accepted, Registration)>,
+    sessions: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    pub(super) fn start(context: Context, drain: Drain) -> io::Result<Self> {
+        // Bounded by limits.connections: nobody arrives without a registration.
+        let (arrivals, arriving) = mpsc::unbounded_channel();
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let count = Arc::clone(&sessions);
+        thread::Builder::new()
+            .name(format!("worker-{}", context.worker.0))
+            .spawn(move || runtime.block_on(work(Arc::new(context), arriving, count, drain)))?;
+        Ok(Self { arrivals, sessions })
+    }
+
+    /// Sessions that live here now.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Has the worker serve a client.
+    pub(super) fn serve(&self, accepted: Accepted, registration: Registration) {
+        self.sessions.fetch_add(1, Relaxed);
+        // Fails only when the worker has ended, and then the client is cut off with it.
+        let _ = self.arrivals.send((accepted, registration));
+    }
+}
+
+async fn work(
+    context: Arc<Context>,
+    mut arriving: mpsc::UnboundedReceiver<(Accepted, Registration)>,
+    sessions: Arc<AtomicUsize>,
+    mut drain: Drain,
+) {
+    let mut sweep = time::interval(SWEEP);
+    loop {
+        select! {
+            arrived = arriving.recv() => match arrived {
+                Some((accepted, registration)) => {
+                    let (context, sessions, drain) = (Arc::clone(&context), Arc::clone(&sessions), drain.clone());
+                    tokio::spawn(async move {
+                        match accepted.into_stream() {
+                            Ok((stream, peer)) => session::serve(stream, peer, registration, context).await,
+                            Err(error) => debug!(%error, "client lost before its login"),
+                        }
+                        sessions.fetch_sub(1, Relaxed);
+                        drop(drain);
+                    });
+                }
+                None => break,
+            },
+            _ = sweep.tick() => context.pool.sweep(context.worker, Instant::now()),
+        }
+    }
+    drain.ordered().await;
+    // The sessions hold clones: when the last one is gone nobody waits any more.
+    drop(drain);
+    std::future::pending::<()>().await;
+}

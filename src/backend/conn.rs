@@ -1,0 +1,285 @@
+//! A logged-in connection to a server, and what is known of its state.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use dbproxy_proto::{
+    capability::Capabilities,
+    command::{code, put_command},
+    response::{Event, Expect, ResponseTracker},
+};
+use tokio::time::timeout;
+
+use super::{
+    prepared::{Prepared, ServerStatement, StatementKey},
+    state::{SessionState, put_difference},
+};
+use crate::{
+    error::{Answer, Error, ErrorKind},
+    net::{Buffers, Stream},
+    topology::ServerId,
+};
+
+/// A logged-in connection to a server.
+///
+/// Its owner sends a command, reads [`Self::input`] until the answer is
+/// complete, and marks it idle again. Whoever loses it while it is
+/// busy loses the connection: what is in flight belongs to nobody else.
+#[derive(Debug)]
+pub struct BackendConn {
+    stream: Stream,
+    /// Bytes that were read and not yet consumed.
+    pub input: BytesMut,
+    server: ServerId,
+    thread_id: u32,
+    capabilities: Capabilities,
+    state: Arc<SessionState>,
+    trackers: Trackers,
+    tracked: bool,
+    /// Answers still to come to commands that the session did not ask for.
+    pending: u32,
+    busy: bool,
+    soiled: bool,
+    prepared: Prepared,
+}
+
+/// The session trackers that the proxy needs from every server, as assignments of a SET statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trackers(&'static str);
+
+impl Trackers {
+    pub(super) const MYSQL: Self = Self(
+        ", SESSION session_track_gtids=OWN_GTID, SESSION session_track_state_change=ON, \
+         SESSION session_track_schema=ON",
+    );
+    pub(super) const MARIADB: Self = Self(
+        ", SESSION session_track_state_change=ON, SESSION session_track_schema=ON, \
+         SESSION session_track_system_variables='autocommit,character_set_client,\
+         character_set_connection,character_set_results,time_zone,last_gtid'",
+    );
+}
+
+/// How long a server may take to answer what only changes the connection's state.
+const SETTLE: Duration = Duration::from_secs(30);
+
+impl BackendConn {
+    pub(super) fn new(
+        stream: Stream,
+        server: ServerId,
+        thread_id: u32,
+        capabilities: Capabilities,
+        state: Arc<SessionState>,
+        trackers: Trackers,
+    ) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            server,
+            thread_id,
+            capabilities,
+            state,
+            trackers,
+            tracked: false,
+            pending: 0,
+            busy: false,
+            soiled: false,
+            prepared: Prepared::default(),
+        }
+    }
+
+    /// The server at the other end.
+    pub fn server(&self) -> ServerId {
+        self.server
+    }
+
+    /// The server's own id of this connection, as in its process list.
+    pub fn thread_id(&self) -> u32 {
+        self.thread_id
+    }
+
+    /// The capabilities in force.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Whether the server has neither closed the idle connection nor said anything unasked.
+    pub fn is_alive(&self) -> bool {
+        self.pending > 0 || (self.input.is_empty() && self.stream.is_quiet())
+    }
+
+    /// Prepares the connection for somebody else; false if it has to be closed.
+    pub fn clean_up(&mut self) -> bool {
+        if self.soiled && !self.busy {
+            self.reset();
+        }
+        !self.busy
+    }
+
+    /// The connection has a transaction, or other state that nobody else may find.
+    pub fn mark_soiled(&mut self) {
+        self.soiled = true;
+    }
+
+    /// The connection has nothing that somebody else may not find.
+    pub fn mark_clean(&mut self) {
+        self.soiled = false;
+    }
+
+    /// Moves the connection to the runtime that this is called on.
+    pub fn rebind(self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.rebind()?, ..self })
+    }
+
+    /// The answer is complete.
+    pub fn mark_idle(&mut self, buffers: &Buffers) {
+        self.busy = !self.input.is_empty();
+        buffers.give_back(std::mem::take(&mut self.input));
+    }
+
+    /// The state that the connection is in, or will be when all that was sent is answered.
+    pub fn state(&self) -> &Arc<SessionState> {
+        &self.state
+    }
+
+    /// The state changed by a statement of the session's own.
+    pub fn set_state(&mut self, state: Arc<SessionState>) {
+        self.state = state;
+    }
+
+    /// Appends what takes the connection to `wanted`. `extra` are further
+    /// assignments, each beginning with a comma and a blank.
+    ///
+    /// What is appended must be sent before anything else.
+    pub fn put_sync(&mut self, out: &mut BytesMut, wanted: &Arc<SessionState>, extra: &str) {
+        self.pending += if self.tracked {
+            put_difference(out, &self.state, wanted, extra)
+        } else {
+            put_difference(out, &self.state, wanted, &format!("{extra}{}", self.trackers.0))
+        };
+        self.tracked = true;
+        if !Arc::ptr_eq(&self.state, wanted) {
+            self.state = Arc::clone(wanted);
+        }
+    }
+
+    /// Counts answers to commands that were sent for the proxy itself.
+    pub(super) fn expect_answers(&mut self, count: u32) {
+        self.pending += count;
+    }
+
+    /// Whether answers are due that [`Self::settle`] has to read first.
+    pub fn is_unsettled(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Reads the answers to what [`Self::put_sync`] and a reset sent.
+    ///
+    /// Fails with the server's error if the state could not be reached; the
+    /// connection must then be given up.
+    pub async fn settle(&mut self, buffers: &Buffers) -> Result<(), Error> {
+        while self.pending > 0 {
+            let mut tracker = ResponseTracker::new(Expect::Status, self.capabilities);
+            match tracker.next(&self.input).map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))? {
+                Event::NeedMore => {
+                    let filled = timeout(SETTLE, self.fill(buffers)).await;
+                    filled.map_err(|_| Error::server(ErrorKind::Timeout("setting the session's state".into())))??;
+                }
+                Event::Ok { len, .. } | Event::Eof { len, .. } => {
+                    self.input.advance(len);
+                    self.pending -= 1;
+                }
+                Event::Err { packet, .. } => {
+                    let text = String::from_utf8_lossy(packet.message).into_owned();
+                    let answer = Answer::new(packet.code, &packet.sqlstate, text);
+                    return Err(Error::server(ErrorKind::Answer(answer)));
+                }
+                Event::Data { .. } | Event::LocalInfile { .. } | Event::Prepared { .. } => {
+                    let text = "unexpected answer to a change of the session's state";
+                    return Err(Error::server(ErrorKind::Protocol(text.into())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes from the server and appends them to [`Self::input`].
+    ///
+    /// May be dropped: nothing is lost.
+    pub async fn fill(&mut self, buffers: &Buffers) -> Result<(), Error> {
+        if self.input.capacity() == 0 {
+            self.input = buffers.lend();
+        }
+        if self.input.len() == self.input.capacity() {
+            self.grow();
+        }
+        let room = self.input.capacity() - self.input.len();
+        match self.stream.read(&mut self.input).await {
+            Ok(0) => Err(Error::server(ErrorKind::Closed)),
+            Ok(read) => {
+                if read == room && self.input.capacity() < Buffers::LARGE {
+                    // More is likely to be there: a bigger buffer saves system calls.
+                    self.grow();
+                }
+                Ok(())
+            }
+            Err(error) => Err(Error::server(ErrorKind::Io(error))),
+        }
+    }
+
+    fn grow(&mut self) {
+        let wanted = (2 * self.input.capacity()).max(Buffers::SMALL);
+        self.input.reserve(wanted - self.input.len());
+    }
+
+    /// Writes `prefix` and then `bytes`. On failure the connection must be given up.
+    pub async fn send(&mut self, prefix: &[u8], bytes: &[u8]) -> Result<(), Error> {
+        if prefix.is_empty() && bytes.is_empty() {
+            return Ok(());
+        }
+        self.busy = true;
+        self.stream.write_both(prefix, bytes).await.map_err(|error| Error::server(ErrorKind::Io(error)))
+    }
+
+    /// Orders the server to forget the session: its transaction, locks,
+    /// temporary tables, variables and prepared statements end now, not when
+    /// the next user comes.
+    fn reset(&mut self) {
+        let mut command = BytesMut::new();
+        put_command(&mut command, code::RESET_CONNECTION, b"");
+        // Half a command, or one that does not go out at once: not worth waiting for.
+        self.busy = !matches!(self.stream.try_write(&command), Ok(sent) if sent == command.len());
+        self.pending += 1;
+        self.state = Arc::new(self.state.reset());
+        self.tracked = false;
+        self.soiled = false;
+        self.prepared.clear();
+    }
+
+    /// The id under which this connection knows a prepared statement.
+    pub fn find_prepared(&mut self, key: &StatementKey) -> Option<ServerStatement> {
+        self.prepared.find(key)
+    }
+
+    /// Remembers a prepared statement. One that has to leave for it is closed.
+    pub fn remember_prepared(&mut self, key: StatementKey, statement: ServerStatement) {
+        if let Some(left) = self.prepared.insert(key, statement) {
+            self.close_prepared(left);
+        }
+    }
+
+    /// Forgets a prepared statement, for instance because it is being prepared anew.
+    pub fn forget_prepared(&mut self, key: &StatementKey) {
+        if let Some(left) = self.prepared.remove(key) {
+            self.close_prepared(left);
+        }
+    }
+
+    fn close_prepared(&mut self, statement: ServerStatement) {
+        // Has no answer. What cannot be sent now goes with the connection.
+        let mut command = BytesMut::new();
+        put_command(&mut command, code::STMT_CLOSE, &statement.id.to_le_bytes());
+        if !matches!(self.stream.try_write(&command), Ok(sent) if sent == command.len()) {
+            self.busy = true;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Which prepared statements a server connection has.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::state::SessionState;
+
+/// What makes a prepared statement the same on any connection: its text, and
+/// the state under which the server read it.
+#[derive(Clone, Debug)]
+pub struct StatementKey {
+    text: Arc<[u8]>,
+    state: Arc<SessionState>,
+    hash: u64,
+}
+
+impl StatementKey {
+    /// The key of `text` prepared by a session in `state`.
+    pub fn new(text: &[u8], state: Arc<SessionState>) -> Self {
+        let hash = xxh3_64(text) ^ state.fingerprint();
+        Self { text: text.into(), state, hash }
+    }
+
+    /// The statement's text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The state that a connection must be in to prepare it.
+    pub fn state(&self) -> &Arc<SessionState> {
+        &self.state
+    }
+}
+
+impl PartialEq for StatementKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+            && (Arc::ptr_eq(&self.state, &other.state) || self.state == other.state)
+    }
+}
+
+impl Eq for StatementKey {}
+
+impl Hash for StatementKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// A prepared statement on one server connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerStatement {
+    /// The server's id for it, valid on this connection only.
+    pub id: u32,
+    /// Number of parameters.
+    pub parameters: u16,
+}
+
+/// The prepared statements of one connection, the least recently used leaving first.
+///
+/// They stay when their session closes them: the next one with the same text
+/// saves a round trip.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    statements: HashMap<StatementKey, (ServerStatement, u64)>,
+    uses: u64,
+}
+
+impl Prepared {
+    /// Statements kept on one connection. A server allows 16382 over all
+    /// connections by default (`max_prepared_stmt_count`).
+    const KEPT: usize = 64;
+
+    pub(super) fn find(&mut self, key: &StatementKey) -> Option<ServerStatement> {
+        let (statement, used) = self.statements.get_mut(key)?;
+        self.uses += 1;
+        *used = self.uses;
+        Some(*statement)
+    }
+
+    /// Remembers a statement; returns one that has to be closed for it.
+    pub(super) fn insert(&mut self, key: StatementKey, statement: ServerStatement) -> Option<ServerStatement> {
+        self.uses += 1;
+        if let Some((replaced, _)) = self.statements.insert(key, (statement, self.uses)) {
+            return Some(replaced);
+        }
+        if self.statements.len() <= Self::KEPT {
+            return None;
+        }
+        let oldest = self.statements.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())?;
+        self.statements.remove(&oldest).map(|(statement, _)| statement)
+    }
+
+    pub(super) fn remove(&mut self, key: &StatementKey) -> Option<ServerStatement> {
+        self.statements.remove(key).map(|(statement, _)| statement)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.statements.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Charset;
+
+    #[test]
+    fn the_least_recently_used_leaves() {
+        let state = Arc::new(SessionState::new(None, Charset::Server, false));
+        let key = |n: usize| StatementKey::new(format!("SELECT {n}").as_bytes(), Arc::clone(&state));
+        let mut prepared = Prepared::default();
+        for n in 0..Prepared::KEPT {
+            assert_eq!(prepared.insert(key(n), ServerStatement { id: n as u32, parameters: 0 }), None);
+        }
+        assert!(prepared.find(&key(0)).is_some());
+        let left = prepared.insert(key(1000), ServerStatement { id: 1000, parameters: 0 });
+        assert_eq!(left.map(|statement| statement.id), Some(1));
+        assert!(prepared.find(&key(1)).is_none());
+        assert_eq!(prepared.find(&key(0)).map(|statement| statement.id), Some(0));
+    }
+
+    #[test]
+    fn the_state_at_preparation_is_part_of_the_key() {
+        let here = Arc::new(SessionState::new(Some(b"a"), Charset::Server, false));
+        let there = Arc::new(SessionState::new(Some(b"b"), Charset::Server, false));
+        assert_ne!(StatementKey::new(b"SELECT * FROM t", here), StatementKey::new(b"SELECT * FROM t", there));
+    }
+}

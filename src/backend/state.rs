@@ -1,0 +1,292 @@
+//! What a session expects of a connection, and the statements that get a connection there.
+
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use dbproxy_proto::packet::put_packet;
+use mysql_common::{
+    collations::{Collation, CollationId},
+    constants::Command,
+};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// The carried part of a session's state: what every connection that runs a
+/// statement of the session must have.
+///
+/// A value: a change makes a new one. Sessions hold it as the state that is
+/// wanted, connections as the state that they are in; the same `Arc` on both
+/// sides is the usual case and costs one comparison.
+#[derive(Clone, Debug)]
+pub struct SessionState {
+    schema: Option<Box<[u8]>>,
+    charset: Charset,
+    variables: BTreeMap<Box<str>, Box<str>>,
+    multi_statements: bool,
+    fingerprint: u64,
+}
+
+/// The four variables that `SET NAMES` sets together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Charset {
+    /// Whatever the server has by default: the state after a reset.
+    Server,
+    /// As after `SET NAMES charset [COLLATE collation]`.
+    Names {
+        /// Character set.
+        charset: Box<str>,
+        /// Collation, if not the character set's default.
+        collation: Option<Box<str>>,
+    },
+}
+
+impl Charset {
+    /// The collation that new connections are opened with: utf8mb4_general_ci,
+    /// which every server since MySQL 5.5.3 knows.
+    pub const HANDSHAKE_ID: u16 = 45;
+
+    /// The character set and collation that a login with this collation id sets.
+    pub fn of_collation(id: u16) -> Option<Self> {
+        let collation = Collation::resolve(CollationId::from(id));
+        (collation.id() != CollationId::UNKNOWN_COLLATION_ID).then(|| Self::Names {
+            charset: collation.charset().into(),
+            collation: Some(collation.collation().into()),
+        })
+    }
+}
+
+/// Variables that [`Charset`] sets as well: after a change of it they have to be set again.
+fn is_charset_variable(name: &str) -> bool {
+    matches!(
+        name,
+        "character_set_client" | "character_set_connection" | "character_set_results" | "collation_connection"
+    )
+}
+
+impl PartialEq for SessionState {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+            && self.schema == other.schema
+            && self.charset == other.charset
+            && self.multi_statements == other.multi_statements
+            && self.variables == other.variables
+    }
+}
+
+impl Eq for SessionState {}
+
+impl SessionState {
+    /// The state right after a login with a schema and a collation.
+    pub fn new(schema: Option<&[u8]>, charset: Charset, multi_statements: bool) -> Self {
+        let schema = schema.filter(|name| !name.is_empty()).map(Box::from);
+        Self { schema, charset, variables: BTreeMap::new(), multi_statements, fingerprint: 0 }.fingerprinted()
+    }
+
+    fn fingerprinted(mut self) -> Self {
+        let mut hasher = Xxh3Default::new();
+        (&self.schema, &self.charset, &self.variables, self.multi_statements).hash(&mut hasher);
+        self.fingerprint = hasher.finish();
+        self
+    }
+
+    /// The schema in use.
+    pub fn schema(&self) -> Option<&[u8]> {
+        self.schema.as_deref()
+    }
+
+    /// Whether several statements may come in one packet.
+    pub fn multi_statements(&self) -> bool {
+        self.multi_statements
+    }
+
+    /// Equal states have equal fingerprints.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The character set as a login or `SET NAMES` set it.
+    pub fn charset(&self) -> &Charset {
+        &self.charset
+    }
+
+    /// The SQL text of a carried variable's value, if the session set it.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(AsRef::as_ref)
+    }
+
+    /// The same with another schema.
+    pub fn with_schema(&self, schema: Option<&[u8]>) -> Self {
+        Self { schema: schema.filter(|name| !name.is_empty()).map(Box::from), ..self.clone() }.fingerprinted()
+    }
+
+    /// The same with multi-statements switched on or off.
+    pub fn with_multi_statements(&self, on: bool) -> Self {
+        Self { multi_statements: on, ..self.clone() }.fingerprinted()
+    }
+
+    /// The same with another character set; single character set variables are overridden by it.
+    pub fn with_charset(&self, charset: Charset) -> Self {
+        let mut changed = Self { charset, ..self.clone() };
+        changed.variables.retain(|name, _| !is_charset_variable(name));
+        changed.fingerprinted()
+    }
+
+    /// The same with a variable set to the value that `sql` writes; `DEFAULT` forgets it.
+    pub fn with_variable(&self, name: &str, sql: &str) -> Self {
+        let mut changed = self.clone();
+        // DEFAULT is the server's default, for the character set too, which is not what a login set.
+        if sql.eq_ignore_ascii_case("default") && !is_charset_variable(name) {
+            changed.variables.remove(name);
+        } else {
+            changed.variables.insert(name.into(), sql.into());
+        }
+        changed.fingerprinted()
+    }
+
+    /// The state of a connection after COM_RESET_CONNECTION: the schema and the
+    /// multi-statement option stay, everything else is the server's default.
+    pub fn reset(&self) -> Self {
+        Self { charset: Charset::Server, variables: BTreeMap::new(), ..self.clone() }.fingerprinted()
+    }
+}
+
+/// Appends the commands that take a connection from `actual` to `wanted`, and
+/// returns how many answers they will have.
+///
+/// `extra` are further assignments for the SET statement, each beginning with a
+/// comma and a blank. A connection with a schema cannot be taken to a state
+/// without one: the pool keeps the two kinds apart.
+pub(super) fn put_difference(out: &mut BytesMut, actual: &Arc<SessionState>, wanted: &Arc<SessionState>, extra: &str) -> u32 {
+    if extra.is_empty() && (Arc::ptr_eq(actual, wanted) || actual == wanted) {
+        return 0;
+    }
+    let mut answers = 0;
+    let mut command = |code: Command, body: &[u8]| {
+        let mut payload = Vec::with_capacity(1 + body.len());
+        payload.push(code as u8);
+        payload.extend_from_slice(body);
+        put_packet(out, &mut 0, &payload);
+        answers += 1;
+    };
+    if actual.multi_statements != wanted.multi_statements {
+        let option: u16 = if wanted.multi_statements { 0 } else { 1 };
+        command(Command::COM_SET_OPTION, &option.to_le_bytes());
+    }
+    let set = set_statement(actual, wanted, extra);
+    if !set.is_empty() {
+        command(Command::COM_QUERY, set.as_bytes());
+    }
+    if actual.schema != wanted.schema
+        && let Some(schema) = &wanted.schema
+    {
+        command(Command::COM_INIT_DB, schema);
+    }
+    answers
+}
+
+fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> String {
+    let mut assignments = String::new();
+    let charset = actual.charset != wanted.charset
+        || actual.variables.iter().any(|(name, _)| is_charset_variable(name) && !wanted.variables.contains_key(name));
+    if charset && let Charset::Names { charset, collation } = &wanted.charset {
+        assignments.push_str(", NAMES '");
+        assignments.push_str(charset);
+        assignments.push('\'');
+        if let Some(collation) = collation {
+            assignments.push_str(" COLLATE '");
+            assignments.push_str(collation);
+            assignments.push('\'');
+        }
+    }
+    let mut assign = |name: &str, value: &str| {
+        assignments.push_str(", SESSION ");
+        assignments.push_str(name);
+        assignments.push('=');
+        assignments.push_str(value);
+    };
+    for name in actual.variables.keys() {
+        if !wanted.variables.contains_key(name) && !is_charset_variable(name) {
+            assign(name, "DEFAULT");
+        }
+    }
+    for (name, value) in &wanted.variables {
+        let again = charset && is_charset_variable(name);
+        if again || actual.variables.get(name) != Some(value) {
+            assign(name, value);
+        }
+    }
+    assignments.push_str(extra);
+    match assignments.strip_prefix(", ") {
+        Some(list) => format!("SET {list}"),
+        None => assignments,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latin1() -> Charset {
+        Charset::of_collation(8).unwrap()
+    }
+
+    fn commands(actual: &SessionState, wanted: &SessionState) -> Vec<String> {
+        let mut out = BytesMut::new();
+        let answers = put_difference(&mut out, &Arc::new(actual.clone()), &Arc::new(wanted.clone()), "");
+        let mut commands = Vec::new();
+        while !out.is_empty() {
+            let len = usize::from(out[0]) | usize::from(out[1]) << 8;
+            let packet = out.split_to(4 + len);
+            commands.push(format!("{:#x} {}", packet[4], String::from_utf8_lossy(&packet[5..])));
+        }
+        assert_eq!(answers as usize, commands.len());
+        commands
+    }
+
+    #[test]
+    fn equal_states_need_nothing() {
+        let state = SessionState::new(Some(b"shop"), latin1(), false).with_variable("time_zone", "'+00:00'");
+        let same = SessionState::new(Some(b"shop"), latin1(), false).with_variable("time_zone", "'+00:00'");
+        assert_eq!(commands(&state, &same), Vec::<String>::new());
+        assert_eq!(state.fingerprint(), same.fingerprint());
+    }
+
+    #[test]
+    fn all_variables_go_in_one_statement() {
+        let actual = SessionState::new(None, Charset::of_collation(45).unwrap(), false)
+            .with_variable("sql_mode", "'ANSI'")
+            .with_variable("autocommit", "0");
+        let wanted = SessionState::new(Some(b"shop"), latin1(), true).with_variable("autocommit", "1");
+        assert_eq!(
+            commands(&actual, &wanted),
+            [
+                "0x1b \0\0",
+                "0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci', SESSION sql_mode=DEFAULT, SESSION autocommit=1",
+                "0x2 shop"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_character_set_variable_is_set_again_after_names() {
+        let before = SessionState::new(None, latin1(), false);
+        let single = before.with_variable("character_set_results", "NULL");
+        assert_eq!(commands(&before, &single), ["0x3 SET SESSION character_set_results=NULL"]);
+        assert_eq!(commands(&single, &before), ["0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci'"]);
+        let reset = single.reset();
+        assert_eq!(
+            commands(&reset, &single),
+            ["0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci', SESSION character_set_results=NULL"]
+        );
+        assert_eq!(single.with_charset(latin1()), before);
+    }
+
+    #[test]
+    fn a_default_is_forgotten() {
+        let before = SessionState::new(None, latin1(), false);
+        assert_eq!(before.with_variable("sql_mode", "''").with_variable("sql_mode", "default"), before);
+    }
+}

@@ -1,0 +1,447 @@
+//! From a text to a [`Config`]: every unknown key, every bad value and every contradiction, in one go.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use super::Cluster;
+use super::Config;
+use super::Limits;
+use super::Listen;
+use super::ListenAddress;
+use super::Log;
+use super::Monitor;
+use super::ServerConfig;
+use super::Sources;
+use super::User;
+use super::keys;
+use super::keys::Key;
+use super::kind::Kind;
+use super::kind::Report;
+use super::kind::closest;
+use super::problem::Loaded;
+use super::problem::Problem;
+use super::problem::Problems;
+use super::problem::Severity;
+
+/// More than any cluster has, and few enough to be probed from one task each.
+const MAX_SERVERS: usize = 256;
+
+/// Checks a text; `file` is what problems call it.
+///
+/// # Errors
+/// All the problems, in the order of their places, if at least one of them is an error.
+pub fn parse(text: &str, file: &str, sources: &dyn Sources) -> Result<Loaded, Problems> {
+    parse_noting_literals(text, file, sources).map(|(loaded, _)| loaded)
+}
+
+/// As [`parse`]; also says whether a password stands in the text itself.
+pub(super) fn parse_noting_literals(
+    text: &str,
+    file: &str,
+    sources: &dyn Sources,
+) -> Result<(Loaded, bool), Problems> {
+    let mut report = Report {
+        file,
+        text,
+        sources,
+        problems: Vec::new(),
+        literal_secret: false,
+    };
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().to_owned();
+        report.problem(Severity::Error, error.span(), "", message, None);
+    }
+    // What a broken text seems to lack may only be hidden by the break.
+    if !errors.is_empty() {
+        return Err(sorted(report.problems));
+    }
+    unknown(root.get_ref(), "", "", &mut report);
+    let config = config(root.get_ref(), &mut report);
+    let literal_secret = report.literal_secret;
+    let failed = report
+        .problems
+        .iter()
+        .any(|p| p.severity == Severity::Error);
+    let Problems(problems) = sorted(report.problems);
+    match config {
+        Some(config) if !failed => Ok((
+            Loaded {
+                config,
+                warnings: problems,
+            },
+            literal_secret,
+        )),
+        _ => Err(Problems(problems)),
+    }
+}
+
+fn sorted(mut problems: Vec<Problem>) -> Problems {
+    problems.sort_by_key(|problem| problem.place);
+    Problems(problems)
+}
+
+/// Reports the keys that the table of keys does not have. `pattern` is the table's path there, `path` the one in the
+/// text.
+fn unknown(table: &DeTable<'_>, pattern: &str, path: &str, report: &mut Report<'_>) {
+    let known = children(pattern);
+    for (name, value) in table {
+        let key = join(path, name.get_ref());
+        let matching = known.iter().find(|segment| {
+            let bare = segment.strip_suffix("[]").unwrap_or(segment);
+            bare == name.get_ref().as_ref() || **segment == "NAME"
+        });
+        let Some(segment) = matching else {
+            report_unknown(name, pattern, &key, &known, report);
+            continue;
+        };
+        let below = join(pattern, segment);
+        if children(&below).is_empty() {
+            continue;
+        }
+        if segment.ends_with("[]") {
+            match value.get_ref().as_array() {
+                Some(items) => {
+                    for item in items.iter() {
+                        match item.get_ref().as_table() {
+                            Some(item) => unknown(item, &below, &key, report),
+                            None => report.wrong_type(item, &key, "a table"),
+                        }
+                    }
+                }
+                None => report.wrong_type(value, &key, &format!("a list: write [[{key}]]")),
+            }
+        } else if let Some(table) = value.get_ref().as_table() {
+            unknown(table, &below, &key, report);
+        } else {
+            report.wrong_type(value, &key, &format!("a table: write [{key}]"));
+        }
+    }
+}
+
+fn report_unknown(
+    name: &Spanned<std::borrow::Cow<'_, str>>,
+    pattern: &str,
+    key: &str,
+    known: &BTreeSet<&'static str>,
+    report: &mut Report<'_>,
+) {
+    let word = name.get_ref().as_ref();
+    let full = join(pattern, word);
+    let later = keys::LATER
+        .iter()
+        .any(|later| *later == full || later.strip_suffix("[]") == Some(&full));
+    let (message, suggestion) = if later {
+        ("is not supported yet".to_owned(), None)
+    } else {
+        let plain = known.iter().filter(|segment| **segment != "NAME");
+        let near = closest(word, plain.map(|segment| segment.trim_end_matches("[]")));
+        let suggestion = match near {
+            Some(near) => Some(format!("did you mean \"{near}\"?")),
+            None => elsewhere(word),
+        };
+        ("unknown key".to_owned(), suggestion)
+    };
+    report.problem(Severity::Error, Some(name.span()), key, message, suggestion);
+}
+
+/// Where a key of this name does exist.
+fn elsewhere(word: &str) -> Option<String> {
+    let mut paths = keys::ALL.iter().map(|entry| entry.path());
+    let path = paths.find(|path| path.rsplit('.').next() == Some(word))?;
+    let (parent, _) = path.rsplit_once('.').unwrap_or(("", path));
+    Some(match parent {
+        "" => format!("\"{word}\" belongs at the top, before the first section"),
+        _ => match parent.strip_suffix("[]") {
+            Some(list) => format!("\"{word}\" belongs in [[{list}]]"),
+            None => format!("\"{word}\" belongs in [{parent}]"),
+        },
+    })
+}
+
+/// The segments that may follow a path in the table of keys.
+fn children(pattern: &str) -> BTreeSet<&'static str> {
+    let below = |path: &'static str| match pattern {
+        "" => Some(path),
+        _ => path.strip_prefix(pattern)?.strip_prefix('.'),
+    };
+    let paths = keys::ALL.iter().filter_map(|entry| below(entry.path()));
+    paths.filter_map(|rest| rest.split('.').next()).collect()
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+/// A table of the text, or the lack of one.
+struct Section<'t, 'i> {
+    path: String,
+    table: Option<&'t DeTable<'i>>,
+    /// Where the table begins.
+    span: Option<Range<usize>>,
+}
+
+impl<'t, 'i> Section<'t, 'i> {
+    fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+        let mut entries = self.table?.iter();
+        entries
+            .find(|(key, _)| key.get_ref() == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The table below this one; an absent one if it is not there or not a table, which [`unknown`] reports.
+    fn section(&self, name: &str) -> Self {
+        let value = self.value(name);
+        Self {
+            path: join(&self.path, name),
+            table: value.and_then(|value| value.get_ref().as_table()),
+            span: value.map(Spanned::span),
+        }
+    }
+
+    /// The key's value or default. `None` means that a problem was reported.
+    fn read<K: Kind>(&self, key: &Key<K>, report: &mut Report<'_>) -> Option<K::Value> {
+        let name = key.path.rsplit('.').next().unwrap_or(key.path);
+        let path = join(&self.path, name);
+        if let Some(value) = self.value(name) {
+            return key.kind.read(value, &path, report);
+        }
+        let default = key.kind.default();
+        if default.is_none() {
+            let meaning = key.meaning.split('.').next().unwrap_or_default();
+            let message = format!("is missing ({meaning})");
+            report.problem(Severity::Error, self.span.clone(), &path, message, None);
+        }
+        default
+    }
+}
+
+fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
+    let root = Section {
+        path: String::new(),
+        table: Some(root),
+        span: None,
+    };
+    // Every part is checked before any missing one ends the work.
+    let listen = root.section("listen").read(&keys::LISTEN_MYSQL, report);
+    let monitor = monitor(&root.section("monitor"), report);
+    let cluster = cluster(&root.section("cluster"), report);
+    let users = users(&root.section("users"), report);
+    let limits = limits(&root.section("limits"), report);
+    let log = log(&root.section("log"), report);
+    let workers = root.read(&keys::WORKERS, report);
+
+    let (listen, cluster) = (listen?, cluster?);
+    itself(&listen, &cluster.servers, report);
+    Some(Config {
+        listen: Listen {
+            mysql: listen.into_iter().map(Spanned::into_inner).collect(),
+        },
+        monitor: monitor?,
+        cluster,
+        users: users?,
+        limits: limits?,
+        log: log?,
+        workers: workers?.unwrap_or_else(|| report.sources.cores().max(1)),
+    })
+}
+
+fn monitor(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Monitor> {
+    let user = section.read(&keys::MONITOR_USER, report);
+    let password = section.read(&keys::MONITOR_PASSWORD, report);
+    let interval = section.read(&keys::MONITOR_INTERVAL, report);
+    Some(Monitor {
+        user: user?,
+        password: password?,
+        interval: interval?,
+    })
+}
+
+fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster> {
+    let name = section.read(&keys::CLUSTER_NAME, report);
+    let servers = servers(section, report);
+    let consistency = section.read(&keys::CONSISTENCY, report);
+    let max_lag = section.read(&keys::MAX_LAG, report);
+    let balance = section.read(&keys::BALANCE, report);
+    Some(Cluster {
+        name: name?,
+        servers: servers?,
+        consistency: consistency?,
+        max_lag: max_lag?,
+        balance: balance?,
+    })
+}
+
+fn servers(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Vec<ServerConfig>> {
+    let short = section.value("servers");
+    // Not a list: reported by `unknown`.
+    let long = section
+        .value("server")
+        .filter(|value| value.get_ref().is_array());
+    let path = join(&section.path, "servers");
+    let servers = match (short, long) {
+        (Some(_), Some(long)) => {
+            let message = format!("use either {path} or [[{}.server]]", section.path);
+            report.error(long.span(), &join(&section.path, "server"), message);
+            return None;
+        }
+        (None, Some(long)) => long_form(section, long, report)?,
+        _ => section.read(&keys::SERVERS, report)?,
+    };
+    let listed = short
+        .or(long)
+        .and_then(|value| value.get_ref().as_array())
+        .map_or(0, |a| a.len());
+    if listed == 0 {
+        let span = short
+            .or(long)
+            .map(Spanned::span)
+            .or_else(|| section.span.clone());
+        let suggestion = "write servers = [\"db1=10.0.0.11:3306\", …]".to_owned();
+        let message = "names no server".to_owned();
+        report.problem(Severity::Error, span, &path, message, Some(suggestion));
+        return None;
+    }
+    if listed > MAX_SERVERS {
+        let span = short.or(long).map(Spanned::span);
+        let message = format!("{listed} servers are too many: at most {MAX_SERVERS}");
+        report.problem(Severity::Error, span, &path, message, None);
+    }
+    duplicates(&servers, &path, report);
+    Some(servers.into_iter().map(Spanned::into_inner).collect())
+}
+
+fn long_form(
+    section: &Section<'_, '_>,
+    list: &Spanned<DeValue<'_>>,
+    report: &mut Report<'_>,
+) -> Option<Vec<Spanned<ServerConfig>>> {
+    let mut servers = Vec::new();
+    for item in list.get_ref().as_array()?.iter() {
+        let server = Section {
+            path: join(&section.path, "server"),
+            table: Some(item.get_ref().as_table()?),
+            span: Some(item.span()),
+        };
+        let name = server.read(&keys::SERVER_NAME, report);
+        let address = server.read(&keys::SERVER_ADDRESS, report);
+        let weight = server.read(&keys::SERVER_WEIGHT, report);
+        let (Some(name), Some(address), Some(weight)) = (name, address, weight) else {
+            continue;
+        };
+        let server = ServerConfig {
+            name: name.unwrap_or_else(|| address.to_string()),
+            address,
+            weight: u32::try_from(weight).unwrap_or(u32::MAX),
+        };
+        servers.push(Spanned::new(item.span(), server));
+    }
+    Some(servers)
+}
+
+fn duplicates(servers: &[Spanned<ServerConfig>], path: &str, report: &mut Report<'_>) {
+    let mut names: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut addresses: BTreeMap<String, &str> = BTreeMap::new();
+    for spanned in servers {
+        let server = spanned.get_ref();
+        if names.insert(&server.name, ()).is_some() {
+            report.error(
+                spanned.span(),
+                path,
+                format!("two servers are named \"{}\"", server.name),
+            );
+            continue;
+        }
+        if let Some(other) = addresses.insert(server.address.to_string(), &server.name) {
+            let message = format!(
+                "\"{}\" and \"{other}\" have the same address, {}",
+                server.name, server.address
+            );
+            report.error(spanned.span(), path, message);
+        }
+    }
+}
+
+/// A proxy that is its own server would connect to itself until no connection is left.
+fn itself(listen: &[Spanned<ListenAddress>], servers: &[ServerConfig], report: &mut Report<'_>) {
+    for spanned in listen {
+        let address = spanned.get_ref().to_string();
+        if servers
+            .iter()
+            .any(|server: &ServerConfig| server.address.to_string() == address)
+        {
+            let span = Some(spanned.span()).filter(|span| !span.is_empty());
+            let message = format!("{address} is also the address of a server");
+            let suggestion = Some("give the proxy an address of its own".to_owned());
+            report.problem(
+                Severity::Error,
+                span,
+                keys::LISTEN_MYSQL.path,
+                message,
+                suggestion,
+            );
+        }
+    }
+}
+
+fn users(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<BTreeMap<String, User>> {
+    let mut users = BTreeMap::new();
+    let mut complete = true;
+    for (name, value) in section.table.into_iter().flatten() {
+        let name = name.get_ref().as_ref();
+        if name.is_empty() {
+            report.error(value.span(), &section.path, "an account needs a name");
+        }
+        let user = section.section(name);
+        // Not a table: reported by `unknown`.
+        if user.table.is_none() {
+            continue;
+        }
+        match user.read(&keys::USER_PASSWORD, report) {
+            Some(password) => {
+                users.insert(name.to_owned(), User { password });
+            }
+            None => complete = false,
+        }
+    }
+    complete.then_some(users)
+}
+
+fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> {
+    let hold = section.read(&keys::HOLD, report);
+    let connections = section.read(&keys::CONNECTIONS, report);
+    let server_connections = section.read(&keys::SERVER_CONNECTIONS, report);
+    let queue_depth = section.read(&keys::QUEUE_DEPTH, report);
+    let queue_wait = section.read(&keys::QUEUE_WAIT, report);
+    let login = section.read(&keys::LOGIN, report);
+    let idle = section.read(&keys::IDLE, report);
+    let drain = section.read(&keys::DRAIN, report);
+    Some(Limits {
+        hold: hold?,
+        connections: connections?,
+        server_connections: server_connections?,
+        queue_depth: queue_depth?,
+        queue_wait: queue_wait?,
+        login: login?,
+        idle: idle?,
+        drain: drain?,
+    })
+}
+
+fn log(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Log> {
+    let level = section.read(&keys::LEVEL, report);
+    let format = section.read(&keys::FORMAT, report);
+    Some(Log {
+        level: level?,
+        format: format?,
+    })
+}

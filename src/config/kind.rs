@@ -1,0 +1,677 @@
+//! The kinds of value a key can have: how each is read, described and defaulted.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeArray;
+use toml::de::DeValue;
+use tracing_subscriber::EnvFilter;
+
+use super::ListenAddress;
+use super::Secret;
+use super::ServerAddress;
+use super::ServerConfig;
+use super::Sources;
+use super::problem::Problem;
+use super::problem::Severity;
+use super::problem::place;
+use super::units;
+
+/// Collects the problems of one text.
+pub(super) struct Report<'a> {
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
+    pub(super) sources: &'a dyn Sources,
+    pub(super) problems: Vec<Problem>,
+    /// Whether a password stands in the text itself.
+    pub(super) literal_secret: bool,
+}
+
+impl Report<'_> {
+    pub(super) fn error(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
+        self.problem(Severity::Error, Some(span), key, message.into(), None);
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        severity: Severity,
+        span: Option<Range<usize>>,
+        key: &str,
+        message: String,
+        suggestion: Option<String>,
+    ) {
+        self.problems.push(Problem {
+            severity,
+            file: self.file.to_owned(),
+            place: span.map(|span| place(self.text, span.start)),
+            key: key.to_owned(),
+            message,
+            suggestion,
+        });
+    }
+
+    /// The value as a string, or a problem.
+    fn string<'v>(&mut self, value: &'v Spanned<DeValue<'_>>, key: &str) -> Option<&'v str> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong_type(value, key, "a string");
+        }
+        text
+    }
+
+    fn array<'v, 'i>(
+        &mut self,
+        value: &'v Spanned<DeValue<'i>>,
+        key: &str,
+    ) -> Option<&'v DeArray<'i>> {
+        let array = value.get_ref().as_array();
+        if array.is_none() {
+            self.wrong_type(value, key, "a list of strings, such as [\"…\", \"…\"]");
+        }
+        array
+    }
+
+    pub(super) fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
+        let found = value.get_ref().type_str();
+        self.error(
+            value.span(),
+            key,
+            format!("expected {wanted}, found {found}"),
+        );
+    }
+}
+
+/// How a value is read, and what the reference says of it.
+pub(super) trait Kind {
+    type Value;
+
+    /// The reference's column "type", in Markdown.
+    fn describe(&self) -> String;
+
+    /// The reference's column "default", as it would stand in the file; empty for a required key.
+    fn shown_default(&self) -> String;
+
+    /// What an absent key means; `None` if it may not be absent.
+    fn default(&self) -> Option<Self::Value>;
+
+    /// The value, or at least one problem in `report` and `None`.
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self::Value>;
+}
+
+/// A duration within bounds.
+pub(super) struct Span {
+    pub(super) default: Duration,
+    pub(super) min: Duration,
+    pub(super) max: Duration,
+}
+
+impl Kind for Span {
+    type Value = Duration;
+
+    fn describe(&self) -> String {
+        format!(
+            "duration, {} to {}",
+            units::show(self.min),
+            units::show(self.max)
+        )
+    }
+
+    fn shown_default(&self) -> String {
+        format!("\"{}\"", units::show(self.default))
+    }
+
+    fn default(&self) -> Option<Duration> {
+        Some(self.default)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Duration> {
+        let text = match value.get_ref() {
+            DeValue::Integer(number) => {
+                let message = "a duration is a string with a unit".to_owned();
+                let suggestion = format!("write \"{}s\" or \"{0}ms\"", number.as_str());
+                report.problem(
+                    Severity::Error,
+                    Some(value.span()),
+                    key,
+                    message,
+                    Some(suggestion),
+                );
+                return None;
+            }
+            _ => report.string(value, key)?,
+        };
+        match units::parse(text) {
+            Ok(duration) if (self.min..=self.max).contains(&duration) => Some(duration),
+            Ok(duration) if duration.is_zero() => {
+                report.error(value.span(), key, "must not be zero");
+                None
+            }
+            Ok(duration) => {
+                let (min, max) = (units::show(self.min), units::show(self.max));
+                let shown = units::show(duration);
+                report.error(
+                    value.span(),
+                    key,
+                    format!("{shown} is out of range: {min} to {max}"),
+                );
+                None
+            }
+            Err(message) => {
+                report.error(value.span(), key, message);
+                None
+            }
+        }
+    }
+}
+
+/// A whole number within bounds.
+pub(super) struct Count {
+    pub(super) default: usize,
+    pub(super) min: usize,
+    pub(super) max: usize,
+}
+
+impl Kind for Count {
+    type Value = usize;
+
+    fn describe(&self) -> String {
+        format!("number, {} to {}", self.min, self.max)
+    }
+
+    fn shown_default(&self) -> String {
+        self.default.to_string()
+    }
+
+    fn default(&self) -> Option<usize> {
+        Some(self.default)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<usize> {
+        let Some(number) = value.get_ref().as_integer() else {
+            report.wrong_type(value, key, "a whole number");
+            return None;
+        };
+        let parsed = i128::from_str_radix(number.as_str(), number.radix()).ok();
+        let range = self.min..=self.max;
+        let fitting = parsed
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| range.contains(n));
+        if fitting.is_none() {
+            let message = format!("{number} is out of range: {} to {}", self.min, self.max);
+            report.error(value.span(), key, message);
+        }
+        fitting
+    }
+}
+
+/// A number of threads; absent means one per core, known only when the file is read.
+pub(super) struct Threads {
+    pub(super) max: usize,
+}
+
+impl Kind for Threads {
+    type Value = Option<usize>;
+
+    fn describe(&self) -> String {
+        format!("number, 1 to {}", self.max)
+    }
+
+    fn shown_default(&self) -> String {
+        "one per core".to_owned()
+    }
+
+    fn default(&self) -> Option<Option<usize>> {
+        Some(None)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Option<usize>> {
+        let count = Count {
+            default: 1,
+            min: 1,
+            max: self.max,
+        };
+        count.read(value, key, report).map(Some)
+    }
+}
+
+/// One of several words.
+pub(super) struct Choice<T: 'static> {
+    pub(super) default: (&'static str, T),
+    pub(super) names: &'static [(&'static str, T)],
+    /// Words that the design knows and this version does not.
+    pub(super) later: &'static [&'static str],
+}
+
+impl<T: Copy> Kind for Choice<T> {
+    type Value = T;
+
+    fn describe(&self) -> String {
+        let names: Vec<_> = self
+            .names
+            .iter()
+            .map(|(name, _)| format!("`\"{name}\"`"))
+            .collect();
+        names.join(", ")
+    }
+
+    fn shown_default(&self) -> String {
+        format!("\"{}\"", self.default.0)
+    }
+
+    fn default(&self) -> Option<T> {
+        Some(self.default.1)
+    }
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<T> {
+        let text = report.string(value, key)?;
+        if let Some((_, found)) = self.names.iter().find(|(name, _)| *name == text) {
+            return Some(*found);
+        }
+        let names = self.names.iter().map(|(name, _)| *name);
+        let shown: Vec<_> = names.clone().map(|name| format!("\"{name}\"")).collect();
+        let shown = shown.join(", ");
+        let (message, suggestion) = if self.later.contains(&text) {
+            (
+                format!("\"{text}\" is not supported yet"),
+                format!("it can be {shown}"),
+            )
+        } else {
+            let suggestion = match closest(text, names) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("it can be {shown}"),
+            };
+            (format!("\"{text}\" is not known"), suggestion)
+        };
+        report.problem(
+            Severity::Error,
+            Some(value.span()),
+            key,
+            message,
+            Some(suggestion),
+        );
+        None
+    }
+}
+
+/// A string that is not empty.
+pub(super) struct Text {
+    /// `None` makes the key a required one.
+    pub(super) default: Option<&'static str>,
+}
+
+impl Kind for Text {
+    type Value = String;
+
+    fn describe(&self) -> String {
+        "string".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        self.default
+            .map(|default| format!("\"{default}\""))
+            .unwrap_or_default()
+    }
+
+    fn default(&self) -> Option<String> {
+        self.default.map(str::to_owned)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<String> {
+        let text = report.string(value, key)?;
+        if text.is_empty() {
+            report.error(value.span(), key, "must not be empty");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// A log filter.
+pub(super) struct Filter {
+    pub(super) default: &'static str,
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl Kind for Filter {
+    type Value = String;
+
+    fn describe(&self) -> String {
+        "`off`, `error`, `warn`, `info`, `debug`, or directives such as \
+         `info,dbproxy::monitor=debug`"
+            .to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        format!("\"{}\"", self.default)
+    }
+
+    fn default(&self) -> Option<String> {
+        Some(self.default.to_owned())
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<String> {
+        let text = report.string(value, key)?;
+        // The filter takes a lone unknown word for the name of a module and would log all of it.
+        let unknown = text.split(',').map(str::trim).find(|word| {
+            let plain = word.chars().all(|c| c.is_ascii_alphanumeric());
+            plain && !LEVELS.contains(&word.to_ascii_lowercase().as_str())
+        });
+        if let Some(word) = unknown {
+            let suggestion = closest(word, LEVELS).map(|name| format!("did you mean \"{name}\"?"));
+            let message = format!("\"{word}\" is not a level");
+            report.problem(
+                Severity::Error,
+                Some(value.span()),
+                key,
+                message,
+                suggestion,
+            );
+            return None;
+        }
+        if let Err(error) = EnvFilter::builder().parse(text) {
+            report.error(value.span(), key, format!("not a log filter: {error}"));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// A secret: the text itself, `env:NAME` or `file:PATH`.
+pub(super) struct Password;
+
+impl Kind for Password {
+    type Value = Secret;
+
+    fn describe(&self) -> String {
+        "secret: the text itself, `env:NAME` or `file:PATH`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        String::new()
+    }
+
+    fn default(&self) -> Option<Secret> {
+        None
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Secret> {
+        let text = report.string(value, key)?;
+        if let Some(name) = text.strip_prefix("env:") {
+            let found = report.sources.variable(name);
+            if found.is_none() {
+                let message = format!("the environment variable \"{name}\" is not set");
+                report.error(value.span(), key, message);
+            }
+            return found.map(Secret::new);
+        }
+        let Some(path) = text.strip_prefix("file:") else {
+            report.literal_secret = true;
+            return Some(Secret::new(text));
+        };
+        let file = match report.sources.file(path.as_ref()) {
+            Ok(file) => file,
+            Err(error) => {
+                report.error(
+                    value.span(),
+                    key,
+                    format!("cannot read \"{path}\": {error}"),
+                );
+                return None;
+            }
+        };
+        if file.world_readable {
+            let message = format!("every account of this machine can read \"{path}\"");
+            let suggestion = Some(format!("chmod o= {path}"));
+            report.problem(
+                Severity::Warning,
+                Some(value.span()),
+                key,
+                message,
+                suggestion,
+            );
+        }
+        let plain = file.text.strip_suffix('\n').unwrap_or(&file.text);
+        let plain = plain.strip_suffix('\r').unwrap_or(plain);
+        if plain.is_empty() {
+            report.error(value.span(), key, format!("\"{path}\" is empty"));
+            return None;
+        }
+        Some(Secret::new(plain))
+    }
+}
+
+/// Addresses to listen on, each with its place in the text.
+pub(super) struct Listeners {
+    pub(super) default: &'static str,
+}
+
+impl Kind for Listeners {
+    type Value = Vec<Spanned<ListenAddress>>;
+
+    fn describe(&self) -> String {
+        "list of `host:port`, `[IPv6]:port`, `unix:/path`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        format!("[\"{}\"]", self.default)
+    }
+
+    fn default(&self) -> Option<Self::Value> {
+        let address = ListenAddress::parse(self.default).ok()?;
+        Some(vec![Spanned::new(0..0, address)])
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self::Value> {
+        let mut addresses: Vec<Spanned<ListenAddress>> = Vec::new();
+        let items = report.array(value, key)?;
+        if items.is_empty() {
+            report.error(value.span(), key, "must name at least one address");
+        }
+        for item in items.iter() {
+            let Some(text) = report.string(item, key) else {
+                continue;
+            };
+            match ListenAddress::parse(text) {
+                // Port 0 is another port each time, so it may stand there twice.
+                Ok(address @ ListenAddress::Tcp { port: 0, .. }) => {
+                    addresses.push(Spanned::new(item.span(), address));
+                }
+                Ok(address) if addresses.iter().any(|known| *known.get_ref() == address) => {
+                    report.error(item.span(), key, format!("\"{text}\" stands there twice"));
+                }
+                Ok(address) => addresses.push(Spanned::new(item.span(), address)),
+                Err(message) => report.error(item.span(), key, message),
+            }
+        }
+        Some(addresses)
+    }
+}
+
+/// The address of one server.
+pub(super) struct Address;
+
+impl Kind for Address {
+    type Value = ServerAddress;
+
+    fn describe(&self) -> String {
+        "`host:port`, `host`, `[IPv6]:port`, `unix:/path`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        String::new()
+    }
+
+    fn default(&self) -> Option<ServerAddress> {
+        None
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<ServerAddress> {
+        let text = report.string(value, key)?;
+        ServerAddress::parse(text)
+            .map_err(|message| report.error(value.span(), key, message))
+            .ok()
+    }
+}
+
+/// A server's name; absent means its address.
+pub(super) struct ServerName;
+
+impl Kind for ServerName {
+    type Value = Option<String>;
+
+    fn describe(&self) -> String {
+        "string of letters, digits, `.`, `_`, `-`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        "the address".to_owned()
+    }
+
+    fn default(&self) -> Option<Option<String>> {
+        Some(None)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Option<String>> {
+        let text = report.string(value, key)?;
+        match server_name(text) {
+            Ok(name) => Some(Some(name)),
+            Err(message) => {
+                report.error(value.span(), key, message);
+                None
+            }
+        }
+    }
+}
+
+/// Servers in the short form, each with its place in the text.
+pub(super) struct Servers;
+
+impl Kind for Servers {
+    type Value = Vec<Spanned<ServerConfig>>;
+
+    fn describe(&self) -> String {
+        "list of `name=address` or `address`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        String::new()
+    }
+
+    fn default(&self) -> Option<Self::Value> {
+        Some(Vec::new())
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self::Value> {
+        let mut servers = Vec::new();
+        for item in report.array(value, key)?.iter() {
+            let Some(text) = report.string(item, key) else {
+                continue;
+            };
+            match server(text) {
+                Ok(server) => servers.push(Spanned::new(item.span(), server)),
+                Err(message) => report.error(item.span(), key, message),
+            }
+        }
+        Some(servers)
+    }
+}
+
+fn server(text: &str) -> Result<ServerConfig, String> {
+    // A path may hold an equals sign, a name or a host cannot.
+    let (name, address) = match text.split_once('=') {
+        Some((name, address)) if !name.starts_with("unix:") => {
+            (Some(server_name(name.trim())?), address.trim())
+        }
+        _ => (None, text),
+    };
+    let address = ServerAddress::parse(address)?;
+    Ok(ServerConfig {
+        name: name.unwrap_or_else(|| address.to_string()),
+        address,
+        weight: 1,
+    })
+}
+
+fn server_name(text: &str) -> Result<String, String> {
+    let sane = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() || text.len() > 64 || !text.chars().all(sane) {
+        return Err(format!(
+            "\"{text}\" is not a server's name: 1 to 64 letters, digits, \".\", \"_\" or \"-\""
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The candidate that a misspelt word most likely means.
+pub(super) fn closest<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let normal = candidate.to_ascii_lowercase().replace('-', "_");
+            (strsim::damerau_levenshtein(&word, &normal), candidate)
+        })
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).min(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

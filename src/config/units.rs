@@ -1,0 +1,96 @@
+//! Durations with a unit: `250ms`, `5s`, `2m`, `1h`.
+
+use std::time::Duration;
+
+/// The units, longest first within a power, with their length in milliseconds.
+const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// Reads a duration; a fraction is allowed (`1.5s`) down to a millisecond.
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = unit.trim();
+    if unit.is_empty() && !number.is_empty() {
+        return Err("a duration needs a unit: ms, s, m or h".to_owned());
+    }
+    let scale = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, scale)| *scale);
+    let (Some(scale), Ok(number)) = (scale, number.parse::<f64>()) else {
+        return Err(format!(
+            "\"{text}\" is not a duration: write a number and ms, s, m or h"
+        ));
+    };
+    // A thousand years: far beyond use, and far from where an addition to an instant overflows.
+    let millis = number * scale as f64;
+    if millis > 3.2e13 {
+        return Err(format!("\"{text}\" is too long"));
+    }
+    if millis > 0.0 && millis < 1.0 {
+        return Err(format!("\"{text}\" is less than a millisecond"));
+    }
+    Ok(Duration::from_millis(millis.round() as u64))
+}
+
+/// The shortest text that [`parse`] reads back as the same duration, to the millisecond.
+pub(super) fn show(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    let (unit, scale) = UNITS
+        .into_iter()
+        .find(|(_, scale)| millis.is_multiple_of(*scale))
+        .unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn reads_and_shows_every_unit() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("90s", 90_000),
+        ] {
+            let duration = parse(text).unwrap();
+            assert_eq!(duration, Duration::from_millis(millis), "{text}");
+            assert_eq!(parse(&show(duration)).unwrap(), duration, "{text}");
+        }
+        assert_eq!(parse("1.5s").unwrap(), Duration::from_millis(1_500));
+        assert_eq!(parse(" 10 s ").unwrap(), Duration::from_secs(10));
+        assert_eq!(show(Duration::from_secs(90)), "90s");
+        assert_eq!(show(Duration::ZERO), "0s");
+    }
+
+    #[test]
+    fn refuses_what_is_no_duration() {
+        for text in [
+            "",
+            "s",
+            "5",
+            "5 days",
+            "5sec",
+            "-5s",
+            "1.2.3s",
+            ".",
+            "99999999999h",
+            "0.1ms",
+            "NaNs",
+            "é5s",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Reads the accounts of the primary, so that the proxy admits whom the servers admit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::{self, Instant};
+use tracing::{info, warn};
+
+use super::Target;
+use super::connect::{classify, connect, options, within};
+use super::fields::Fields;
+use super::probe;
+use crate::accounts::{Account, AccountKey, Directory, Method};
+use crate::config::User;
+use crate::topology::{Flavor, ProbeError, ServerId, Topology};
+
+/// A changed password or a new account counts after this long at the latest, unless somebody asks earlier.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// The least time between two readings, however often somebody asks.
+const REST: Duration = Duration::from_millis(100);
+
+/// A reading has failed after this long.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Until there is a server to read from, it is looked for this often.
+const NO_SERVER: Duration = Duration::from_millis(100);
+
+const MYSQL: &str = "SELECT User AS user, Host AS host, plugin, CAST(authentication_string AS BINARY) AS credential, \
+     account_locked, password_expired, ssl_type, \
+     JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.additional_password')) AS retained_credential FROM mysql.user";
+
+const MARIADB: &str =
+    "SELECT User AS user, Host AS host, CAST(Priv AS BINARY) AS priv FROM mysql.global_priv";
+
+/// The view of older days: without locks and second methods, but monitors are more often allowed to read it.
+const MARIADB_VIEW: &str = "SELECT User AS user, Host AS host, plugin, \
+     CAST(authentication_string AS BINARY) AS credential, password_expired, ssl_type FROM mysql.user WHERE is_role = 'N'";
+
+/// Reads the accounts again and again and publishes them, until nobody listens any more.
+///
+/// `nudge` asks for a reading at once, as after a login that failed: the account may be newer than the last reading.
+/// May be dropped at any time.
+pub async fn watch(
+    targets: Vec<Target>,
+    users: BTreeMap<String, User>,
+    topology: watch::Receiver<Arc<Topology>>,
+    directory: watch::Sender<Arc<Directory>>,
+    nudge: Arc<Notify>,
+) {
+    let mut reader = Reader {
+        targets,
+        link: None,
+        trouble: None,
+    };
+    loop {
+        let source = choose(&topology.borrow(), directory.borrow().is_loaded());
+        let asked_at = Instant::now();
+        let pause = match source {
+            None => NO_SERVER,
+            Some(server) => {
+                match reader.read(server).await {
+                    Ok(accounts) => {
+                        let next = Directory::new(&users, accounts).read_at(asked_at);
+                        directory.send_replace(Arc::new(next));
+                    }
+                    Err(problem) => reader.report(server, &problem),
+                }
+                PERIOD
+            }
+        };
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = rested(&nudge) => {}
+            () = directory.closed() => return,
+        }
+    }
+}
+
+/// A nudge, but not before the rest is over; meanwhile others may nudge for the same reading.
+async fn rested(nudge: &Notify) {
+    time::sleep(REST).await;
+    nudge.notified().await;
+}
+
+/// The primary; before the first reading any server is better than none.
+fn choose(topology: &Topology, loaded: bool) -> Option<ServerId> {
+    let primary = topology.primary().filter(|server| server.health.is_up());
+    let any = || {
+        let up = topology.servers.iter().find(|server| server.health.is_up());
+        up.filter(|_| !loaded)
+    };
+    primary.or_else(any).map(|server| server.id)
+}
+
+struct Reader {
+    targets: Vec<Target>,
+    link: Option<(ServerId, Flavor, Conn)>,
+    trouble: Option<Arc<str>>,
+}
+
+impl Reader {
+    async fn read(&mut self, server: ServerId) -> Result<Vec<Account>, ProbeError> {
+        let (flavor, mut conn) = match self.link.take() {
+            Some((linked, flavor, conn)) if linked == server => (flavor, conn),
+            _ => self.open(server).await?,
+        };
+        let result = match within(DEADLINE, read(&mut conn, flavor)).await {
+            // It may only have been closed for idleness.
+            Err(ProbeError::Closed) => {
+                (_, conn) = self.open(server).await?;
+                within(DEADLINE, read(&mut conn, flavor)).await
+            }
+            result => result,
+        };
+        if let Ok((_, source)) = &result {
+            self.link = Some((server, flavor, conn));
+            self.recovered(server, *source);
+        }
+        result.map(|(accounts, _)| accounts)
+    }
+
+    async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
+        let target = self
+            .targets
+            .iter()
+            .find(|target| target.id == server)
+            .ok_or_else(|| ProbeError::Other("not configured".into()))?;
+        within(DEADLINE, async {
+            let mut conn = connect(&options(target)).await?;
+            let version = probe::version(&mut conn).await?;
+            Ok((version.flavor, conn))
+        })
+        .await
+    }
+
+    fn name(&self, server: ServerId) -> &str {
+        let target = self.targets.iter().find(|target| target.id == server);
+        target.map_or("", |target| &target.name)
+    }
+
+    fn report(&mut self, server: ServerId, problem: &ProbeError) {
+        let text: Arc<str> = problem.to_string().into();
+        // A server that cannot be reached at all is told of elsewhere.
+        if matches!(problem, ProbeError::AccessDenied(_) | ProbeError::Other(_))
+            && self.trouble.as_ref() != Some(&text)
+        {
+            warn!(
+                server = self.name(server), error = %text,
+                "accounts cannot be read: the monitor's account needs SELECT on mysql.user (MySQL) \
+                 or mysql.global_priv (MariaDB), or passwords in [users.NAME]"
+            );
+            self.trouble = Some(text);
+        }
+    }
+
+    fn recovered(&mut self, server: ServerId, source: Source) {
+        let now: Option<Arc<str>> = match source {
+            Source::Full => None,
+            Source::View => Some("view".into()),
+        };
+        if self.trouble == now {
+            return;
+        }
+        match source {
+            Source::Full => info!(server = self.name(server), "accounts can be read"),
+            Source::View => warn!(
+                server = self.name(server),
+                "accounts are read from mysql.user: without SELECT on mysql.global_priv locked accounts \
+                 and alternative plugins are not seen"
+            ),
+        }
+        self.trouble = now;
+    }
+}
+
+/// Where the accounts were read.
+#[derive(Clone, Copy)]
+enum Source {
+    Full,
+    View,
+}
+
+/// The accounts of the server that `conn` leads to.
+pub(super) async fn count(conn: &mut Conn, flavor: Flavor) -> Result<usize, ProbeError> {
+    read(conn, flavor).await.map(|(accounts, _)| accounts.len())
+}
+
+async fn read(conn: &mut Conn, flavor: Flavor) -> Result<(Vec<Account>, Source), ProbeError> {
+    match flavor {
+        Flavor::MySql => Ok((
+            rows(conn, MYSQL).await?.iter().filter_map(mysql).collect(),
+            Source::Full,
+        )),
+        Flavor::MariaDb => match rows(conn, MARIADB).await {
+            Ok(rows) => Ok((rows.iter().filter_map(mariadb).collect(), Source::Full)),
+            Err(error @ (ProbeError::Closed | ProbeError::Timeout)) => Err(error),
+            // The first refusal is the one to tell of.
+            Err(error) => match rows(conn, MARIADB_VIEW).await {
+                Ok(rows) => Ok((rows.iter().filter_map(mysql).collect(), Source::View)),
+                Err(_) => Err(error),
+            },
+        },
+    }
+}
+
+async fn rows(conn: &mut Conn, query: &str) -> Result<Vec<Row>, ProbeError> {
+    conn.query(query).await.map_err(|error| classify(&error))
+}
+
+fn key(row: &Fields<'_>) -> Option<AccountKey> {
+    Some(AccountKey {
+        user: row.text(&["user"])?.into(),
+        host: row.text(&["host"])?.into(),
+    })
+}
+
+/// A row of `mysql.user`.
+fn mysql(row: &Row) -> Option<Account> {
+    let row = Fields(row);
+    let yes = |name| row.text(&[name]).is_some_and(|value| value == "Y");
+    let plugin = row.text(&["plugin"]).unwrap_or_default();
+    let stored = row.bytes(&["credential"]).unwrap_or_default();
+    let mut methods = vec![Method::new(&plugin, &stored)];
+    if let Some(retained) = row.bytes(&["retained_credential"]) {
+        methods.push(Method::new(&plugin, &retained));
+    }
+    Some(Account {
+        key: key(&row)?,
+        methods,
+        locked: yes("account_locked"),
+        expired: yes("password_expired"),
+        requires_tls: row.text(&["ssl_type"]).is_some_and(|kind| !kind.is_empty()),
+    })
+}
+
+/// The document in `mysql.global_priv.Priv`
+/// (<https://mariadb.com/docs/server/reference/system-tables/the-mysql-database-tables/mysql-global_priv-table>).
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Priv {
+    plugin: String,
+    authentication_string: String,
+    auth_or: Vec<AuthOr>,
+    account_locked: bool,
+    is_role: bool,
+    ssl_type: u8,
+    password_last_changed: Option<i64>,
+}
+
+/// One alternative; an empty one stands for the document's own plugin.
+#[derive(Deserialize)]
+struct AuthOr {
+    plugin: Option<String>,
+    #[serde(default)]
+    authentication_string: String,
+}
+
+fn mariadb(row: &Row) -> Option<Account> {
+    let row = Fields(row);
+    account_of(key(&row)?, &row.bytes(&["priv"])?)
+}
+
+/// `None` for roles, and for documents that the server would not read either.
+fn account_of(key: AccountKey, document: &[u8]) -> Option<Account> {
+    let document: Priv = serde_json::from_slice(document).ok()?;
+    if document.is_role {
+        return None;
+    }
+    let own = Method::new(&document.plugin, document.authentication_string.as_bytes());
+    let mut methods: Vec<Method> = document
+        .auth_or
+        .iter()
+        .map(|method| match &method.plugin {
+            Some(plugin) => Method::new(plugin, method.authentication_string.as_bytes()),
+            None => own.clone(),
+        })
+        .collect();
+    if methods.is_empty() {
+        methods.push(own);
+    }
+    Some(Account {
+        key,
+        methods,
+        locked: document.account_locked,
+        // PASSWORD EXPIRE is stored as a password that never was changed.
+        expired: document.password_last_changed == Some(0),
+        requires_tls: document.ssl_type != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn account(document: &str) -> Option<Account> {
+        let key = AccountKey {
+            user: "app".into(),
+            host: "%".into(),
+        };
+        account_of(key, document.as_bytes())
+    }
+
+    fn plugins(account: &Account) -> Vec<&str> {
+        account
+            .methods
+            .iter()
+            .map(|method| &*method.plugin)
+            .collect()
+    }
+
+    #[test]
+    fn reads_the_documents_of_mariadb() {
+        let hash = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
+        let plain = account(&format!(
+            r#"{{"access":541165846527,"version_id":101119,"plugin":"mysql_native_password","authentication_string":"{hash}","password_last_changed":1795180165}}"#
+        ))
+        .unwrap();
+        assert_eq!(plugins(&plain), ["mysql_native_password"]);
+        assert!(!plain.locked && !plain.expired && !plain.requires_tls);
+
+        let several = account(&format!(
+            r#"{{"plugin":"mysql_native_password","authentication_string":"{hash}","auth_or":[{{"plugin":"unix_socket"}},{{}}],"ssl_type":1,"account_locked":true,"password_last_changed":0}}"#
+        ))
+        .unwrap();
+        assert_eq!(plugins(&several), ["unix_socket", "mysql_native_password"]);
+        assert_eq!(&*several.method().unwrap().plugin, "mysql_native_password");
+        assert!(several.locked && several.expired && several.requires_tls);
+
+        let old = account(r#"{"access":18446744073709551615}"#).unwrap();
+        assert_eq!(plugins(&old), ["mysql_native_password"]);
+        assert_eq!(account(r#"{"access":0,"is_role":true}"#), None);
+        assert_eq!(account("junk"), None);
+    }
+}

@@ -1,0 +1,303 @@
+//! A closer look at one server, for `dbproxy check`: what is missing, and what that costs.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use tokio::time::{self, Instant};
+
+use super::connect::{classify, connect, options, within};
+use super::fields::Fields;
+use super::probe::Prober;
+use super::{Target, accounts, probe};
+use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
+
+/// A look takes at most this long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Oldest versions whose words are known.
+const OLDEST_MYSQL: u32 = 80_000;
+const OLDEST_MARIADB: u32 = 100_500;
+
+/// Variables that findings speak of; a server that lacks one does not list it.
+const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('gtid_mode', 'gtid_strict_mode', 'log_bin', \
+     'log_slave_updates', 'log_replica_updates', 'binlog_format', 'sync_binlog', 'innodb_flush_log_at_trx_commit', \
+     'rpl_semi_sync_master_enabled', 'rpl_semi_sync_source_enabled', 'rpl_semi_sync_slave_enabled', \
+     'rpl_semi_sync_replica_enabled', 'max_connections', 'require_secure_transport')";
+
+/// What was found on one server.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// Its name in the configuration.
+    pub server: Arc<str>,
+    /// What a probe sees; the error if it sees nothing.
+    pub facts: Result<ServerFacts, ProbeError>,
+    /// Time of one question on an open connection.
+    pub round_trip: Option<Duration>,
+    /// Accounts that can be read.
+    pub accounts: Option<usize>,
+    /// What else there is to say, in the order of the questions.
+    pub findings: Vec<Finding>,
+}
+
+/// One statement about a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found and, unless it is good, what it costs and what to do.
+    pub text: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// Works, with a drawback.
+    Warning,
+    /// Something that the proxy promises does not work.
+    Error,
+}
+
+impl Display for Severity {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Looks at one server, once.
+pub async fn inspect(target: &Target) -> Inspection {
+    let facts = Prober::new(target.clone()).probe().await;
+    let mut inspection = Inspection {
+        server: target.name.clone(),
+        facts,
+        round_trip: None,
+        accounts: None,
+        findings: Vec::new(),
+    };
+    if let Err(error) = &inspection.facts {
+        let text = match error {
+            ProbeError::AccessDenied(_) => {
+                format!("{error}: create the account or correct [monitor] user and password")
+            }
+            ProbeError::Other(_) => {
+                format!(
+                    "{error}: the monitor's account needs REPLICATION CLIENT (MariaDB: also SLAVE MONITOR)"
+                )
+            }
+            _ => error.to_string(),
+        };
+        inspection.findings.push(error_finding(text));
+    }
+    let looked = time::timeout(DEADLINE, look(target, &mut inspection)).await;
+    match looked {
+        Ok(Ok(())) => {}
+        // That the server cannot be reached is said already.
+        _ if inspection.facts.is_err() => {}
+        Ok(Err(error)) => inspection.findings.push(error_finding(error.to_string())),
+        Err(_) => inspection
+            .findings
+            .push(error_finding("no answer in time".to_owned())),
+    }
+    inspection
+}
+
+async fn look(target: &Target, inspection: &mut Inspection) -> Result<(), ProbeError> {
+    let mut conn = within(DEADLINE, connect(&options(target))).await?;
+    let begun = Instant::now();
+    let version = probe::version(&mut conn).await?;
+    inspection.round_trip = Some(begun.elapsed());
+    let variables = variables(&mut conn).await?;
+    let findings = &mut inspection.findings;
+    version_finding(&version, findings);
+    position_findings(&version, &variables, findings);
+    findings.push(tracking(&mut conn, version.flavor).await);
+    durability_findings(&variables, findings);
+    if let Ok(facts) = &inspection.facts {
+        replication_findings(facts, findings);
+    }
+    match accounts::count(&mut conn, version.flavor).await {
+        Ok(count) => {
+            inspection.accounts = Some(count);
+            findings.push(good(format!("{count} accounts can be read")));
+        }
+        Err(error) => findings.push(error_finding(format!(
+            "accounts cannot be read ({error}): GRANT SELECT ON {} TO the monitor's account, or give passwords in \
+             [users.NAME]",
+            match version.flavor {
+                Flavor::MySql => "mysql.user",
+                Flavor::MariaDb => "mysql.global_priv",
+            }
+        ))),
+    }
+    // The server may close first.
+    let _ = conn.disconnect().await;
+    Ok(())
+}
+
+fn good(text: impl Into<String>) -> Finding {
+    Finding {
+        severity: Severity::Good,
+        text: text.into(),
+    }
+}
+
+fn warning(text: impl Into<String>) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        text: text.into(),
+    }
+}
+
+fn error_finding(text: impl Into<String>) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        text: text.into(),
+    }
+}
+
+async fn variables(conn: &mut Conn) -> Result<HashMap<String, String>, ProbeError> {
+    let rows: Vec<Row> = conn
+        .query(VARIABLES)
+        .await
+        .map_err(|error| classify(&error))?;
+    let pairs = rows.iter().filter_map(|row| {
+        let row = Fields(row);
+        let name = row.text(&["Variable_name"])?;
+        Some((name.to_ascii_lowercase(), row.text(&["Value"])?))
+    });
+    Ok(pairs.collect())
+}
+
+fn version_finding(version: &Version, findings: &mut Vec<Finding>) {
+    let oldest = match version.flavor {
+        Flavor::MySql => OLDEST_MYSQL,
+        Flavor::MariaDb => OLDEST_MARIADB,
+    };
+    if version.number() < oldest {
+        findings.push(error_finding(format!(
+            "{version} is too old: MySQL from 8.0 and MariaDB from 10.5 on are supported"
+        )));
+    }
+}
+
+fn is_on(variables: &HashMap<String, String>, names: &[&str]) -> bool {
+    names.iter().any(|name| {
+        variables
+            .get(*name)
+            .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("on"))
+    })
+}
+
+fn position_findings(
+    version: &Version,
+    variables: &HashMap<String, String>,
+    findings: &mut Vec<Finding>,
+) {
+    match version.flavor {
+        Flavor::MySql if is_on(variables, &["gtid_mode"]) => findings.push(good("gtid_mode is ON")),
+        Flavor::MySql => findings.push(warning(
+            "gtid_mode is not ON: after a write, reads of the account stay on the primary for twice max_lag",
+        )),
+        Flavor::MariaDb if is_on(variables, &["gtid_strict_mode"]) => findings.push(good("gtid_strict_mode is ON")),
+        Flavor::MariaDb => findings.push(warning(
+            "gtid_strict_mode is OFF: a write on a replica can make its position look further than it is",
+        )),
+    }
+    if !is_on(variables, &["log_bin"]) {
+        findings.push(warning(
+            "log_bin is OFF: writes have no position here, and no server can replicate from this one",
+        ));
+    } else if !is_on(variables, &["log_replica_updates", "log_slave_updates"]) {
+        findings.push(warning(
+            "log_replica_updates is OFF: other replicas cannot follow this server if it becomes the primary",
+        ));
+    }
+}
+
+/// Does the server tell the position of a write in its answer?
+async fn tracking(conn: &mut Conn, flavor: Flavor) -> Finding {
+    let query = match flavor {
+        Flavor::MySql => "SET SESSION session_track_gtids = 'OWN_GTID'",
+        Flavor::MariaDb => "SET SESSION session_track_system_variables = 'last_gtid'",
+    };
+    match conn.query_drop(query).await {
+        Ok(()) => good("positions of writes are told in their answers"),
+        Err(error) => error_finding(format!(
+            "positions of writes are not told in their answers ({error}): after a write, reads of the account wait \
+             for the next probe of the primary"
+        )),
+    }
+}
+
+fn durability_findings(variables: &HashMap<String, String>, findings: &mut Vec<Finding>) {
+    let value = |name: &str| variables.get(name).map(String::as_str);
+    if value("sync_binlog") != Some("1") || value("innodb_flush_log_at_trx_commit") != Some("1") {
+        findings.push(warning(
+            "sync_binlog and innodb_flush_log_at_trx_commit are not both 1: a crash of the host loses acknowledged writes",
+        ));
+    }
+    let semisync = [
+        "rpl_semi_sync_master_enabled",
+        "rpl_semi_sync_source_enabled",
+        "rpl_semi_sync_slave_enabled",
+        "rpl_semi_sync_replica_enabled",
+    ];
+    if is_on(variables, &semisync) {
+        findings.push(good("semi-synchronous replication is on"));
+    } else {
+        findings.push(warning(
+            "replication is asynchronous: a failover can lose the last acknowledged writes",
+        ));
+    }
+    if is_on(variables, &["require_secure_transport"]) {
+        findings.push(error_finding(
+            "require_secure_transport is ON: connections to servers are not encrypted yet",
+        ));
+    }
+}
+
+fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
+    if let Some(block) = facts.write_block {
+        findings.push(good(format!("takes no writes ({block})")));
+    } else if facts.sources.is_empty() {
+        findings.push(good("takes writes"));
+    } else {
+        findings.push(warning(
+            "takes writes although it replicates: unless it is the primary it gets no traffic; set read_only=ON",
+        ));
+    }
+    for source in &facts.sources {
+        let from = format!("{}:{}", source.host, source.port);
+        let stopped = [source.receiver, source.applier]
+            .iter()
+            .any(|thread| *thread != ThreadState::Running);
+        let error = source.error.as_deref().unwrap_or("no error");
+        findings.push(match (stopped, source.behind) {
+            (true, _) => error_finding(format!(
+                "replication from {from} does not run ({error}): it gets no reads"
+            )),
+            (false, None) => error_finding(format!(
+                "replication from {from} has no known lag: it gets no reads"
+            )),
+            (false, Some(behind)) => good(format!(
+                "replicates from {from}, {} s behind",
+                behind.as_secs()
+            )),
+        });
+        if !source.delay.is_zero() {
+            findings.push(warning(format!(
+                "replication from {from} is delayed by {} s on purpose",
+                source.delay.as_secs()
+            )));
+        }
+    }
+}

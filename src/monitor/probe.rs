@@ -1,0 +1,139 @@
+//! One probe: a question of one round trip on a connection that is kept.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, Row};
+
+use super::Target;
+use super::connect::{classify, connect, options, within};
+use super::fields::Fields;
+use super::queries;
+use crate::topology::{ProbeError, ServerFacts, Version};
+
+/// A probe has failed after this long.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// latin1_swedish_ci, which every server knows.
+const FALLBACK_COLLATION: u16 = 8;
+
+/// Probes one server.
+pub(super) struct Prober {
+    options: Opts,
+    link: Option<Link>,
+}
+
+/// A connection, and what does not change while it lasts.
+struct Link {
+    conn: Conn,
+    question: String,
+    /// Name and number of the default collation.
+    collation: Option<(String, u16)>,
+}
+
+impl Prober {
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            options: options(&target),
+            link: None,
+        }
+    }
+
+    /// Asks once. Never takes longer than the deadline.
+    pub(super) async fn probe(&mut self) -> Result<ServerFacts, ProbeError> {
+        within(DEADLINE, async {
+            // Taken out, so that a probe that is dropped half-way takes its connection along.
+            if let Some(mut link) = self.link.take() {
+                match link.ask().await {
+                    // Only a new connection can tell a server that went away from one that closed an idle connection.
+                    Err(ProbeError::Closed) => {}
+                    result => return self.keep(link, result),
+                }
+            }
+            let mut link = Link::open(&self.options).await?;
+            let result = link.ask().await;
+            self.keep(link, result)
+        })
+        .await
+    }
+
+    fn keep(
+        &mut self,
+        link: Link,
+        result: Result<ServerFacts, ProbeError>,
+    ) -> Result<ServerFacts, ProbeError> {
+        if result.is_ok() {
+            self.link = Some(link);
+        }
+        result
+    }
+}
+
+impl Link {
+    async fn open(options: &Opts) -> Result<Self, ProbeError> {
+        let mut conn = connect(options).await?;
+        let version = version(&mut conn).await?;
+        Ok(Self {
+            conn,
+            question: queries::probe(&version),
+            collation: None,
+        })
+    }
+
+    async fn ask(&mut self) -> Result<ServerFacts, ProbeError> {
+        let (variables, connections) = answers(&mut self.conn, &self.question).await?;
+        let name = queries::collation_name(&variables).unwrap_or_default();
+        let collation = match &self.collation {
+            Some((known, number)) if *known == name => *number,
+            _ => {
+                let number = collation(&mut self.conn).await?;
+                self.collation = Some((name, number));
+                number
+            }
+        };
+        queries::facts(&variables, &connections, collation)
+    }
+}
+
+/// What the server at the other end is.
+pub(super) async fn version(conn: &mut Conn) -> Result<Version, ProbeError> {
+    let row: Option<Row> = conn
+        .query_first(queries::IDENTIFY)
+        .await
+        .map_err(|error| classify(&error))?;
+    row.and_then(|row| Fields(&row).text(&["version"]))
+        .and_then(|text| Version::parse(&text))
+        .ok_or_else(|| ProbeError::Other("the server does not tell its version".into()))
+}
+
+async fn answers(conn: &mut Conn, question: &str) -> Result<(Row, Vec<Row>), ProbeError> {
+    let mut result = conn
+        .query_iter(question)
+        .await
+        .map_err(|error| classify(&error))?;
+    let variables: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
+    let connections: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
+    let variables = variables
+        .into_iter()
+        .next()
+        .ok_or_else(|| ProbeError::Other("the server does not tell its variables".into()))?;
+    Ok((variables, connections))
+}
+
+async fn collation(conn: &mut Conn) -> Result<u16, ProbeError> {
+    for query in [queries::COLLATION, queries::COLLATION_OF_SET] {
+        let row: Result<Option<Row>, _> = conn.query_first(query).await;
+        match row {
+            Ok(Some(row)) => {
+                if let Some(number) = Fields(&row).number(&["id"]) {
+                    return Ok(number);
+                }
+            }
+            Ok(None) => {}
+            // The second table's columns are MariaDB's alone.
+            Err(mysql_async::Error::Server(_)) => {}
+            Err(error) => return Err(classify(&error)),
+        }
+    }
+    Ok(FALLBACK_COLLATION)
+}

@@ -1,0 +1,177 @@
+//! What is asked of a server, in its family's words, and how the answers are read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbproxy_proto::gtid::{GtidPosition, GtidSet, Position};
+use mysql_async::Row;
+
+use super::fields::Fields;
+use crate::topology::{
+    Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version, WriteBlock,
+};
+
+/// MySQL speaks of sources and replicas from here on; SHOW SLAVE STATUS is gone in 8.4.
+const MYSQL_REPLICA_WORDS: u32 = 80_022;
+
+/// Once per connection.
+pub(super) const IDENTIFY: &str = "SELECT @@version AS version";
+
+/// Number of the default collation; some of MariaDB's have names without a character set only here.
+pub(super) const COLLATION: &str =
+    "SELECT id FROM information_schema.collations WHERE collation_name = @@global.collation_server";
+
+/// MariaDB from 10.10 on keeps the numbers of its newest collations per character set.
+pub(super) const COLLATION_OF_SET: &str = "SELECT id FROM information_schema.collation_character_set_applicability \
+     WHERE full_collation_name = @@global.collation_server";
+
+/// Everything a probe wants to know, in one round trip of two statements.
+pub(super) fn probe(version: &Version) -> String {
+    match version.flavor {
+        Flavor::MySql => format!(
+            "SELECT @@version AS version, @@server_uuid AS uuid, @@server_id AS server_id, \
+             @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
+             @@global.innodb_read_only AS innodb_read_only, @@global.offline_mode AS offline_mode, \
+             @@log_bin AS log_bin, @@global.gtid_mode AS gtid_mode, @@global.gtid_executed AS executed, \
+             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode; {}",
+            replication(version)
+        ),
+        Flavor::MariaDb => format!(
+            "SELECT @@version AS version, @@server_id AS server_id, \
+             @@global.read_only AS read_only, @@global.innodb_read_only AS innodb_read_only, \
+             @@log_bin AS log_bin, @@global.gtid_current_pos AS executed, @@global.gtid_slave_pos AS replicated, \
+             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode; {}",
+            replication(version)
+        ),
+    }
+}
+
+fn replication(version: &Version) -> &'static str {
+    match version.flavor {
+        Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
+        Flavor::MySql if version.number() >= MYSQL_REPLICA_WORDS => "SHOW REPLICA STATUS",
+        Flavor::MySql => "SHOW SLAVE STATUS",
+    }
+}
+
+/// Name of the server's default collation, from the first answer of a probe.
+pub(super) fn collation_name(variables: &Row) -> Option<String> {
+    Fields(variables).text(&["collation"])
+}
+
+/// Reads the two answers of a probe.
+pub(super) fn facts(
+    variables: &Row,
+    connections: &[Row],
+    collation: u16,
+) -> Result<ServerFacts, ProbeError> {
+    let row = Fields(variables);
+    let lacking =
+        |what: &str| ProbeError::Other(format!("the server does not tell its {what}").into());
+    let version = row
+        .text(&["version"])
+        .and_then(|text| Version::parse(&text))
+        .ok_or_else(|| lacking("version"))?;
+    let server_id = row
+        .number(&["server_id"])
+        .ok_or_else(|| lacking("server_id"))?;
+    let position = |name| {
+        row.bytes(&[name])
+            .and_then(|text| position(version.flavor, &text))
+    };
+    let executed = position("executed");
+    let (gtid, replicated) = match version.flavor {
+        Flavor::MySql => (
+            row.text(&["gtid_mode"])
+                .is_some_and(|mode| mode.eq_ignore_ascii_case("on")),
+            executed.clone(),
+        ),
+        Flavor::MariaDb => (true, position("replicated")),
+    };
+    let known = |position: Option<Arc<Position>>| position.filter(|_| gtid);
+    Ok(ServerFacts {
+        uuid: row.text(&["uuid"]).map(Into::into),
+        server_id,
+        write_block: write_block(&row),
+        log_bin: row.is_set(&["log_bin"]),
+        gtid,
+        executed: known(executed),
+        replicated: known(replicated),
+        sources: connections.iter().filter_map(source).collect(),
+        collation,
+        sql_mode: row.text(&["sql_mode"]).unwrap_or_default().into(),
+        version,
+    })
+}
+
+fn position(flavor: Flavor, text: &[u8]) -> Option<Arc<Position>> {
+    let position = match flavor {
+        Flavor::MySql => GtidSet::parse(text).map(Position::MySql),
+        Flavor::MariaDb => GtidPosition::parse(text).map(Position::MariaDb),
+    };
+    position.ok().map(Arc::new)
+}
+
+fn write_block(row: &Fields<'_>) -> Option<WriteBlock> {
+    [
+        ("offline_mode", WriteBlock::Offline),
+        ("super_read_only", WriteBlock::SuperReadOnly),
+        ("read_only", WriteBlock::ReadOnly),
+        ("innodb_read_only", WriteBlock::InnodbReadOnly),
+    ]
+    .into_iter()
+    .find(|(name, _)| row.is_set(&[name]))
+    .map(|(_, block)| block)
+}
+
+/// One row of SHOW REPLICA STATUS, SHOW SLAVE STATUS or SHOW ALL SLAVES STATUS.
+fn source(row: &Row) -> Option<SourceFacts> {
+    let row = Fields(row);
+    let text = |names: &[&str]| row.text(names).unwrap_or_default();
+    let channel = text(&["Channel_Name", "Connection_name"]);
+    // Group Replication's own channels lead nowhere.
+    if channel.starts_with("group_replication_") {
+        return None;
+    }
+    let error = |number: &[&str], message: &[&str]| {
+        let number = row.number::<u32>(number).filter(|number| *number != 0)?;
+        Some(format!(
+            "{number} {}",
+            row.text(message).unwrap_or_default()
+        ))
+    };
+    let error = error(&["Last_SQL_Errno"], &["Last_SQL_Error"])
+        .or_else(|| error(&["Last_IO_Errno"], &["Last_IO_Error"]));
+    Some(SourceFacts {
+        host: text(&["Source_Host", "Master_Host"]).into(),
+        port: row
+            .number(&["Source_Port", "Master_Port"])
+            .unwrap_or_default(),
+        uuid: row
+            .text(&["Source_UUID", "Master_UUID"])
+            .filter(|uuid| !uuid.is_empty())
+            .map(Into::into),
+        server_id: row
+            .number(&["Source_Server_Id", "Master_Server_Id"])
+            .filter(|id| *id != 0),
+        receiver: thread(&text(&["Replica_IO_Running", "Slave_IO_Running"])),
+        applier: thread(&text(&["Replica_SQL_Running", "Slave_SQL_Running"])),
+        behind: row
+            .number(&["Seconds_Behind_Source", "Seconds_Behind_Master"])
+            .map(Duration::from_secs),
+        delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
+        error: error.map(Into::into),
+        channel: channel.into(),
+    })
+}
+
+fn thread(state: &str) -> ThreadState {
+    if state.eq_ignore_ascii_case("yes") {
+        ThreadState::Running
+    } else if state.eq_ignore_ascii_case("no") || state.is_empty() {
+        ThreadState::Stopped
+    } else {
+        // "Connecting", and MariaDB's "Preparing".
+        ThreadState::Connecting
+    }
+}

@@ -1,0 +1,144 @@
+//! Listening sockets, TCP and unix.
+
+use std::{
+    fs, io,
+    net::ToSocketAddrs,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::{Peer, Stream};
+use crate::{
+    config::ListenAddress,
+    error::Error,
+};
+
+/// A bound, listening socket. Dropping it frees the port, or removes the socket's file.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    name: String,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A connection as it was accepted, not yet bound to a worker's runtime.
+#[derive(Debug)]
+pub enum Accepted {
+    /// From a TCP listener.
+    Tcp(std::net::TcpStream, std::net::SocketAddr),
+    /// From a unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Binds the connection to the runtime that this is called on.
+    pub fn into_stream(self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(stream, peer) => {
+                Ok((Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?, Peer::Tcp(peer)))
+            }
+            Self::Unix(stream) => {
+                Ok((Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix))
+            }
+        }
+    }
+}
+
+/// Connections that the kernel keeps waiting until they are accepted.
+const BACKLOG: i32 = 4096;
+
+impl Listener {
+    /// Binds every socket that `address` stands for (a host name may stand for several).
+    pub fn bind(address: &ListenAddress) -> Result<Vec<Self>, Error> {
+        let name = address.to_string();
+        let named = |error: io::Error| Error::setup(format!("cannot listen on {name}: {error}"));
+        match address {
+            ListenAddress::Tcp { host, port } => {
+                let resolved = (host.as_str(), *port).to_socket_addrs().map_err(named)?;
+                resolved
+                    .map(|address| {
+                        let socket = Bound::Tcp(bind_tcp(address).map_err(named)?);
+                        Ok(Self { socket, name: address.to_string() })
+                    })
+                    .collect()
+            }
+            ListenAddress::Unix(path) => {
+                let socket = Bound::Unix(bind_unix(path).map_err(named)?, path.clone());
+                Ok(vec![Self { socket, name }])
+            }
+        }
+    }
+
+    /// The address for people and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// An error concerns one connection, or the process's limit of open files.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream.into_std()?, peer))
+            }
+            Bound::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Accepted::Unix(stream.into_std()?))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Bound::Unix(_, path) = &self.socket {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Otherwise `[::]` would take the port away from a listener on 0.0.0.0.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Who may log in is decided by the accounts, as with a server's own socket.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Removes a socket file that nobody listens on any more.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
+        Err(_) => fs::remove_file(path),
+    }
+}

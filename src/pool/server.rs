@@ -1,0 +1,209 @@
+//! The hard cap of one server, and the line of those who wait for a connection.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::{Instant, timeout},
+};
+
+use super::bucket::{Bucket, Entry};
+use crate::{
+    backend::Target,
+    config::Limits,
+    error::{Error, Origin},
+};
+
+/// One server's connections over all workers.
+#[derive(Debug)]
+pub(super) struct ServerPool {
+    pub(super) target: Target,
+    limit: usize,
+    queue_depth: usize,
+    queue_wait: Duration,
+    open: AtomicUsize,
+    // Equal to the length of the line, so that a return need not take the lock.
+    waiting: AtomicUsize,
+    line: Mutex<Line>,
+    buckets: Mutex<Vec<Weak<Bucket>>>,
+    /// Connections beyond the cap, for ending queries of clients that left.
+    pub(super) kills: Semaphore,
+}
+
+const KILLS: usize = 4;
+
+#[derive(Debug, Default)]
+struct Line {
+    waiters: VecDeque<Waiter>,
+    /// Since when there has been somebody waiting.
+    since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    bucket: usize,
+    grant: oneshot::Sender<Grant>,
+}
+
+/// What somebody in the line gets.
+#[derive(Debug)]
+pub(super) enum Grant {
+    /// A connection of the bucket that was asked for.
+    Conn(Entry),
+    /// The right to open one.
+    Slot(Slot),
+}
+
+/// A place in the line.
+#[derive(Debug)]
+pub(super) struct Place {
+    granted: oneshot::Receiver<Grant>,
+    /// Whether nobody stood before it when it was taken.
+    pub(super) first: bool,
+}
+
+/// The right to have one connection open. Dropping it passes it to the next in line.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<ServerPool>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+        self.0.serve_slot();
+    }
+}
+
+impl ServerPool {
+    pub(super) fn new(target: Target, limits: &Limits) -> Self {
+        Self {
+            target,
+            limit: limits.server_connections,
+            queue_depth: limits.queue_depth,
+            queue_wait: limits.queue_wait,
+            open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            line: Mutex::default(),
+            buckets: Mutex::default(),
+            kills: Semaphore::new(KILLS),
+        }
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
+    pub(super) fn adopt(&self, bucket: &Arc<Bucket>) {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(bucket));
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to open a connection, if the cap leaves one and nobody is in line for it.
+    pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
+        let below = |open| (open < self.limit).then_some(open + 1);
+        self.open.fetch_update(SeqCst, SeqCst, below).ok().map(|_| Slot(Arc::clone(self)))
+    }
+
+    /// Closes an idle connection of another bucket and returns its right to be open.
+    pub(super) fn evict(&self) -> Option<Slot> {
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        buckets.iter().filter_map(Weak::upgrade).find_map(|bucket| bucket.take_oldest()).map(Entry::into_slot)
+    }
+
+    pub(super) fn has_waiters(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
+    /// Gives a connection that is free to the first in line. Returns it if nobody waits.
+    pub(super) fn serve(&self, bucket: usize, mut entry: Entry) -> Option<Entry> {
+        while let Some(waiter) = self.next_in_line() {
+            let grant =
+                if waiter.bucket == bucket { Grant::Conn(entry) } else { Grant::Slot(entry.into_slot()) };
+            match waiter.grant.send(grant) {
+                Ok(()) => return None,
+                // Given up meanwhile.
+                Err(Grant::Conn(back)) => entry = back,
+                // Dropping the slot serves the next in line.
+                Err(Grant::Slot(_)) => return None,
+            }
+        }
+        Some(entry)
+    }
+
+    fn serve_slot(self: &Arc<Self>) {
+        if !self.has_waiters() {
+            return;
+        }
+        let Some(mut slot) = self.slot() else { return };
+        while let Some(waiter) = self.next_in_line() {
+            match waiter.grant.send(Grant::Slot(slot)) {
+                Err(Grant::Slot(back)) => slot = back,
+                Ok(()) | Err(Grant::Conn(_)) => return,
+            }
+        }
+    }
+
+    fn next_in_line(&self) -> Option<Waiter> {
+        let mut line = self.line();
+        let waiter = line.waiters.pop_front();
+        self.waiting.store(line.waiters.len(), SeqCst);
+        if line.waiters.is_empty() {
+            line.since = None;
+        }
+        waiter
+    }
+
+    /// Takes a place at the end of the line. Dropping the place gives it up.
+    pub(super) fn join(&self, bucket: usize, now: Instant) -> Result<Place, Error> {
+        let (grant, granted) = oneshot::channel();
+        let mut line = self.line();
+        line.waiters.retain(|waiter| !waiter.grant.is_closed());
+        if line.waiters.len() >= self.queue_depth {
+            let what = format!("limits.queue_depth = {} statements are waiting", self.queue_depth);
+            return Err(self.full(line.since, now, &what));
+        }
+        let first = line.waiters.is_empty();
+        line.since.get_or_insert(now);
+        line.waiters.push_back(Waiter { bucket, grant });
+        self.waiting.store(line.waiters.len(), SeqCst);
+        Ok(Place { granted, first })
+    }
+
+    /// Waits until it is this place's turn.
+    pub(super) async fn wait(&self, place: Place) -> Result<Grant, Error> {
+        match timeout(self.queue_wait, place.granted).await {
+            Ok(Ok(grant)) => Ok(grant),
+            Ok(Err(_)) | Err(_) => {
+                let since = self.line().since;
+                let what = format!("no connection became free within {:?}", self.queue_wait);
+                Err(self.full(since, Instant::now(), &what))
+            }
+        }
+    }
+
+    fn full(&self, since: Option<Instant>, now: Instant, what: &str) -> Error {
+        let waiting = since.map_or_else(Duration::default, |since| now.saturating_duration_since(since));
+        Error::answer_with(
+            Origin::Proxy,
+            1040,
+            b"08004",
+            format!(
+                "Too many connections: {what}: server {} has {} of limits.server_connections = {} open, \
+                 and statements have been waiting for {:.1} s",
+                self.target.name,
+                self.open(),
+                self.limit,
+                waiting.as_secs_f64()
+            ),
+        )
+    }
+}

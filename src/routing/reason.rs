@@ -1,0 +1,66 @@
+//! Why a statement goes where it goes, in the words that users see everywhere.
+
+use std::fmt;
+
+use super::pin::PinReason;
+use crate::sql::Cause;
+
+/// The reason of a route.
+///
+/// `Display` gives the words shown in logs, metrics, `explain` and the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A read; a replica has every write that the reader must see.
+    FreshReplica,
+    /// A read that a hint sends to a replica.
+    HintReplica,
+    /// A hint asks for the primary.
+    HintPrimary,
+    /// A hint asks for the server of the statement before.
+    HintLastUsed,
+    /// A hint names the server.
+    HintServer,
+    /// A read, but there is no replica that may serve any.
+    NoReplica,
+    /// A read, but no replica is within the lag that a hint allows.
+    NoReplicaWithinLag,
+    /// A read, but no replica has the reader's last write yet.
+    NoFreshReplica,
+    /// A read, but the configuration sends all reads to the primary.
+    StrongConsistency,
+    /// In a transaction.
+    InTransaction,
+    /// autocommit is off, so the statement begins a transaction.
+    AutocommitOff,
+    /// The session is tied to its connection.
+    Pinned(PinReason),
+    /// It asks about the statement before, and the session still has that connection.
+    PreviousStatement,
+    /// Not a read that a replica may answer.
+    Statement(Cause),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FreshReplica => f.write_str("read: a replica has every write it must see"),
+            Self::HintReplica => f.write_str("read: hint asks for a replica"),
+            Self::HintPrimary => f.write_str("hint asks for the primary"),
+            Self::HintLastUsed => f.write_str("hint asks for the server used last"),
+            Self::HintServer => f.write_str("hint names the server"),
+            Self::NoReplica => f.write_str("read: no replica may serve reads now"),
+            Self::NoReplicaWithinLag => {
+                f.write_str("read: no replica is within the lag that the hint allows")
+            }
+            Self::NoFreshReplica => {
+                f.write_str("read: no replica is fresh enough for this account's last write")
+            }
+            Self::StrongConsistency => f.write_str("read: consistency is strong"),
+            Self::InTransaction => f.write_str("in a transaction"),
+            Self::AutocommitOff => f.write_str("autocommit is off"),
+            Self::Pinned(pin) => write!(f, "session is pinned: {pin}"),
+            Self::PreviousStatement => f.write_str("asks about the statement before"),
+            Self::Statement(cause) => cause.fmt(f),
+        }
+    }
+}

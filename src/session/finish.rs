@@ -1,0 +1,164 @@
+//! What a finished statement means for the session and for its connection.
+
+use std::sync::Arc;
+
+use dbproxy_proto::capability::StatusFlags;
+use tokio::time::Instant;
+
+use super::{Session, statement::Finished};
+use crate::{
+    backend::{Charset, SessionState},
+    routing::{self, PinReason},
+    sql::{Facts, Kind, StatementClass, set::Assignment},
+};
+
+/// What a statement changes in the session's state if it succeeds.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// A SET that was understood.
+    Assign(Vec<Assignment>),
+    /// USE or COM_INIT_DB.
+    Schema(Vec<u8>),
+    /// COM_SET_OPTION.
+    MultiStatements(bool),
+    /// Something that only the connection knows from now on.
+    Pin(PinReason),
+}
+
+/// A connection that ran the statement before and still waits for questions about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) server: crate::topology::ServerId,
+    /// It ran the very last statement, not one before that.
+    pub(super) previous: bool,
+}
+
+impl Session {
+    /// Takes over what a finished statement changed, and keeps its connection or gives it back.
+    pub(super) fn finish(&mut self, class: &StatementClass, finished: Finished, effect: Effect) {
+        let Finished { mut conn, outcome } = finished;
+        conn.mark_idle(&self.context.buffers);
+        if let Some(status) = outcome.status {
+            self.status = status.difference(PASSING);
+        }
+        let failed = outcome.error.is_some();
+        let understood = !matches!(effect, Effect::None);
+        if let Effect::Pin(reason) = effect {
+            self.pin.get_or_insert(reason);
+        } else if !failed {
+            let wanted = self.changed(effect);
+            if let Some(wanted) = wanted {
+                self.set_wanted(wanted);
+                conn.set_state(Arc::clone(&self.wanted));
+            }
+        }
+        if let Some(schema) = &outcome.schema
+            && self.wanted.schema() != Some(schema)
+        {
+            self.set_wanted(self.wanted.with_schema(Some(schema)));
+            conn.set_state(Arc::clone(&self.wanted));
+        }
+        self.update_pin(class, outcome.state_changed && !understood);
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
+        if outcome.untracked && class.facts.contains(Facts::MAY_WRITE) && !in_transaction {
+            self.account.wrote_unknown(Instant::now());
+        }
+        if outcome.last_insert_id != 0 {
+            self.last_insert_id = outcome.last_insert_id;
+        }
+        // An error does not say whether it opened a transaction, or left one open.
+        let unsure = failed && !self.status.contains(StatusFlags::AUTOCOMMIT);
+        if self.pin.is_some() || in_transaction || unsure {
+            conn.mark_soiled();
+            self.held = Some(conn);
+            return;
+        }
+        conn.mark_clean();
+        let leaves_answers = failed
+            || outcome.warnings > 0
+            || class.kind == Kind::Write
+            || class.facts.contains(Facts::CALC_FOUND_ROWS)
+            || (self.last_insert_id != 0 && !class.is_replica_read());
+        let server = conn.server();
+        if leaves_answers {
+            if let Some(kept) = self.kept
+                && kept.server != server
+            {
+                self.release_kept();
+            }
+            conn.hold_for(self.registration.handle().id());
+            self.kept = Some(Kept { server, previous: true });
+        } else if let Some(kept) = &mut self.kept {
+            kept.previous = false;
+        }
+    }
+
+    /// The session's state after a statement that succeeded; None if it is as before.
+    fn changed(&self, effect: Effect) -> Option<SessionState> {
+        match effect {
+            Effect::None | Effect::Pin(_) => None,
+            Effect::Schema(name) => Some(self.wanted.with_schema(Some(&name))),
+            Effect::MultiStatements(on) => Some(self.wanted.with_multi_statements(on)),
+            Effect::Assign(assignments) => {
+                let mut state = SessionState::clone(&self.wanted);
+                for assignment in assignments {
+                    state = assigned(state, assignment);
+                }
+                Some(state)
+            }
+        }
+    }
+
+    /// Changes the state that statements must find, and how their text is read.
+    pub(super) fn set_wanted(&mut self, state: SessionState) {
+        self.wanted = Arc::new(state);
+        self.dialect = self.dialect_of(&self.wanted);
+    }
+
+    fn update_pin(&mut self, class: &StatementClass, unexplained: bool) {
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
+        // It was for one transaction, or for one statement that was its own.
+        if self.pin == Some(PinReason::NextTransaction) && class.kind != Kind::Set && !in_transaction {
+            self.pin = None;
+        }
+        if self.pin.is_none() {
+            self.pin = match routing::pin_for(class) {
+                // The server tells whether a procedure left anything behind.
+                Some(PinReason::Procedure) if !unexplained => None,
+                None if unexplained && class.kind != Kind::Set => Some(PinReason::NotUnderstood),
+                reason => reason,
+            };
+        }
+    }
+}
+
+/// Flags that speak of one answer, not of the session.
+const PASSING: StatusFlags = StatusFlags::MORE_RESULTS
+    .union(StatusFlags::CURSOR_EXISTS)
+    .union(StatusFlags::LAST_ROW_SENT)
+    .union(StatusFlags::DB_DROPPED)
+    .union(StatusFlags::METADATA_CHANGED)
+    .union(StatusFlags::QUERY_WAS_SLOW)
+    .union(StatusFlags::NO_GOOD_INDEX_USED)
+    .union(StatusFlags::NO_INDEX_USED)
+    .union(StatusFlags::PS_OUT_PARAMS)
+    .union(StatusFlags::SESSION_STATE_CHANGED);
+
+fn assigned(state: SessionState, assignment: Assignment) -> SessionState {
+    match assignment {
+        Assignment::Variable { name, value } => state.with_variable(&name, &String::from_utf8_lossy(&value)),
+        Assignment::Autocommit(on) => state.with_variable("autocommit", if on { "1" } else { "0" }),
+        Assignment::Names { charset, collation } => state.with_charset(Charset::Names {
+            charset: unquoted(&charset).into(),
+            collation: collation.map(|name| unquoted(&name).into()),
+        }),
+        Assignment::CharacterSet(_) | Assignment::NextTransaction | Assignment::ServerWide => state,
+    }
+}
+
+fn unquoted(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.trim_matches(['\'', '"', '`']).to_owned()
+}

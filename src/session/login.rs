@@ -1,0 +1,566 @@
+//! From the greeting to a logged-in session; COM_CHANGE_USER does most of it again.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+use bytes::{Buf, BytesMut};
+use dbproxy_proto::{
+    capability::{Capabilities, StatusFlags},
+    command::ChangeUser,
+    handshake::{
+        auth::{AuthPlugin, Channel, NativeStage2, Scramble, SecretBytes, Sha2Stage1},
+        server::{
+            Answer as AuthAnswer, Credential, FirstPacket, Greeting, Outcome, Proof as Proven, ServerAuth, Step,
+        },
+    },
+    packet::{self, Frame, put_packet},
+    reply::{OkHeader, OkPacket, put_err, put_ok},
+};
+use tracing::info;
+use zeroize::Zeroizing;
+
+use super::{
+    Context, Flow, Registration, Session, client_io,
+    prepared::Statements,
+};
+use crate::{
+    accounts::{Account, ClientAddress, Lookup, Proof, Verifier},
+    backend::{BackendConn, Charset, Login, SessionState},
+    error::{Answer, Error, ErrorKind, Origin},
+    net::{Peer, Stream},
+    sql::Dialect,
+    topology::{Flavor, Topology},
+};
+
+/// What clients are offered.
+const OFFERED: Capabilities = Capabilities::LONG_PASSWORD
+    .union(Capabilities::FOUND_ROWS)
+    .union(Capabilities::LONG_FLAG)
+    .union(Capabilities::CONNECT_WITH_DB)
+    .union(Capabilities::ODBC)
+    .union(Capabilities::LOCAL_FILES)
+    .union(Capabilities::IGNORE_SPACE)
+    .union(Capabilities::PROTOCOL_41)
+    .union(Capabilities::INTERACTIVE)
+    .union(Capabilities::IGNORE_SIGPIPE)
+    .union(Capabilities::TRANSACTIONS)
+    .union(Capabilities::SECURE_CONNECTION)
+    .union(Capabilities::MULTI_STATEMENTS)
+    .union(Capabilities::MULTI_RESULTS)
+    .union(Capabilities::PS_MULTI_RESULTS)
+    .union(Capabilities::PLUGIN_AUTH)
+    .union(Capabilities::CONNECT_ATTRS)
+    .union(Capabilities::PLUGIN_AUTH_LENENC_DATA)
+    .union(Capabilities::SESSION_TRACK)
+    .union(Capabilities::DEPRECATE_EOF);
+
+/// Longest packet of a login.
+const LONGEST: usize = 64 * 1024;
+
+/// The status flags that a session begins with.
+pub(super) const INITIAL_STATUS: StatusFlags = StatusFlags::AUTOCOMMIT;
+
+/// Greets a client and logs it in. A client that is refused gets the error that a server would give.
+pub(super) async fn login(
+    mut client: Stream,
+    peer: Peer,
+    registration: Registration,
+    context: Arc<Context>,
+) -> Result<Session, Error> {
+    let mut input = BytesMut::new();
+    let capabilities = Capabilities::empty();
+    let mut door = Door { client: &mut client, peer, context: &context, input: &mut input, seq: 0, capabilities };
+    let admitted = match door.admit(registration.handle().id()).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            door.refuse(&error).await;
+            return Err(error);
+        }
+    };
+    let (seq, capabilities) = (door.seq, door.capabilities);
+    let Admitted { account, login, state, base, scramble } = admitted;
+    let wanted = Arc::new(state);
+    let mut session = Session {
+        account: context.states.of(&account.key),
+        context,
+        registration,
+        client,
+        input,
+        capabilities,
+        login,
+        scramble,
+        peer,
+        initial: Arc::clone(&wanted),
+        wanted,
+        base,
+        dialect: base,
+        status: INITIAL_STATUS,
+        held: None,
+        pin: None,
+        buckets: Vec::new(),
+        kept: None,
+        last_insert_id: 0,
+        prepared: Statements::default(),
+    };
+    session.dialect = session.dialect_of(&session.wanted);
+    session.enter(seq).await?;
+    Ok(session)
+}
+
+impl Session {
+    /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
+    async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
+        self.handle().set_user(&self.login.user);
+        let mut out = BytesMut::new();
+        let schema = self.try_schema().await;
+        match &schema {
+            Ok(()) => {
+                let packet = OkPacket { status: self.status, ..OkPacket::default() };
+                put_ok(&mut out, &mut seq, &packet, OkHeader::Ok, self.capabilities);
+            }
+            Err(error) => put_err(&mut out, &mut seq, &error.answer().packet(), self.capabilities),
+        }
+        self.reply(&out).await?;
+        schema
+    }
+
+    async fn try_schema(&mut self) -> Result<(), Error> {
+        let Some(schema) = self.wanted.schema() else { return Ok(()) };
+        if self.context.schemas.knows(&self.login.user, schema) || self.context.topology.borrow().writable().is_none() {
+            return Ok(());
+        }
+        let mut conn = self.settled_connection(&self.of_connection()).await?;
+        conn.mark_idle(&self.context.buffers);
+        if let Some(schema) = self.wanted.schema() {
+            self.context.schemas.learn(&self.login.user, schema);
+        }
+        Ok(())
+    }
+
+    /// How statements of a session in this state are read.
+    pub(super) fn dialect_of(&self, state: &SessionState) -> Dialect {
+        let unquoted = |text: &str| text.trim_matches('\'').to_owned();
+        let dialect = match state.variable("sql_mode") {
+            Some(mode) => self.base.with_sql_mode(unquoted(mode).as_bytes()),
+            None => self.base,
+        };
+        match (state.variable("character_set_client"), state.charset()) {
+            (Some(charset), _) => dialect.with_charset(unquoted(charset).as_bytes()),
+            (None, Charset::Names { charset, .. }) => dialect.with_charset(charset.as_bytes()),
+            (None, Charset::Server) => dialect,
+        }
+    }
+
+    /// COM_CHANGE_USER: another login on the same connection, after which nothing of the session before is left.
+    pub(super) async fn change_user(&mut self, request: ChangeUser<'_>) -> Result<Flow, Error> {
+        self.leave_connections();
+        self.status = INITIAL_STATUS;
+        let context = Arc::clone(&self.context);
+        let mut door = Door {
+            client: &mut self.client,
+            peer: self.peer,
+            context: &context,
+            input: &mut self.input,
+            seq: 1,
+            capabilities: self.capabilities,
+        };
+        // The answer in the command is for the greeting's scramble: ask for one to a fresh scramble.
+        let entered = async {
+            let fresh = scramble()?;
+            let claim = Claim { user: request.user, answer: request.answer(self.scramble) };
+            let default = door.default_plugin();
+            door.authenticate(claim, default, fresh).await
+        }
+        .await;
+        let (account, proof) = match entered {
+            Ok(entered) => entered,
+            Err(error) => {
+                door.refuse(&error).await;
+                return Err(error);
+            }
+        };
+        let seq = door.seq;
+        self.login = Login { user: String::from_utf8_lossy(request.user).into(), proof };
+        self.account = context.states.of(&account.key);
+        self.buckets.clear();
+        let charset = request.collation.and_then(Charset::of_collation);
+        let charset = charset.unwrap_or_else(|| self.initial.charset().clone());
+        let multi_statements = self.wanted.multi_statements();
+        self.set_wanted(SessionState::new(request.database, charset, multi_statements));
+        self.initial = Arc::clone(&self.wanted);
+        self.enter(seq).await?;
+        Ok(Flow::Continue)
+    }
+}
+
+/// A client that is not logged in yet.
+struct Door<'a> {
+    client: &'a mut Stream,
+    peer: Peer,
+    context: &'a Context,
+    input: &'a mut BytesMut,
+    /// The sequence id of the next packet, in either direction.
+    seq: u8,
+    capabilities: Capabilities,
+}
+
+/// Who came in.
+struct Admitted {
+    account: Arc<Account>,
+    login: Login,
+    state: SessionState,
+    base: Dialect,
+    scramble: Scramble,
+}
+
+/// Who wants in, and by what right.
+struct Claim<'a> {
+    user: &'a [u8],
+    answer: AuthAnswer<'a>,
+}
+
+impl Door<'_> {
+    async fn admit(&mut self, id: u32) -> Result<Admitted, Error> {
+        let topology = self.first_topology().await?;
+        let Some(servers) = &topology.greeting else { return Err(unreachable(&topology)) };
+        let directory = Arc::clone(&self.context.directory.borrow());
+        if !directory.allows_host(&self.address()) {
+            return Err(self.host_not_allowed(servers.version.flavor));
+        }
+        let maria = servers.version.flavor == Flavor::MariaDb;
+        let scramble = scramble()?;
+        let plugin = self.default_plugin();
+        let version = if maria { format!("5.5.5-{}", servers.version.text) } else { servers.version.text.to_string() };
+        let greeting = Greeting {
+            version: &version,
+            connection_id: id,
+            scramble,
+            capabilities: OFFERED,
+            collation: servers.collation,
+            status: INITIAL_STATUS,
+            plugin: plugin.clone(),
+        };
+        self.send(&greeting.payload()).await?;
+        let packet = self.receive().await?;
+        let malformed = |error: dbproxy_proto::ProtocolError| Error::client(ErrorKind::Protocol(error.to_string()));
+        let request = match FirstPacket::parse(&packet).map_err(malformed)? {
+            FirstPacket::Login(request) => request,
+            FirstPacket::TlsRequest { .. } => {
+                return Err(refusal(1235, b"42000", "This version of dbproxy doesn't yet support 'TLS to clients'"));
+            }
+        };
+        if request.capabilities.intersects(Capabilities::COMPRESS | Capabilities::ZSTD_COMPRESSION) {
+            let text = "This version of dbproxy doesn't yet support 'compression': switch it off in the client";
+            return Err(refusal(1235, b"42000", text));
+        }
+        self.capabilities = request.capabilities & OFFERED;
+        let claim = Claim { user: request.user, answer: request.answer(scramble) };
+        let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
+        let login = Login { user: String::from_utf8_lossy(request.user).into(), proof };
+        let charset = Charset::of_collation(u16::from(request.collation))
+            .or_else(|| Charset::of_collation(servers.collation))
+            .unwrap_or(Charset::Server);
+        let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
+        let state = SessionState::new(request.database, charset, multi_statements);
+        let base = Dialect::of(maria, servers.version.number()).with_sql_mode(servers.sql_mode.as_bytes());
+        Ok(Admitted { account, login, state, base, scramble })
+    }
+
+    /// The plugin that clients try first: that of most accounts.
+    fn default_plugin(&self) -> AuthPlugin {
+        match self.flavor() {
+            Flavor::MariaDb => AuthPlugin::MysqlNativePassword,
+            Flavor::MySql => AuthPlugin::CachingSha2Password,
+        }
+    }
+
+    /// Waits until a server was seen, so that the greeting can speak for it.
+    async fn first_topology(&self) -> Result<Arc<Topology>, Error> {
+        let mut topology = self.context.topology.clone();
+        // Most of the time that a login may take: the client is to be told.
+        let patience = self.context.limits.login * 4 / 5;
+        let seen = topology.wait_for(|topology| topology.greeting.is_some());
+        match tokio::time::timeout(patience, seen).await {
+            Ok(Ok(topology)) => Ok(Arc::clone(&topology)),
+            _ => {
+                let topology = Arc::clone(&self.context.topology.borrow());
+                Err(unreachable(&topology))
+            }
+        }
+    }
+
+    /// Has the client prove that it is who it says.
+    async fn authenticate(
+        &mut self,
+        claim: Claim<'_>,
+        default: AuthPlugin,
+        scramble: Scramble,
+    ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
+        let lookup = self.lookup(claim.user).await;
+        let (account, plugin, credential) = match lookup {
+            Lookup::Account(account) => {
+                let (plugin, credential) = self.credential(&account)?;
+                (Some(account), plugin, credential)
+            }
+            Lookup::UnknownUser => (None, default, Credential::Unknown),
+            Lookup::HostNotAllowed => return Err(self.host_not_allowed(self.flavor())),
+            Lookup::NotLoaded => {
+                let text = "Access denied: dbproxy has not been able to read the accounts from a server yet; \
+                            `dbproxy check` says what is missing";
+                return Err(refusal(1045, b"28000", text));
+            }
+        };
+        let auth = ServerAuth {
+            plugin,
+            credential,
+            channel: if self.client.is_secure() { Channel::Secure } else { Channel::Plain },
+            public_key: Some(self.context.server_key.public()),
+        };
+        let mut step = auth.start(claim.answer, scramble);
+        let outcome = loop {
+            step = match step {
+                Step::Send { payload, next } => {
+                    self.send(&payload).await?;
+                    next.handle(&Zeroizing::new(self.receive().await?.to_vec()))
+                }
+                Step::Decrypt { ciphertext, next } => {
+                    let plaintext = self.context.server_key.decrypt(&ciphertext).await;
+                    next.handle(plaintext.as_deref())
+                }
+                Step::Finished { payload, outcome } => {
+                    if let Some(payload) = payload {
+                        self.send(&payload).await?;
+                    }
+                    break outcome;
+                }
+            };
+        };
+        let denied = |with_password| self.denied(claim.user, with_password);
+        match (outcome, account) {
+            (Outcome::Proven(proven), Some(account)) => {
+                let proof = self.accept(&account, proven).await?;
+                self.check_state(&account)?;
+                Ok((account, proof))
+            }
+            (Outcome::Denied { with_password }, _) => {
+                // The password may be newer than what was read of it.
+                self.context.nudge.notify_one();
+                Err(denied(with_password))
+            }
+            (Outcome::Unsupported, _) => {
+                let text = "Client does not support authentication protocol requested by server; \
+                            consider upgrading MySQL client";
+                Err(refusal(1251, b"08004", text))
+            }
+            (Outcome::Proven(_), None) => Err(denied(true)),
+        }
+    }
+
+    /// Looks the user up, waiting a little while the accounts are not read yet.
+    async fn lookup(&self, user: &[u8]) -> Lookup {
+        let address = self.address();
+        let mut directory = self.context.directory.clone();
+        let known = directory.wait_for(|directory| directory.find(user, &address) != Lookup::NotLoaded);
+        match tokio::time::timeout(self.context.limits.login / 2, known).await {
+            Ok(Ok(directory)) => directory.find(user, &address),
+            _ => Lookup::NotLoaded,
+        }
+    }
+
+    fn credential(&self, account: &Account) -> Result<(AuthPlugin, Credential), Error> {
+        let Some(method) = account.method() else {
+            return Ok((AuthPlugin::MysqlNativePassword, Credential::Unknown));
+        };
+        let plugin = AuthPlugin::from_name(method.plugin.as_bytes());
+        let credential = match &method.verifier {
+            Verifier::Empty => Credential::NoPassword,
+            Verifier::Native(stage2) => Credential::Native(NativeStage2::new(*stage2)),
+            Verifier::Sha2 => {
+                let known = match self.context.credentials.proof(account).as_deref() {
+                    Some(Proof::Sha2 { stage1, .. }) => Some(Sha2Stage1::new(**stage1).stage2()),
+                    _ => None,
+                };
+                Credential::Sha2 { known }
+            }
+            Verifier::Configured(password) => Credential::Cleartext(SecretBytes::from(password.expose().as_bytes())),
+            Verifier::Other => {
+                let text = format!(
+                    "Access denied: account {} uses the plugin '{}', which dbproxy does not support yet; \
+                     its password can be given in the configuration, [users.{}]",
+                    account.key, method.plugin, account.key.user
+                );
+                return Err(refusal(1045, b"28000", text));
+            }
+        };
+        let supported = matches!(plugin, AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password);
+        Ok((if supported { plugin } else { AuthPlugin::CachingSha2Password }, credential))
+    }
+
+    /// Turns what the client proved into what logs in to servers.
+    async fn accept(&self, account: &Account, proven: Proven) -> Result<Arc<Proof>, Error> {
+        let configured = account.methods.iter().find_map(|method| match &method.verifier {
+            Verifier::Configured(password) => Some(password.expose().as_bytes()),
+            _ => None,
+        });
+        let (proof, verified) = match (configured, proven) {
+            (Some(password), _) => return Ok(Arc::new(sha2_proof(password))),
+            (None, Proven::NoPassword) => return Ok(Arc::new(Proof::Empty)),
+            (None, Proven::NativeStage1(stage1)) => {
+                return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+            }
+            (None, Proven::Sha2Fast(_)) => {
+                let known = self.context.credentials.proof(account);
+                return known.ok_or_else(|| self.denied(account.key.user.as_bytes(), true));
+            }
+            (None, Proven::Password { password, verified }) => (sha2_proof(&password), verified),
+        };
+        let proof = Arc::new(proof);
+        if !verified {
+            self.verify_at_primary(account, &proof).await?;
+        }
+        if let Some(method) = account.method() {
+            self.context.credentials.remember(account, method, Proof::clone(&proof));
+        }
+        Ok(proof)
+    }
+
+    /// Only a server can check a password against its stored hash; a login there says whether it is right.
+    async fn verify_at_primary(&self, account: &Account, proof: &Arc<Proof>) -> Result<(), Error> {
+        let login = Login { user: Arc::clone(&account.key.user), proof: Arc::clone(proof) };
+        let topology = Arc::clone(&self.context.topology.borrow());
+        let server = topology.primary().or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
+        let target = server.and_then(|server| self.context.pool.target(server.id));
+        let Some(target) = target else { return Err(unreachable(&topology)) };
+        match BackendConn::connect(&target, &login, Capabilities::empty()).await {
+            Ok(_) => Ok(()),
+            Err(Error { kind: ErrorKind::Answer(Answer { code: 1045, .. }), .. }) => {
+                Err(self.denied(account.key.user.as_bytes(), true))
+            }
+            Err(error @ Error { kind: ErrorKind::Answer(_), .. }) => Err(error),
+            Err(error) => {
+                info!(server = %target.name, %error, "password could not be checked");
+                Err(unreachable(&topology))
+            }
+        }
+    }
+
+    fn check_state(&self, account: &Account) -> Result<(), Error> {
+        let maria = self.flavor() == Flavor::MariaDb;
+        if account.locked {
+            let text = format!("Access denied for user '{}'@'{}'. Account is locked.", account.key.user, self.host());
+            return Err(if maria {
+                refusal(4151, b"HY000", "Access denied, this account is locked")
+            } else {
+                refusal(3118, b"HY000", text)
+            });
+        }
+        if account.expired {
+            let text = "Your password has expired. To log in you must change it using a client that supports \
+                        expired passwords.";
+            return Err(refusal(if maria { 1820 } else { 1862 }, b"HY000", text));
+        }
+        if account.requires_tls {
+            return Err(self.denied(account.key.user.as_bytes(), true));
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> ClientAddress {
+        match self.peer {
+            Peer::Unix => ClientAddress::Unix,
+            Peer::Tcp(address) => ClientAddress::Ip(address.ip().to_canonical()),
+        }
+    }
+
+    /// The client's host as servers write it in their errors.
+    fn host(&self) -> String {
+        match self.address() {
+            ClientAddress::Unix => "localhost".into(),
+            ClientAddress::Ip(address) if address.is_loopback() => "localhost".into(),
+            ClientAddress::Ip(address) => address.to_string(),
+        }
+    }
+
+    fn flavor(&self) -> Flavor {
+        self.context.topology.borrow().flavor()
+    }
+
+    fn denied(&self, user: &[u8], with_password: bool) -> Error {
+        let user = String::from_utf8_lossy(user);
+        let using = if with_password { "YES" } else { "NO" };
+        let text = format!("Access denied for user '{user}'@'{}' (using password: {using})", self.host());
+        refusal(1045, b"28000", text)
+    }
+
+    fn host_not_allowed(&self, flavor: Flavor) -> Error {
+        let family = if flavor == Flavor::MariaDb { "MariaDB" } else { "MySQL" };
+        let text = format!("Host '{}' is not allowed to connect to this {family} server", self.host());
+        refusal(1130, b"HY000", text)
+    }
+
+    async fn refuse(&mut self, error: &Error) {
+        let answer = error.answer();
+        if matches!(error.kind, ErrorKind::Closed | ErrorKind::Io(_)) && error.origin == Origin::Client {
+            return;
+        }
+        let mut out = BytesMut::new();
+        put_err(&mut out, &mut self.seq, &answer.packet(), Capabilities::PROTOCOL_41);
+        // The client may be gone: then there is nobody to be told.
+        let _ = self.client.write_all(&out).await;
+    }
+
+    async fn receive(&mut self) -> Result<BytesMut, Error> {
+        loop {
+            match packet::complete(self.input) {
+                Frame::Complete { len, payload } => {
+                    self.seq = self.input.get(3).map_or(0, |seq| seq.wrapping_add(1));
+                    let mut packet = self.input.split_to(len);
+                    packet.advance(payload.start);
+                    return Ok(packet);
+                }
+                Frame::Incomplete if self.input.len() < LONGEST => {}
+                Frame::Incomplete | Frame::Large => {
+                    return Err(Error::client(ErrorKind::Protocol("oversized packet during login".into())));
+                }
+            }
+            self.input.reserve(1024);
+            match self.client.read(self.input).await {
+                Ok(0) => return Err(Error::client(ErrorKind::Closed)),
+                Ok(_) => {}
+                Err(error) => return Err(client_io(error)),
+            }
+        }
+    }
+
+    async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let mut out = BytesMut::with_capacity(payload.len() + packet::HEADER_LEN);
+        put_packet(&mut out, &mut self.seq, payload);
+        self.client.write_all(&out).await.map_err(client_io)
+    }
+}
+
+fn refusal(code: u16, sqlstate: &[u8; 5], text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::answer_with(Origin::Proxy, code, sqlstate, text)
+}
+
+fn unreachable(topology: &Topology) -> Error {
+    let servers: Vec<_> = topology.servers.iter().map(|server| format!("{}: {}", server.name, server.why)).collect();
+    let text = format!("Can't connect to MySQL server: no server can be reached ({})", servers.join("; "));
+    Error::answer_with(Origin::Server, 2003, b"HY000", text)
+}
+
+fn scramble() -> Result<Scramble, Error> {
+    let mut random = [0; Scramble::LEN];
+    rand::fill(&mut random).map_err(|_| Error::setup("the system gives no random numbers"))?;
+    Ok(Scramble::from_random(random))
+}
+
+fn sha2_proof(password: &[u8]) -> Proof {
+    if password.is_empty() {
+        return Proof::Empty;
+    }
+    Proof::Sha2 {
+        password: Zeroizing::new(password.to_vec()),
+        stage1: Zeroizing::new(*Sha2Stage1::of(password).as_bytes()),
+    }
+}

@@ -1,0 +1,229 @@
+//! The prepared statements of a session.
+
+use std::collections::HashMap;
+
+use bytes::{Buf, BytesMut};
+use dbproxy_proto::{
+    command::{code, put_command},
+    packet::HEADER_LEN,
+    response::{Event, Expect, ResponseTracker},
+};
+
+use super::{
+    Flow, Session,
+    finish::Effect,
+    route::Tried,
+};
+use crate::{
+    backend::{BackendConn, ServerStatement, StatementKey},
+    error::{Answer, Error, ErrorKind},
+    net::Buffers,
+    pool::PooledConn,
+    routing::PinReason,
+    sql::StatementClass,
+};
+
+/// A statement as the client prepared it.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    /// What finds it, or prepares it again, on any connection.
+    pub(super) key: StatementKey,
+    pub(super) class: StatementClass,
+    /// Number of parameters.
+    pub(super) parameters: u16,
+    /// The parameter types that the client sent last, two bytes each: it sends
+    /// them once, servers need them on each new connection.
+    pub(super) types: Vec<u8>,
+}
+
+/// The prepared statements of a session, by the ids that its client knows.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    // Most sessions prepare nothing.
+    by_id: Option<Box<HashMap<u32, Statement>>>,
+    last: u32,
+}
+
+impl Statements {
+    /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
+    const LIMIT: usize = 16_382;
+
+    /// An id for the next statement; None if there are too many.
+    pub(super) fn next_id(&mut self) -> Option<u32> {
+        if self.by_id.as_ref().is_some_and(|statements| statements.len() >= Self::LIMIT) {
+            return None;
+        }
+        loop {
+            self.last = self.last.wrapping_add(1);
+            // The highest id means "the last one prepared" to some servers.
+            if self.last != 0 && self.last != u32::MAX && self.find(self.last).is_none() {
+                return Some(self.last);
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: u32, statement: Statement) {
+        self.by_id.get_or_insert_default().insert(id, statement);
+    }
+
+    pub(super) fn find(&self, id: u32) -> Option<&Statement> {
+        self.by_id.as_ref()?.get(&id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
+        self.by_id.as_mut()?.get_mut(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: u32) {
+        if let Some(statements) = &mut self.by_id {
+            statements.remove(&id);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_id = None;
+    }
+}
+
+impl Session {
+    /// The primary's connection, in the session's state.
+    pub(super) async fn settled_connection(&mut self, class: &StatementClass) -> Result<PooledConn, Error> {
+        let mut tried = Tried::default();
+        let route = self.route(class, tried);
+        let mut conn = self.connection(&route, &mut tried).await?;
+        let mut commands = BytesMut::new();
+        self.put_state(&mut conn, class, &mut commands);
+        conn.send(&commands, &[]).await?;
+        conn.settle(&self.context.buffers).await?;
+        Ok(conn)
+    }
+
+    /// A statement of the session's on a settled connection, prepared there if need be.
+    pub(super) async fn prepared_on(&self, conn: &mut BackendConn, id: u32) -> Result<ServerStatement, Error> {
+        let key = match self.prepared.find(id) {
+            Some(statement) => &statement.key,
+            None => return Err(Error::client(ErrorKind::Answer(unknown(id, "mysqld_stmt_execute")))),
+        };
+        match conn.find_prepared(key) {
+            Some(there) => Ok(there),
+            None => prepare_again(conn, key, &self.context.buffers).await,
+        }
+    }
+
+    /// Pins the session to a connection that has no answer outstanding.
+    pub(super) fn pin_to(&mut self, mut conn: PooledConn, reason: PinReason) {
+        conn.mark_idle(&self.context.buffers);
+        conn.mark_soiled();
+        self.pin.get_or_insert(reason);
+        self.held = Some(conn);
+    }
+
+    pub(super) async fn reset_statement(&mut self, id: u32) -> Result<Flow, Error> {
+        let Some(statement) = self.prepared.find(id) else {
+            return self.reply_error(&unknown(id, "mysqld_stmt_reset")).await;
+        };
+        let key = statement.key.clone();
+        // Only a pinned connection has a cursor or long data of this session's.
+        let there = match &mut self.held {
+            Some(conn) if self.pin.is_some() => conn.find_prepared(&key),
+            _ => None,
+        };
+        match there {
+            Some(there) => {
+                let mut packet = BytesMut::new();
+                put_command(&mut packet, code::STMT_RESET, &there.id.to_le_bytes());
+                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None).await
+            }
+            None => self.reply_ok().await,
+        }
+    }
+
+    pub(super) async fn send_long_data(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
+        let class = self.of_connection();
+        // Has no answer, not even an error: what goes wrong shows when the statement is executed.
+        if self.prepared.find(id).is_none() {
+            return Ok(Flow::Continue);
+        }
+        let Ok(mut conn) = self.settled_connection(&class).await else { return Ok(Flow::Continue) };
+        let Ok(there) = self.prepared_on(&mut conn, id).await else { return Ok(Flow::Continue) };
+        let packet = with_statement(packet, there.id);
+        if conn.send(&packet, &[]).await.is_ok() {
+            self.pin_to(conn, PinReason::LongData);
+        }
+        Ok(Flow::Continue)
+    }
+
+    pub(super) async fn fetch(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
+        let key = self.prepared.find(id).map(|statement| statement.key.clone());
+        let there = match (&mut self.held, key) {
+            (Some(conn), Some(key)) => conn.find_prepared(&key),
+            _ => None,
+        };
+        let Some(there) = there else {
+            return self.reply_error(&unknown(id, "mysqld_stmt_fetch")).await;
+        };
+        let packet = with_statement(packet, there.id);
+        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None).await
+    }
+}
+
+/// The error that a server gives for a statement id that it does not know.
+pub(super) fn unknown(id: u32, what: &str) -> Answer {
+    Answer::new(1243, b"HY000", format!("Unknown prepared statement handler ({id}) given to {what}"))
+}
+
+/// A binary command with another statement id.
+fn with_statement(packet: &[u8], id: u32) -> BytesMut {
+    let mut packet = BytesMut::from(packet);
+    if let Some(place) = packet.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
+        place.copy_from_slice(&id.to_le_bytes());
+    }
+    packet
+}
+
+/// Prepares a statement on a settled connection that does not know it.
+pub(super) async fn prepare_again(
+    conn: &mut BackendConn,
+    key: &StatementKey,
+    buffers: &Buffers,
+) -> Result<ServerStatement, Error> {
+    // The text means what it meant when the client prepared it.
+    let wanted = std::sync::Arc::clone(conn.state());
+    let mut commands = BytesMut::new();
+    conn.put_sync(&mut commands, key.state(), "");
+    put_command(&mut commands, code::STMT_PREPARE, key.text());
+    conn.send(&commands, &[]).await?;
+    conn.settle(buffers).await?;
+    let statement = read_preparation(conn, buffers).await?;
+    conn.remember_prepared(key.clone(), statement);
+    let mut back = BytesMut::new();
+    conn.put_sync(&mut back, &wanted, "");
+    conn.send(&back, &[]).await?;
+    conn.settle(buffers).await?;
+    Ok(statement)
+}
+
+async fn read_preparation(conn: &mut BackendConn, buffers: &Buffers) -> Result<ServerStatement, Error> {
+    let protocol = |text: String| Error::server(ErrorKind::Protocol(text));
+    let mut tracker = ResponseTracker::new(Expect::Prepare, conn.capabilities());
+    let mut prepared = None;
+    while !tracker.is_done() {
+        let consumed = match tracker.next(&conn.input).map_err(|error| protocol(error.to_string()))? {
+            Event::NeedMore => {
+                conn.fill(buffers).await?;
+                0
+            }
+            Event::Prepared { len, statement, parameters, .. } => {
+                prepared = Some(ServerStatement { id: statement, parameters });
+                len
+            }
+            Event::Err { packet, .. } => {
+                let text = String::from_utf8_lossy(packet.message).into_owned();
+                return Err(Error::server(ErrorKind::Answer(Answer::new(packet.code, &packet.sqlstate, text))));
+            }
+            Event::Data { len } | Event::Ok { len, .. } | Event::Eof { len, .. } | Event::LocalInfile { len } => len,
+        };
+        conn.input.advance(consumed);
+    }
+    prepared.ok_or_else(|| protocol("a preparation was answered without an id".into()))
+}

@@ -1,0 +1,201 @@
+//! From a statement's class to a connection.
+
+use std::sync::Arc;
+
+use dbproxy_proto::capability::{Capabilities, StatusFlags};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::Session;
+use crate::{
+    config::Consistency,
+    error::{Error, ErrorKind, Origin},
+    pool::{Bucket, Key, PooledConn},
+    routing::{self, Reason, Route, SessionView, Target},
+    sql::StatementClass,
+    topology::{Server, ServerId, Topology},
+};
+
+/// The capabilities that must be the same on both sides: they change what a
+/// statement means to the server, or how the bytes of its answer look.
+pub(super) const PROFILE: Capabilities = Capabilities::FOUND_ROWS
+    .union(Capabilities::IGNORE_SPACE)
+    .union(Capabilities::INTERACTIVE)
+    .union(Capabilities::LOCAL_FILES)
+    .union(Capabilities::MULTI_RESULTS)
+    .union(Capabilities::PS_MULTI_RESULTS)
+    .union(Capabilities::DEPRECATE_EOF);
+
+/// Servers that failed a statement, so that it is not sent there again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tried {
+    replicas: u64,
+    times: u8,
+}
+
+impl Tried {
+    /// How often a read is tried in all.
+    const LIMIT: u8 = 8;
+
+    /// Notes a failure; false if that was the last try.
+    pub(super) fn again(&mut self, server: ServerId, replica: bool) -> bool {
+        if replica {
+            self.replicas |= bit(server);
+        }
+        self.times += 1;
+        self.times < Self::LIMIT
+    }
+
+    fn contains(self, server: ServerId) -> bool {
+        self.replicas & bit(server) != 0
+    }
+}
+
+fn bit(server: ServerId) -> u64 {
+    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
+}
+
+impl Session {
+    /// Decides where a statement goes.
+    pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
+        let topology = self.context.topology.borrow();
+        let consistency = self.context.cluster.consistency;
+        let view = SessionView {
+            in_transaction: self.status.contains(StatusFlags::IN_TRANS),
+            pinned: self.pin,
+            autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
+            strong: consistency == Consistency::Strong,
+            previous: self.kept.filter(|kept| kept.previous).map(|kept| kept.server),
+        };
+        let fresh = |server: &Server| {
+            !tried.contains(server.id)
+                && (consistency == Consistency::Eventual || self.account.is_fresh(server, &topology))
+        };
+        let turn = self.turn();
+        let choose = |servers: &[&Server]| usize::try_from(turn).unwrap_or_default() % servers.len();
+        routing::decide(class, &view, &topology, fresh, choose)
+    }
+
+    /// The connection that a route leads to, waiting for a server where there is none now.
+    pub(super) async fn connection(&mut self, route: &Route, tried: &mut Tried) -> Result<PooledConn, Error> {
+        match route.target {
+            Target::Kept => {
+                if let Some(conn) = self.held.take() {
+                    return Ok(conn);
+                }
+                if let Some(conn) = self.take_kept() {
+                    return Ok(conn);
+                }
+                self.primary_connection().await
+            }
+            Target::Primary => match self.held.take() {
+                Some(conn) => Ok(conn),
+                None => self.primary_connection().await,
+            },
+            Target::Replica(server) => match self.checkout(server).await {
+                Ok(conn) => Ok(conn),
+                Err(error) => {
+                    debug!(session = self.handle().id(), server = server.0, %error, "replica not to be had");
+                    tried.again(server, true);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    async fn primary_connection(&mut self) -> Result<PooledConn, Error> {
+        let deadline = Instant::now() + self.context.limits.hold;
+        let mut topology = self.context.topology.clone();
+        let mut last_error = None;
+        loop {
+            let primary = writable_primary(&topology.borrow_and_update());
+            if let Some(primary) = primary {
+                match self.checkout(primary).await {
+                    Ok(conn) => return Ok(conn),
+                    // Not there, or not yet: the monitor will see it soon.
+                    Err(error) if matches!(error.kind, ErrorKind::Io(_) | ErrorKind::Closed | ErrorKind::Timeout(_)) => {
+                        debug!(session = self.handle().id(), %error, "primary not to be had");
+                        last_error = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !matches!(timeout_at(deadline, topology.changed()).await, Ok(Ok(()))) {
+                let picture = topology.borrow();
+                return Err(no_primary(&picture, self.context.limits.hold, last_error.as_ref()));
+            }
+        }
+    }
+
+    /// A connection of this session's account to `server`.
+    async fn checkout(&mut self, server: ServerId) -> Result<PooledConn, Error> {
+        let worker = self.context.worker;
+        if self.kept.is_some_and(|kept| kept.server == server)
+            && let Some(conn) = self.take_kept()
+        {
+            return Ok(conn);
+        }
+        let Some(bucket) = self.bucket(server) else {
+            return Err(Error::answer_with(Origin::Proxy, 1105, b"HY000", "the server is not configured any more"));
+        };
+        match bucket.take(worker) {
+            Some(conn) => Ok(conn),
+            None => {
+                let bucket = Arc::clone(bucket);
+                Box::pin(bucket.checkout(worker, &self.login)).await
+            }
+        }
+    }
+
+    /// The connection of an earlier statement, if it is still as that statement left it.
+    fn take_kept(&mut self) -> Option<PooledConn> {
+        let kept = self.kept.take()?;
+        let (worker, session) = (self.context.worker, self.handle().id());
+        self.bucket(kept.server)?.take_held(worker, session)
+    }
+
+    /// Lets others have the connection of an earlier statement.
+    pub(super) fn release_kept(&mut self) {
+        let Some(kept) = self.kept.take() else { return };
+        let (worker, session) = (self.context.worker, self.handle().id());
+        if let Some(bucket) = self.bucket(kept.server) {
+            bucket.release_held(worker, session);
+        }
+    }
+
+    fn bucket(&mut self, server: ServerId) -> Option<&Arc<Bucket>> {
+        let with_schema = self.wanted.schema().is_some();
+        let known = self.buckets.iter().position(|(id, schema, _)| *id == server && *schema == with_schema);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let profile = self.capabilities & PROFILE;
+                let key = Key { server, user: Arc::clone(&self.login.user), profile, with_schema };
+                let bucket = self.context.pool.bucket(&key)?;
+                self.buckets.push((server, with_schema, bucket));
+                self.buckets.len() - 1
+            }
+        };
+        self.buckets.get(index).map(|(_, _, bucket)| bucket)
+    }
+
+    /// Why a statement went where it went, for the log.
+    pub(super) fn log_route(&self, reason: Reason, server: ServerId) {
+        debug!(session = self.handle().id(), server = server.0, %reason, "routed");
+    }
+}
+
+fn writable_primary(topology: &Topology) -> Option<ServerId> {
+    topology.writable().map(|server| server.id)
+}
+
+fn no_primary(topology: &Topology, hold: std::time::Duration, error: Option<&Error>) -> Error {
+    let mut text = format!("Can't connect to MySQL server: no primary within limits.hold = {hold:?}");
+    for server in &topology.servers {
+        text.push_str(&format!("; {}: {}", server.name, server.why));
+    }
+    if let Some(error) = error {
+        text.push_str(&format!("; last attempt: {error}"));
+    }
+    Error::answer_with(Origin::Server, 2003, b"HY000", text)
+}

@@ -1,0 +1,225 @@
+//! One statement from its route to its answer.
+
+use bytes::BytesMut;
+use dbproxy_proto::{
+    command::{Execute, put_execute},
+    response::{Expect, ResponseTracker},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Flow, Session,
+    handle::Interrupt,
+    prepared::{Statement, prepare_again},
+    relay::{Failure, Outcome, Relay},
+    route::Tried,
+};
+use crate::{
+    backend::{ServerStatement, StatementKey},
+    error::{Error, ErrorKind, Origin},
+    pool::PooledConn,
+    routing::Target,
+    sql::{Facts, StatementClass},
+};
+
+/// What is to be run.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    /// A whole command as the client sent it, header included.
+    Forward { packet: &'a [u8], expect: Expect },
+    /// A statement to be prepared, under the session's own id.
+    Prepare { packet: &'a [u8], key: &'a StatementKey, id: u32 },
+    /// A prepared statement to be executed.
+    Execute { execute: Execute<'a>, statement: &'a Statement },
+}
+
+/// A statement that ran to its end.
+pub(super) struct Finished {
+    pub(super) conn: PooledConn,
+    pub(super) outcome: Outcome,
+}
+
+impl Session {
+    /// Runs a statement where it belongs and relays the answer. A read that
+    /// fails before the client saw anything of it is tried elsewhere.
+    ///
+    /// None if the client was answered with an error of the proxy's own.
+    pub(super) async fn execute(
+        &mut self,
+        class: &StatementClass,
+        request: Request<'_>,
+    ) -> Result<Option<Finished>, Error> {
+        let mut tried = Tried::default();
+        loop {
+            let route = self.route(class, tried);
+            let replica = matches!(route.target, Target::Replica(_));
+            let mut conn = match self.connection(&route, &mut tried).await {
+                Ok(conn) => conn,
+                Err(_) if replica => continue,
+                Err(error) => return self.answer_failure(error).await,
+            };
+            self.log_route(route.reason, conn.server());
+            let bound = self.is_bound();
+            match self.attempt(&mut conn, class, request).await {
+                Ok(outcome) => return Ok(Some(Finished { conn, outcome })),
+                Err(Failure::Server { error, started: false }) if class.is_replica_read() && !bound => {
+                    debug!(session = self.handle().id(), server = conn.server().0, %error, "read tried elsewhere");
+                    if !tried.again(conn.server(), replica) {
+                        return self.answer_failure(error).await;
+                    }
+                }
+                Err(failure) => return self.give_up(conn, failure).await.map(|_: Flow| None),
+            }
+        }
+    }
+
+    /// Whether the connection carries state of this session that another one does not have.
+    fn is_bound(&self) -> bool {
+        self.pin.is_some() || self.status.contains(dbproxy_proto::capability::StatusFlags::IN_TRANS)
+    }
+
+    async fn answer_failure(&mut self, error: Error) -> Result<Option<Finished>, Error> {
+        self.reply_error(&error.answer()).await?;
+        Ok(None)
+    }
+
+    /// Ends a statement whose outcome is not known. It is never run again.
+    pub(super) async fn give_up(&mut self, conn: PooledConn, failure: Failure) -> Result<Flow, Error> {
+        let server = conn.server();
+        let bound = self.is_bound();
+        let (error, started) = match failure {
+            Failure::Client(error) => {
+                self.cancel(conn);
+                return Err(error);
+            }
+            Failure::Server { error, started } => (error, started),
+            Failure::Interrupted(Interrupt::ServerDown) => (Error::server(ErrorKind::Closed), true),
+            Failure::Interrupted(Interrupt::Killed) => {
+                self.cancel(conn);
+                (Error::answer_with(Origin::Proxy, 1927, b"70100", "Connection was killed"), true)
+            }
+        };
+        warn!(session = self.handle().id(), server = server.0, %error, "lost a statement's connection");
+        self.reply_error(&error.answer()).await?;
+        // What the connection knew of the session is lost, or the client is in the middle of an answer.
+        if bound || started { Err(error) } else { Ok(Flow::Continue) }
+    }
+
+    /// Sends one statement on `conn` and relays its answer.
+    async fn attempt(
+        &mut self,
+        conn: &mut PooledConn,
+        class: &StatementClass,
+        request: Request<'_>,
+    ) -> Result<Outcome, Failure> {
+        let mut prefix = BytesMut::new();
+        self.put_state(conn, class, &mut prefix);
+        if conn.is_unsettled() && !class.is_replica_read() {
+            // A statement that writes must not run in a state that could not be reached.
+            conn.send(&prefix, &[]).await.map_err(not_started)?;
+            prefix.clear();
+            conn.settle(&self.context.buffers).await.map_err(not_started)?;
+        }
+        self.registration.handle().set_running(conn.server(), conn.thread_id());
+        let outcome = match request {
+            Request::Forward { packet, expect } => {
+                conn.send(&prefix, packet).await.map_err(not_started)?;
+                self.relay_answer(conn, expect, 0, class).await
+            }
+            Request::Prepare { packet, key, id } => {
+                conn.forget_prepared(key);
+                conn.send(&prefix, packet).await.map_err(not_started)?;
+                let outcome = self.relay_answer(conn, Expect::Prepare, id, class).await;
+                if let Ok(Outcome { prepared: Some(statement), .. }) = &outcome {
+                    conn.remember_prepared(key.clone(), *statement);
+                }
+                outcome
+            }
+            Request::Execute { execute, statement } => {
+                let there = match conn.find_prepared(&statement.key) {
+                    Some(there) => there,
+                    None => {
+                        conn.send(&prefix, &[]).await.map_err(not_started)?;
+                        prefix.clear();
+                        conn.settle(&self.context.buffers).await.map_err(not_started)?;
+                        prepare_again(conn, &statement.key, &self.context.buffers).await.map_err(not_started)?
+                    }
+                };
+                self.put_execution(&mut prefix, there, execute, statement)
+                    .map_err(|error| Failure::Client(Error::client(ErrorKind::Protocol(error.to_string()))))?;
+                conn.send(&prefix, &[]).await.map_err(not_started)?;
+                self.relay_answer(conn, Expect::Execute, 0, class).await
+            }
+        };
+        self.registration.handle().set_resting();
+        outcome
+    }
+
+    /// Appends what the connection needs so that the statement finds the session's state.
+    pub(super) fn put_state(&self, conn: &mut PooledConn, class: &StatementClass, out: &mut BytesMut) {
+        if self.is_bound() {
+            return;
+        }
+        if class.facts.contains(Facts::LAST_INSERT_ID) && !conn.was_held() {
+            let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
+            conn.put_sync(out, &self.wanted, &extra);
+        } else {
+            conn.put_sync(out, &self.wanted, "");
+        }
+    }
+
+    fn put_execution(
+        &self,
+        out: &mut BytesMut,
+        there: ServerStatement,
+        execute: Execute<'_>,
+        statement: &Statement,
+    ) -> Result<(), dbproxy_proto::ProtocolError> {
+        let parameters = execute.parameters(usize::from(statement.parameters))?;
+        let types = parameters.types.unwrap_or(&statement.types);
+        let (flags, iterations) = (execute.flags, execute.iterations);
+        put_execute(out, &mut 0, there.id, flags, iterations, parameters.null_bitmap, types, parameters.values);
+        Ok(())
+    }
+
+    async fn relay_answer(
+        &mut self,
+        conn: &mut PooledConn,
+        expect: Expect,
+        statement: u32,
+        class: &StatementClass,
+    ) -> Result<Outcome, Failure> {
+        if conn.is_unsettled() {
+            conn.settle(&self.context.buffers).await.map_err(not_started)?;
+        }
+        let tracker = ResponseTracker::new(expect, conn.capabilities());
+        self.relay().run(conn, tracker, statement, class.is_replica_read()).await
+    }
+
+    pub(super) fn relay(&mut self) -> Relay<'_> {
+        Relay {
+            client: &mut self.client,
+            capabilities: self.capabilities,
+            handle: self.registration.handle(),
+            account: &self.account,
+            buffers: &self.context.buffers,
+        }
+    }
+
+    /// Ends what still runs for a client that is gone.
+    pub(super) fn cancel(&self, conn: PooledConn) {
+        let (bucket, thread_id) = (conn.bucket(), conn.thread_id());
+        // Busy: dropping it closes it. A server notices that only when it wants to write.
+        drop(conn);
+        let login = self.login.clone();
+        tokio::spawn(async move {
+            if let Err(error) = bucket.kill_query(&login, thread_id).await {
+                debug!(thread_id, %error, "query of a client that left could not be ended");
+            }
+        });
+    }
+}
+
+fn not_started(error: Error) -> Failure {
+    Failure::Server { error, started: false }
+}

@@ -1,0 +1,143 @@
+//! What a probe saw: the evidence that the tracker folds.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbproxy_proto::gtid::Position;
+use tokio::time::Instant;
+
+use super::snapshot::ServerId;
+use super::version::Version;
+
+/// One probe of one server.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Which server.
+    pub server: ServerId,
+    /// When the probe was sent: what it saw is at least this recent.
+    pub asked_at: Instant,
+    /// When its result was complete.
+    pub at: Instant,
+    /// What it saw.
+    pub result: Result<ServerFacts, ProbeError>,
+}
+
+/// Why a server takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteBlock {
+    /// `read_only` is not OFF.
+    ReadOnly,
+    /// `super_read_only` is ON (MySQL).
+    SuperReadOnly,
+    /// `innodb_read_only` is ON.
+    InnodbReadOnly,
+    /// `offline_mode` is ON (MySQL): no ordinary account may log in.
+    Offline,
+}
+
+impl Display for WriteBlock {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "read_only",
+            Self::SuperReadOnly => "super_read_only",
+            Self::InnodbReadOnly => "innodb_read_only",
+            Self::Offline => "offline_mode",
+        })
+    }
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerFacts {
+    /// Family and version.
+    pub version: Version,
+    /// `@@server_uuid`; `None` on MariaDB.
+    pub uuid: Option<Arc<str>>,
+    /// `@@server_id`.
+    pub server_id: u32,
+    /// Why it takes no writes; `None` if it does.
+    pub write_block: Option<WriteBlock>,
+    /// `@@log_bin`.
+    pub log_bin: bool,
+    /// Does it name its transactions so that positions can be compared (MySQL: `gtid_mode=ON`; MariaDB: always)?
+    pub gtid: bool,
+    /// What it has executed, by whatever way (MySQL `gtid_executed`, MariaDB `gtid_current_pos`).
+    pub executed: Option<Arc<Position>>,
+    /// What it has executed as a replica (MySQL `gtid_executed`, MariaDB `gtid_slave_pos`): MariaDB's
+    /// `gtid_current_pos` would count its own stray writes as the primary's.
+    pub replicated: Option<Arc<Position>>,
+    /// Its replication connections, running or not.
+    pub sources: Vec<SourceFacts>,
+    /// `@@global.collation_server`, its number as in the greeting.
+    pub collation: u16,
+    /// `@@global.sql_mode`.
+    pub sql_mode: Arc<str>,
+}
+
+/// State of one replication thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ThreadState {
+    /// Running.
+    Running,
+    /// The receiver tries to reach its source.
+    Connecting,
+    /// Stopped, by an operator or an error.
+    Stopped,
+}
+
+/// One replication connection of a replica.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceFacts {
+    /// Name of the channel or connection; empty for the default one.
+    pub channel: Arc<str>,
+    /// Host it is configured with.
+    pub host: Arc<str>,
+    /// Port it is configured with.
+    pub port: u16,
+    /// `Source_UUID`; `None` on MariaDB and before the first contact.
+    pub uuid: Option<Arc<str>>,
+    /// `Source_Server_Id`; `None` before the first contact.
+    pub server_id: Option<u32>,
+    /// The receiver (IO thread).
+    pub receiver: ThreadState,
+    /// The applier (SQL thread).
+    pub applier: ThreadState,
+    /// `Seconds_Behind_Source`; `None` for NULL.
+    pub behind: Option<Duration>,
+    /// Configured delay.
+    pub delay: Duration,
+    /// Why a thread stopped, or cannot connect: number and text; `None` without an error.
+    pub error: Option<Arc<str>>,
+}
+
+/// Why a probe has no facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeError {
+    /// Nobody listens there: the process is gone.
+    Refused,
+    /// No answer in time, or no way to the host. Once is not death.
+    Timeout,
+    /// The connection was cut before the answer was complete.
+    Closed,
+    /// It answers, but has no connection left for the monitor.
+    TooManyConnections,
+    /// It answers, but refuses the monitor's account.
+    AccessDenied(Arc<str>),
+    /// It answers, but not with facts (a missing grant, an unknown family), or its name cannot be resolved.
+    Other(Arc<str>),
+}
+
+impl Display for ProbeError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Closed => f.write_str("connection closed by the server"),
+            Self::TooManyConnections => f.write_str("too many connections"),
+            Self::AccessDenied(text) | Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for ProbeError {}

@@ -1,0 +1,528 @@
+//! The configuration as users meet it: whole files in, typed values or all problems at once out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use dbproxy::config::{
+    self, Balance, Config, Consistency, Limits, ListenAddress, LogFormat, Problems, SecretFile,
+    ServerAddress, Severity, Sources,
+};
+
+const SMALLEST: &str = r#"
+[monitor]
+user = "dbproxy"
+password = "secret"
+
+[cluster]
+servers = ["db1=10.0.0.11:3306", "db2=10.0.0.12:3306"]
+"#;
+
+/// An environment and files that only the test knows.
+#[derive(Default)]
+struct World {
+    variables: BTreeMap<&'static str, &'static str>,
+    files: BTreeMap<&'static str, (&'static str, bool)>,
+}
+
+impl Sources for World {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|value| (*value).to_owned())
+    }
+
+    fn file(&self, path: &Path) -> io::Result<SecretFile> {
+        let found = path.to_str().and_then(|path| self.files.get(path));
+        let (text, world_readable) = *found.ok_or(io::ErrorKind::NotFound)?;
+        Ok(SecretFile {
+            text: text.to_owned().into(),
+            world_readable,
+        })
+    }
+
+    fn cores(&self) -> usize {
+        3
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    config::parse(text, "dbproxy.toml", &World::default()).map(|loaded| loaded.config)
+}
+
+/// The problems of a text, as the lines a user reads.
+fn problems(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The one problem that a line added to the smallest file makes.
+fn problem_with(addition: &str) -> String {
+    let problems = problems(&format!("{SMALLEST}{addition}"));
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].clone()
+}
+
+#[test]
+fn the_smallest_file_has_all_defaults() {
+    let config = parse(SMALLEST).unwrap();
+    let local = ListenAddress::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: 3306,
+    };
+    assert_eq!(config.listen.mysql, [local]);
+    assert_eq!(config.monitor.user, "dbproxy");
+    assert_eq!(config.monitor.password.expose(), "secret");
+    assert_eq!(config.monitor.interval, Duration::from_millis(250));
+    assert_eq!(config.cluster.name, "main");
+    assert_eq!(config.cluster.consistency, Consistency::User);
+    assert_eq!(config.cluster.max_lag, Duration::from_secs(5));
+    assert_eq!(config.cluster.balance, Balance::default());
+    let names: Vec<_> = config
+        .cluster
+        .servers
+        .iter()
+        .map(|server| server.name.as_str())
+        .collect();
+    assert_eq!(names, ["db1", "db2"]);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.limits.hold, Duration::from_secs(30));
+    assert_eq!(config.limits.connections, 10_000);
+    assert_eq!(config.limits.server_connections, 100);
+    assert_eq!(config.log.level, "info");
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(config.users.is_empty());
+    assert_eq!(config.workers, 3);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        workers = 2
+        [listen]
+        mysql = ["0.0.0.0:3307", "[::]:3308", "unix:/run/dbproxy/mysqld.sock"]
+        [monitor]
+        user = "watch"
+        password = ""
+        interval = "1s"
+        [cluster]
+        name = "shop"
+        consistency = "strong"
+        max_lag = "2m"
+        balance = "round-robin"
+        [[cluster.server]]
+        name = "db1"
+        address = "db1.example.org"
+        [[cluster.server]]
+        address = "unix:/run/mysqld/a=b.sock"
+        weight = 5
+        [users.app]
+        password = "one"
+        [users."with.dot"]
+        password = "two"
+        [limits]
+        hold = "1s"
+        connections = 1
+        server_connections = 2
+        queue_depth = 3
+        queue_wait = "4s"
+        login = "5s"
+        idle = "6s"
+        drain = "7s"
+        [log]
+        level = "warn,dbproxy::monitor=debug"
+        format = "json"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.workers, 2);
+    let listen: Vec<_> = config
+        .listen
+        .mysql
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        listen,
+        ["0.0.0.0:3307", "[::]:3308", "unix:/run/dbproxy/mysqld.sock"]
+    );
+    assert_eq!(config.monitor.interval, Duration::from_secs(1));
+    assert_eq!(config.cluster.name, "shop");
+    assert_eq!(config.cluster.consistency, Consistency::Strong);
+    assert_eq!(config.cluster.max_lag, Duration::from_secs(120));
+    assert_eq!(config.cluster.balance, Balance::RoundRobin);
+    let [first, second] = &config.cluster.servers[..] else {
+        panic!("two servers")
+    };
+    let address = ServerAddress::Tcp {
+        host: "db1.example.org".to_owned(),
+        port: 3306,
+    };
+    assert_eq!(
+        (first.name.as_str(), &first.address, first.weight),
+        ("db1", &address, 1)
+    );
+    assert_eq!(
+        (second.name.as_str(), second.weight),
+        ("unix:/run/mysqld/a=b.sock", 5)
+    );
+    assert_eq!(config.users["app"].password.expose(), "one");
+    assert_eq!(config.users["with.dot"].password.expose(), "two");
+    let limits = Limits {
+        hold: Duration::from_secs(1),
+        connections: 1,
+        server_connections: 2,
+        queue_depth: 3,
+        queue_wait: Duration::from_secs(4),
+        login: Duration::from_secs(5),
+        idle: Duration::from_secs(6),
+        drain: Duration::from_secs(7),
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.log.level, "warn,dbproxy::monitor=debug");
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn all_problems_come_at_once_in_order_with_place_key_and_suggestion() {
+    let found = problems(
+        r#"workrs = 2
+
+[listen]
+mysql = ["127.0.0.1", "unix:run/x.sock"]
+
+[monitor]
+user = "dbproxy"
+password = "env:NOT_SET"
+interval = 250
+
+[cluster]
+servers = ["db1=10.0.0.11:3306", "db1=10.0.0.12:3306", "db3=10.0.0.11:3306", "db4=10.0.0.14:0"]
+max_lagg = "5s"
+consistency = "usr"
+
+[limits]
+hold = "0s"
+connections = -1
+max_lag = "5s"
+
+[users.app]
+passwort = "x"
+
+[log]
+level = "inof"
+format = true
+"#,
+    );
+    let expected = [
+        r#"dbproxy.toml:1:1: error: workrs: unknown key; did you mean "workers"?"#,
+        r#"dbproxy.toml:4:10: error: listen.mysql: "127.0.0.1" lacks a port: write "127.0.0.1:3306""#,
+        r#"dbproxy.toml:4:23: error: listen.mysql: "unix:run/x.sock": the path of a unix socket must be absolute"#,
+        r#"dbproxy.toml:8:12: error: monitor.password: the environment variable "NOT_SET" is not set"#,
+        r#"dbproxy.toml:9:12: error: monitor.interval: a duration is a string with a unit; write "250s" or "250ms""#,
+        r#"dbproxy.toml:12:34: error: cluster.servers: two servers are named "db1""#,
+        r#"dbproxy.toml:12:56: error: cluster.servers: "db3" and "db1" have the same address, 10.0.0.11:3306"#,
+        r#"dbproxy.toml:12:78: error: cluster.servers: "10.0.0.14:0": no server listens on port 0"#,
+        r#"dbproxy.toml:13:1: error: cluster.max_lagg: unknown key; did you mean "max_lag"?"#,
+        r#"dbproxy.toml:14:15: error: cluster.consistency: "usr" is not known; did you mean "user"?"#,
+        r#"dbproxy.toml:17:8: error: limits.hold: must not be zero"#,
+        r#"dbproxy.toml:18:15: error: limits.connections: -1 is out of range: 1 to 1000000"#,
+        r#"dbproxy.toml:19:1: error: limits.max_lag: unknown key; "max_lag" belongs in [cluster]"#,
+        r#"dbproxy.toml:21:1: error: users.app.password: is missing (The account's password on the servers)"#,
+        r#"dbproxy.toml:22:1: error: users.app.passwort: unknown key; did you mean "password"?"#,
+        r#"dbproxy.toml:25:9: error: log.level: "inof" is not a level; did you mean "info"?"#,
+        r#"dbproxy.toml:26:10: error: log.format: expected a string, found boolean"#,
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let found = problems("");
+    assert_eq!(
+        found,
+        [
+            "dbproxy.toml: error: monitor.user: is missing (The account that watches the servers and reads their accounts)",
+            "dbproxy.toml: error: monitor.password: is missing (Its password)",
+            "dbproxy.toml: error: cluster.servers: names no server; write servers = [\"db1=10.0.0.11:3306\", …]",
+        ]
+    );
+}
+
+#[test]
+fn keys_of_later_versions_say_so() {
+    for (addition, key) in [
+        ("[tls.client]\ncertificate = \"x\"", "tls"),
+        ("[[rule]]\nmatch = {}", "rule"),
+        ("[clusters.a]", "clusters"),
+        ("[listen]\nadmin = []", "listen.admin"),
+        ("[listen]\nhttp = []", "listen.http"),
+    ] {
+        let problem = problem_with(addition);
+        assert!(
+            problem.ends_with(&format!("error: {key}: is not supported yet")),
+            "{problem}"
+        );
+    }
+    let problem = problem_with("consistency = \"global\"");
+    assert!(
+        problem.contains("\"global\" is not supported yet; it can be \"eventual\", \"user\""),
+        "{problem}"
+    );
+}
+
+#[test]
+fn tables_and_lists_are_told_apart() {
+    let problem = problem_with("[limits]\nhold = { seconds = 1 }");
+    assert!(
+        problem.ends_with("limits.hold: expected a string, found table"),
+        "{problem}"
+    );
+    let problem = problem_with("[users]\napp = \"secret\"");
+    assert!(
+        problem.contains("users.app: expected a table: write [users.app], found string"),
+        "{problem}"
+    );
+    let problem = problem_with("[cluster.server]\naddress = \"x\"");
+    assert!(problem.contains("write [[cluster.server]]"), "{problem}");
+    let found = problems("cluster = 5\nmonitor = []\n[[limits]]");
+    for key in ["cluster", "monitor", "limits"] {
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.contains(&format!("{key}: expected a table"))),
+            "{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn two_ways_to_name_servers_do_not_mix() {
+    let problem = problem_with("[[cluster.server]]\naddress = \"10.0.0.13\"");
+    assert!(
+        problem.contains("use either cluster.servers or [[cluster.server]]"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_proxy_does_not_connect_to_itself() {
+    let problem = problem_with("[listen]\nmysql = [\"10.0.0.11:3306\"]");
+    assert!(
+        problem.contains("listen.mysql: 10.0.0.11:3306 is also the address of a server"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn syntax_errors_have_a_place_and_come_alone() {
+    let found = problems("[monitor]\nuser = \"unfinished\npassword = \"hunter2\n");
+    assert!(found.len() >= 2, "{found:#?}");
+    assert!(found[0].starts_with("dbproxy.toml:2:"), "{found:#?}");
+    assert!(
+        found.iter().all(|problem| !problem.contains("is missing")),
+        "{found:#?}"
+    );
+    assert!(
+        found.iter().all(|problem| !problem.contains("hunter2")),
+        "{found:#?}"
+    );
+
+    let found = problems(&format!("{SMALLEST}servers = []"));
+    assert!(found[0].contains("duplicate key"), "{found:#?}");
+}
+
+#[test]
+fn secrets_come_from_the_environment_and_from_files() {
+    let world = World {
+        variables: BTreeMap::from([("MONITOR", "from-env")]),
+        files: BTreeMap::from([
+            ("app.secret", ("from-file\n", false)),
+            ("web.secret", ("two\nlines\r\n", true)),
+        ]),
+    };
+    let text = SMALLEST.replace("\"secret\"", "\"env:MONITOR\"")
+        + "[users.app]\npassword = \"file:app.secret\"\n[users.web]\npassword = \"file:web.secret\"\n";
+    let loaded = config::parse(&text, "dbproxy.toml", &world).unwrap();
+    assert_eq!(loaded.config.monitor.password.expose(), "from-env");
+    assert_eq!(loaded.config.users["app"].password.expose(), "from-file");
+    assert_eq!(loaded.config.users["web"].password.expose(), "two\nlines");
+    let [warning] = &loaded.warnings[..] else {
+        panic!("{:#?}", loaded.warnings)
+    };
+    assert_eq!(warning.severity, Severity::Warning);
+    assert!(
+        warning
+            .to_string()
+            .contains("every account of this machine can read \"web.secret\"")
+    );
+
+    let problem = problem_with("[users.app]\npassword = \"file:/none\"");
+    assert!(
+        problem.contains("users.app.password: cannot read \"/none\""),
+        "{problem}"
+    );
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let text = format!("{SMALLEST}[users.app]\npassword = \"hunter2\"\n");
+    let config = parse(&text).unwrap();
+    let shown = format!("{config:?}");
+    assert!(
+        shown.contains("[secret]") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+
+    // A wrong type would be the one occasion to print the value.
+    for value in ["12345678", "[\"hunter2\"]", "{ hunter2 = \"hunter2\" }"] {
+        let problem = problem_with(&format!("[users.app]\npassword = {value}\n"));
+        assert!(
+            !problem.contains("hunter2") && !problem.contains("12345678"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_loaded_with_its_own_directory_and_permissions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dbproxy.toml");
+    fs::write(directory.path().join("monitor.secret"), "from-file\n").unwrap();
+    fs::set_permissions(
+        directory.path().join("monitor.secret"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    fs::write(
+        &path,
+        SMALLEST.replace("\"secret\"", "\"file:monitor.secret\""),
+    )
+    .unwrap();
+    let loaded = config::load(&path).unwrap();
+    assert_eq!(loaded.config.monitor.password.expose(), "from-file");
+    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+
+    fs::write(&path, SMALLEST).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let loaded = config::load(&path).unwrap();
+    assert!(
+        loaded.warnings[0].message.contains("holds a password"),
+        "{:#?}",
+        loaded.warnings
+    );
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(config::load(&path).unwrap().warnings.is_empty());
+
+    let Problems(missing) = config::load(&directory.path().join("none.toml")).unwrap_err();
+    assert!(
+        missing[0].message.contains("cannot read the file"),
+        "{missing:#?}"
+    );
+}
+
+#[test]
+fn the_examples_are_accepted() {
+    let world = World {
+        variables: BTreeMap::from([("DBPROXY_MONITOR_PASSWORD", "x"), ("APP_PASSWORD", "x")]),
+        files: BTreeMap::from([("/etc/dbproxy/reports.secret", ("x\n", false))]),
+    };
+    let mut seen = 0;
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let text = fs::read_to_string(&path).unwrap();
+            if let Err(problems) = config::parse(&text, &path.display().to_string(), &world) {
+                panic!("{problems}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2);
+}
+
+/// README shows the table of keys that the program itself uses. `DBPROXY_UPDATE=1 cargo test --test config` writes it.
+#[test]
+fn the_reference_in_readme_is_the_one_in_the_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let (begin, end) = (
+        "<!-- configuration reference: begin -->\n",
+        "<!-- configuration reference: end -->",
+    );
+    let (before, rest) = readme
+        .split_once(begin)
+        .expect("README has the begin marker");
+    let (shown, after) = rest.split_once(end).expect("README has the end marker");
+    let wanted = format!("\n{}\n", config::reference());
+    if shown == wanted {
+        return;
+    }
+    if std::env::var_os("DBPROXY_UPDATE").is_some() {
+        fs::write(path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
+        return;
+    }
+    panic!(
+        "README's configuration reference is not the code's: run DBPROXY_UPDATE=1 cargo test --test config"
+    );
+}
+
+/// Half-written files and files with a value of the wrong type are what editors save.
+#[test]
+fn no_text_makes_it_panic_or_report_nothing() {
+    let full = include_str!("../examples/full.toml");
+    for end in (0..full.len()).filter(|end| full.is_char_boundary(*end)) {
+        if let Err(Problems(problems)) = config::parse(&full[..end], "x", &World::default()) {
+            assert!(
+                problems
+                    .iter()
+                    .any(|problem| problem.severity == Severity::Error)
+            );
+        }
+    }
+    for value in [
+        "1",
+        "-1",
+        "1.5",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "[]",
+        "[[]]",
+        "[1]",
+        "{}",
+        "{ x = {} }",
+        "2026-01-01",
+    ] {
+        for (at, _) in full.match_indices(" = ") {
+            let end = full[at..].find('\n').map_or(full.len(), |end| at + end);
+            let text = format!("{} = {value}{}", &full[..at], &full[end..]);
+            let _ = config::parse(&text, "x", &World::default());
+        }
+        for key in [
+            "workers",
+            "listen",
+            "monitor",
+            "cluster",
+            "cluster.server",
+            "users",
+            "users.x",
+            "limits",
+            "log",
+        ] {
+            let _ = config::parse(&format!("{key} = {value}"), "x", &World::default());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A TCP relay between the proxy and a server, for faults that only the network makes.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to the connection on which the proxy sends something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Everything is relayed.
+    None,
+    /// The connection is cut before the server sees it.
+    CutBefore,
+    /// The server gets it and answers; the connection is cut before the proxy sees any of the answer.
+    CutAfter,
+}
+
+type Judge = dyn Fn(&[u8]) -> Fault + Send + Sync;
+
+/// A relay in front of one server.
+pub struct Relay {
+    port: u16,
+    faults: Arc<AtomicU32>,
+    flowing: watch::Sender<bool>,
+    judge: Arc<Mutex<Arc<Judge>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Relays a port of its own to `target` on this machine, faultlessly.
+    pub async fn start(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let faults = Arc::new(AtomicU32::new(0));
+        let judge: Arc<Mutex<Arc<Judge>>> = Arc::new(Mutex::new(Arc::new(|_: &[u8]| Fault::None)));
+        let (flowing, flow) = watch::channel(true);
+        let accepting = {
+            let (faults, judge) = (faults.clone(), judge.clone());
+            tokio::spawn(async move {
+                while let Ok((near, _)) = listener.accept().await {
+                    let (faults, judge, flow) = (faults.clone(), judge.clone(), flow.clone());
+                    tokio::spawn(async move {
+                        if let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await {
+                            relay(near, far, &judge, &faults, flow).await;
+                        }
+                    });
+                }
+            })
+        };
+        Self {
+            port,
+            faults,
+            flowing,
+            judge,
+            accepting,
+        }
+    }
+
+    /// Where the proxy connects to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Decides from now on what happens to what the proxy sends.
+    pub fn judge(&self, judge: impl Fn(&[u8]) -> Fault + Send + Sync + 'static) {
+        *self.judge.lock().unwrap() = Arc::new(judge);
+    }
+
+    /// Connections cut so far.
+    pub fn faults(&self) -> u32 {
+        self.faults.load(Ordering::SeqCst)
+    }
+
+    /// Relays nothing any more, in either direction, while all connections stay open.
+    pub fn hold(&self) {
+        self.flowing.send_replace(false);
+    }
+
+    /// Goes on relaying.
+    pub fn resume(&self) {
+        self.flowing.send_replace(true);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Relays one connection until either side closes it or it is cut; both sockets are closed in the end.
+async fn relay(
+    near: TcpStream,
+    far: TcpStream,
+    judge: &Mutex<Arc<Judge>>,
+    faults: &AtomicU32,
+    mut flow: watch::Receiver<bool>,
+) {
+    let _ = near.set_nodelay(true);
+    let _ = far.set_nodelay(true);
+    let (mut from_proxy, mut to_proxy) = near.into_split();
+    let (mut from_server, mut to_server) = far.into_split();
+    let cut_at_answer = AtomicBool::new(false);
+    let mut also_flow = flow.clone();
+    let requests = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let Ok(length @ 1..) = from_proxy.read(&mut buffer).await else {
+                return;
+            };
+            let _ = flow.wait_for(|flowing| *flowing).await;
+            let judge = judge.lock().unwrap().clone();
+            match judge(&buffer[..length]) {
+                Fault::None => {}
+                Fault::CutBefore => {
+                    faults.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                Fault::CutAfter => cut_at_answer.store(true, Ordering::SeqCst),
+            }
+            if to_server.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let replies = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let Ok(length @ 1..) = from_server.read(&mut buffer).await else {
+                return;
+            };
+            let _ = also_flow.wait_for(|flowing| *flowing).await;
+            if cut_at_answer.load(Ordering::SeqCst) {
+                faults.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            if to_proxy.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        () = replies => {}
+    }
+}
