@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use crate::codec::Reader;
 use crate::command::{Command, put_execute};
+use crate::gtid::{GtidPosition, GtidSet};
 use crate::handshake::auth::{
     AuthPlugin, Channel, NativeStage1, NativeStage2, Scramble, SecretBytes, Secrets, Sha2Stage1,
 };
@@ -198,7 +199,7 @@ fn follow(
     Ok((data, seen, tracker.rows(), at))
 }
 
-/// A client's first payload, then what it sends in the course of authentication (see [`payloads`]).
+/// A client's first payload, then what it sends in the course of authentication (each behind its length in one byte).
 pub fn server_login(data: &[u8]) {
     let payloads: Vec<_> = payloads(data).collect();
     let Some((first, replies)) = payloads.split_first() else {
@@ -259,7 +260,7 @@ fn judge(answer: Answer<'_>, replies: &[&[u8]]) {
     }
 }
 
-/// A server's greeting, then what it says in the course of authentication (see [`payloads`]).
+/// A server's greeting, then what it says in the course of authentication (each behind its length in one byte).
 pub fn client_login(data: &[u8]) {
     let mut payloads = payloads(data);
     let Some(Ok(greeting)) = payloads.next().map(ServerGreeting::parse) else {
@@ -302,6 +303,33 @@ pub fn key(data: &[u8]) {
     if let Ok(der) = pem::decode(data) {
         assert!(der.len() < data.len());
         assert_eq!(pem::decode(pem::encode(&der).as_bytes()), Ok(der));
+    }
+}
+
+/// Two sets or positions of GTIDs, a NUL between them: printed and read again they are the same, and the laws of sets hold.
+pub fn gtid(data: &[u8]) {
+    let mut halves = data.splitn(2, |&byte| byte == 0);
+    let (Some(left), Some(right)) = (halves.next(), halves.next()) else {
+        return;
+    };
+    if let (Ok(left), Ok(right)) = (GtidSet::parse(left), GtidSet::parse(right)) {
+        assert_eq!(
+            GtidSet::parse(left.to_string().as_bytes()),
+            Ok(left.clone())
+        );
+        let (both, rest) = (left.union(&right), left.difference(&right));
+        assert!(both.contains(&left) && both.contains(&right) && left.contains(&rest));
+        assert_eq!(rest.union(&right), both);
+        assert_eq!(rest.is_empty(), right.contains(&left));
+    }
+    if let (Ok(left), Ok(right)) = (GtidPosition::parse(left), GtidPosition::parse(right)) {
+        assert_eq!(
+            GtidPosition::parse(left.to_string().as_bytes()),
+            Ok(left.clone())
+        );
+        let both = left.union(&right);
+        assert!(both.covers(&left) && both.covers(&right));
+        assert_eq!(left.difference(&right).is_empty(), right.covers(&left));
     }
 }
 

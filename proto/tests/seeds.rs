@@ -15,13 +15,14 @@ use proptest::prelude::*;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 6] = [
+const TARGETS: [(&str, Body); 7] = [
     ("command", fuzz::command),
     ("reply", fuzz::reply),
     ("response", fuzz::response),
     ("server_login", fuzz::server_login),
     ("client_login", fuzz::client_login),
     ("key", fuzz::key),
+    ("gtid", fuzz::gtid),
 ];
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
