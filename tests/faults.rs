@@ -286,7 +286,6 @@ async fn a_replica_is_killed(flavor: Flavor) {
 async fn the_primary_is_killed(flavor: Flavor) {
     let sections = "[limits]\nhold = \"60s\"\n".to_owned();
     let options = Options {
-        cluster: "failover = \"off\"\n".to_owned(),
         sections,
         ..Options::default()
     };
