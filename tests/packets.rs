@@ -157,10 +157,10 @@ async fn a_statement_too_large_is_refused(flavor: Flavor) {
     payload.extend_from_slice(sql.as_bytes());
     let mut raw = Raw::app(rig.proxy.port()).await;
     // The server may close before everything is sent: then the error or the end is heard, never an answer.
-    if raw.try_send(&payload).await.is_ok() {
-        if let Ok(answer) = raw.packet().await {
-            assert_eq!(answer[..3], [0xff, 0x81, 0x04], "error 1153");
-        }
+    if raw.try_send(&payload).await.is_ok()
+        && let Ok(answer) = raw.packet().await
+    {
+        assert_eq!(answer[..3], [0xff, 0x81, 0x04], "error 1153");
     }
     rig.proxy.must_run();
     let mut conn = rig.connect().await;

@@ -18,12 +18,16 @@ pub(super) struct Counted<'a>(Option<&'a AtomicUsize>);
 impl InFlight {
     /// Counters for as many servers.
     pub fn new(servers: usize) -> Self {
-        Self { running: (0..servers).map(|_| AtomicUsize::new(0)).collect() }
+        Self {
+            running: (0..servers).map(|_| AtomicUsize::new(0)).collect(),
+        }
     }
 
     /// Statements that run on `server` now.
     pub(super) fn of(&self, server: ServerId) -> usize {
-        self.running.get(server.index()).map_or(0, |running| running.load(Relaxed))
+        self.running
+            .get(server.index())
+            .map_or(0, |running| running.load(Relaxed))
     }
 
     /// Counts a statement on `server` for as long as the result lives.

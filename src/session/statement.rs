@@ -150,7 +150,9 @@ impl Session {
                 .await
                 .map_err(not_started)?;
         }
-        self.registration.handle().set_running(conn.server(), conn.thread_id());
+        self.registration
+            .handle()
+            .set_running(conn.server(), conn.thread_id());
         let outcome = match request {
             Request::Forward { packet, expect } => {
                 conn.send(&prefix, packet).await.map_err(not_started)?;
