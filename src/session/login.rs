@@ -52,6 +52,15 @@ const OFFERED: Capabilities = Capabilities::LONG_PASSWORD
     .union(Capabilities::SESSION_TRACK)
     .union(Capabilities::DEPRECATE_EOF);
 
+/// The same for either family: to clients of MariaDB the absence of the first
+/// flag tells that its extended capabilities follow, of which there are none.
+fn offered(flavor: Flavor) -> Capabilities {
+    match flavor {
+        Flavor::MySql => OFFERED,
+        Flavor::MariaDb => OFFERED.difference(Capabilities::LONG_PASSWORD),
+    }
+}
+
 /// Longest packet of a login.
 const LONGEST: usize = 64 * 1024;
 
@@ -274,7 +283,7 @@ impl Door<'_> {
             version: &version,
             connection_id: id,
             scramble,
-            capabilities: OFFERED,
+            capabilities: offered(servers.version.flavor),
             collation: servers.collation,
             status: INITIAL_STATUS,
             plugin: plugin.clone(),
@@ -576,7 +585,6 @@ impl Door<'_> {
     fn host(&self) -> String {
         match self.address() {
             ClientAddress::Unix => "localhost".into(),
-            ClientAddress::Ip(address) if address.is_loopback() => "localhost".into(),
             ClientAddress::Ip(address) => address.to_string(),
         }
     }
