@@ -740,7 +740,7 @@ async fn a_replica_that_falls_behind_gets_no_reads(flavor: Flavor) {
 }
 
 async fn roles_are_followed(flavor: Flavor) {
-    let (rig, account) = own_rig(flavor, "failover = \"off\"\nbalance = \"round-robin\"\n").await;
+    let (rig, account) = own_rig(flavor, "balance = \"round-robin\"\n").await;
     let mut conn = Conn::new(account).await.unwrap();
     conn.query_drop("CREATE TABLE test.roles (a INT PRIMARY KEY)")
         .await

@@ -255,6 +255,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(100)..].join("\n");
+            eprintln!("the proxy's log ends:\n{end}");
+        }
         if let Some(mut child) = self.child().take() {
             // A proxy that does not stop by itself is the business of the test for that.
             let _ = child.kill();
