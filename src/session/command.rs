@@ -188,12 +188,7 @@ impl Session {
         };
         if let Some(finished) = self.execute(&class, request).await? {
             let prepared = finished.outcome.prepared;
-            // Preparing runs nothing: it neither pins nor writes.
-            self.finish(
-                &sql::classify(b"SELECT 1", self.dialect),
-                finished,
-                Effect::None,
-            );
+            self.finish_preparation(&class, finished);
             if let Some(prepared) = prepared {
                 let parameters = prepared.parameters;
                 self.prepared.insert(

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Session, statement::Finished};
 use crate::{
     backend::{Charset, SessionState},
+    pool::PooledConn,
     routing::{self, PinReason},
     sql::{Facts, Kind, StatementClass, set::Assignment},
 };
@@ -81,21 +82,34 @@ impl Session {
             || class.kind == Kind::Write
             || class.facts.contains(Facts::CALC_FOUND_ROWS)
             || (self.last_insert_id != 0 && !class.is_replica_read());
-        let server = conn.server();
         if leaves_answers {
-            if let Some(kept) = self.kept
-                && kept.server != server
-            {
-                self.release_kept();
-            }
-            conn.hold_for(self.registration.handle().id());
-            self.kept = Some(Kept {
-                server,
-                previous: true,
-            });
+            self.keep(conn, true);
         } else if let Some(kept) = &mut self.kept {
             kept.previous = false;
         }
+    }
+
+    /// A statement was prepared: nothing ran, so that questions about the statement before are still to be answered.
+    pub(super) fn finish_preparation(&mut self, class: &StatementClass, finished: Finished) {
+        let Finished { mut conn, outcome } = finished;
+        conn.mark_idle(&self.context.buffers);
+        if let Some(status) = outcome.status {
+            self.status = status.difference(PASSING);
+        }
+        if self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS) {
+            self.held = Some(conn);
+        } else if conn.was_held() {
+            self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
+        }
+    }
+
+    fn keep(&mut self, mut conn: PooledConn, previous: bool) {
+        let server = conn.server();
+        if self.kept.is_some_and(|kept| kept.server != server) {
+            self.release_kept();
+        }
+        conn.hold_for(self.handle().id());
+        self.kept = Some(Kept { server, previous });
     }
 
     /// The session's state after a statement that succeeded; None if it is as before.
