@@ -1,8 +1,9 @@
 //! The proxy of the demo: this very program, serving with a configuration made for the cluster.
 
 use std::env;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,7 +78,14 @@ impl Proxy {
             home.join("sock").display(),
         );
         let file = home.join("dbproxy.toml");
-        fs::write(&file, text)?;
+        let mut options = OpenOptions::new();
+        // It holds passwords, though only the demo's.
+        let mut private = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)?;
+        private.write_all(text.as_bytes())?;
         let log = File::create(home.join("log"))?;
         let child = Command::new(env::current_exe()?)
             .args(["serve", "--config"])
