@@ -61,7 +61,7 @@ pub(super) enum Failure {
     /// The client is gone.
     Client(Error),
     /// The session was told to stop.
-    Interrupted(Interrupt),
+    Interrupted { interrupt: Interrupt, started: bool },
 }
 
 /// Errors by which a server says that it ended the connection, not that the statement failed.
@@ -240,7 +240,7 @@ impl Relay<'_> {
             biased;
             filled = conn.fill(self.buffers) => filled.map_err(|error| Failure::Server { error, started }),
             () = self.client.closed() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
-            interrupt = self.handle.interrupted() => Err(Failure::Interrupted(interrupt)),
+            interrupt = self.handle.interrupted() => Err(Failure::Interrupted { interrupt, started }),
         }
     }
 

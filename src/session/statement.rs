@@ -73,13 +73,15 @@ impl Session {
             let bound = self.is_bound();
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => return Ok(Some(Finished { conn, outcome })),
-                Err(Failure::Server {
-                    error,
-                    started: false,
-                }) if class.is_replica_read() && !bound => {
-                    debug!(session = self.handle().id(), server = conn.server().0, %error, "read tried elsewhere");
+                Err(failure) if class.is_replica_read() && !bound && failure.is_unseen() => {
+                    debug!(
+                        session = self.handle().id(),
+                        server = conn.server().0,
+                        ?failure,
+                        "read tried elsewhere"
+                    );
                     if !tried.again(conn.server(), replica) {
-                        return self.answer_failure(error).await;
+                        return self.answer_failure(failure.into_error()).await;
                     }
                 }
                 Err(failure) => return self.give_up(conn, failure).await.map(|_: Flow| None),
@@ -114,8 +116,14 @@ impl Session {
                 return Err(error);
             }
             Failure::Server { error, started } => (error, started),
-            Failure::Interrupted(Interrupt::ServerDown) => (Error::server(ErrorKind::Closed), true),
-            Failure::Interrupted(Interrupt::Killed) => {
+            Failure::Interrupted {
+                interrupt: Interrupt::ServerDown,
+                started,
+            } => (server_down(), started),
+            Failure::Interrupted {
+                interrupt: Interrupt::Killed,
+                ..
+            } => {
                 self.cancel(conn);
                 (
                     Error::answer_with(Origin::Proxy, 1927, b"70100", "Connection was killed"),
@@ -277,6 +285,33 @@ impl Session {
                 debug!(thread_id, %error, "query of a client that left could not be ended");
             }
         });
+    }
+}
+
+fn server_down() -> Error {
+    Error::server(ErrorKind::Timeout(
+        "the server does not answer the monitor either".into(),
+    ))
+}
+
+impl Failure {
+    /// Whether the server failed before the client saw anything of its answer.
+    fn is_unseen(&self) -> bool {
+        matches!(
+            self,
+            Self::Server { started: false, .. }
+                | Self::Interrupted {
+                    interrupt: Interrupt::ServerDown,
+                    started: false
+                }
+        )
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Server { error, .. } | Self::Client(error) => error,
+            Self::Interrupted { .. } => server_down(),
+        }
     }
 }
 

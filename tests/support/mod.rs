@@ -301,6 +301,9 @@ pub fn login(port: u16, user: &str, password: &str) -> OptsBuilder {
         .tcp_port(port)
         // The client would ask for the server's unix socket and go round the proxy.
         .prefer_socket(false)
+        // It would ask for these, and a connection of its own for the answer.
+        .max_allowed_packet(Some(64 << 20))
+        .wait_timeout(Some(28_800))
         .user(Some(user))
         .pass(Some(password))
 }
