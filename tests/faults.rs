@@ -566,7 +566,8 @@ async fn a_full_server_is_waited_for(flavor: Flavor) {
         });
     }
     running.join_all().await;
-    // Both are taken for long: an error that names the limit.
+    // Both are taken for long: an error that names the server and its limit.
+    let mut conn = proxy.connect().await;
     let mut holding = Vec::new();
     for _ in 0..2 {
         let mut conn = proxy.connect().await;
@@ -576,19 +577,13 @@ async fn a_full_server_is_waited_for(flavor: Flavor) {
             .unwrap();
         holding.push(conn);
     }
-    let mut conn = proxy.connect().await;
-    let error = conn
-        .query_drop("SELECT name FROM test.where_am_i FOR UPDATE")
-        .await
-        .unwrap_err();
+    let locking = "SELECT name FROM test.where_am_i FOR UPDATE";
+    let error = conn.query_drop(locking).await.unwrap_err();
     assert_ne!(code(&error), 0, "{error}");
     assert!(error.to_string().contains("db1"), "{error}");
     holding.pop();
-    let mut conn = proxy.connect().await;
     let free = within(support::SOON, async || {
-        conn.query_drop("SELECT name FROM test.where_am_i FOR UPDATE")
-            .await
-            .is_ok()
+        conn.query_drop(locking).await.is_ok()
     });
     assert!(free.await);
 }

@@ -58,7 +58,7 @@ fn target(id: u16, server: &ServerProcess, password: &str) -> Target {
 }
 
 impl Scene {
-    async fn start(flavor: cluster::Flavor, replicas: usize, max_lag: Duration) -> Self {
+    async fn start(flavor: Flavor, replicas: usize, max_lag: Duration) -> Self {
         let cluster = cluster::Cluster::start(flavor, replicas).await.unwrap();
         let targets: Vec<_> = (0..)
             .zip(cluster.servers())
@@ -129,14 +129,14 @@ fn barred(topology: &Topology, number: usize) -> Option<Unreadable> {
         .err()
 }
 
-fn statement<'a>(flavor: cluster::Flavor, maria: &'a str, mysql: &'a str) -> &'a str {
+fn statement<'a>(flavor: Flavor, maria: &'a str, mysql: &'a str) -> &'a str {
     match flavor {
-        cluster::Flavor::MariaDb => maria,
-        cluster::Flavor::MySql => mysql,
+        Flavor::MariaDb => maria,
+        Flavor::MySql => mysql,
     }
 }
 
-async fn roles_and_positions_are_read(flavor: cluster::Flavor) {
+async fn roles_and_positions_are_read(flavor: Flavor) {
     let scene = Scene::start(flavor, 2, Duration::from_secs(5)).await;
     scene
         .server(1)
@@ -160,11 +160,7 @@ async fn roles_and_positions_are_read(flavor: cluster::Flavor) {
         .await;
     assert_eq!(topology.primary, Some(ServerId(0)));
     let greeting = topology.greeting.as_ref().unwrap();
-    let family = match flavor {
-        cluster::Flavor::MariaDb => Flavor::MariaDb,
-        cluster::Flavor::MySql => Flavor::MySql,
-    };
-    assert_eq!((greeting.version.flavor, greeting.gtid), (family, true));
+    assert_eq!((greeting.version.flavor, greeting.gtid), (flavor, true));
     let (text, collation): (String, u16) = scene
         .server(1)
         .first("SELECT @@version, id FROM information_schema.collations WHERE collation_name=@@collation_server")
@@ -183,7 +179,7 @@ async fn roles_and_positions_are_read(flavor: cluster::Flavor) {
     }
 }
 
-async fn stopped_and_lagging_replicas_get_no_reads(flavor: cluster::Flavor) {
+async fn stopped_and_lagging_replicas_get_no_reads(flavor: Flavor) {
     let scene = Scene::start(flavor, 2, Duration::from_secs(1)).await;
     let stop = statement(flavor, "STOP SLAVE SQL_THREAD", "STOP REPLICA SQL_THREAD");
     let start = statement(flavor, "START SLAVE", "START REPLICA");
@@ -229,7 +225,7 @@ async fn stopped_and_lagging_replicas_get_no_reads(flavor: cluster::Flavor) {
         .await;
 }
 
-async fn an_operators_switch_is_followed(flavor: cluster::Flavor) {
+async fn an_operators_switch_is_followed(flavor: Flavor) {
     let scene = Scene::start(flavor, 2, Duration::from_secs(5)).await;
     // A second writable server gets nothing.
     let open = statement(
@@ -276,7 +272,7 @@ async fn an_operators_switch_is_followed(flavor: cluster::Flavor) {
         .await;
 }
 
-async fn lost_servers_are_noticed(flavor: cluster::Flavor) {
+async fn lost_servers_are_noticed(flavor: Flavor) {
     let scene = Scene::start(flavor, 1, Duration::from_secs(5)).await;
     scene.server(2).stop().unwrap();
     scene
@@ -324,7 +320,7 @@ async fn lost_servers_are_noticed(flavor: cluster::Flavor) {
         .await;
 }
 
-async fn accounts_are_followed(flavor: cluster::Flavor) {
+async fn accounts_are_followed(flavor: Flavor) {
     let scene = Scene::start(flavor, 1, Duration::from_secs(5)).await;
     let verifier = |user: &str| match scene
         .directory
@@ -348,8 +344,8 @@ async fn accounts_are_followed(flavor: cluster::Flavor) {
     eventually("the new account", async || verifier("newcomer").is_some()).await;
     let first = verifier("newcomer").unwrap();
     match flavor {
-        cluster::Flavor::MariaDb => assert!(matches!(first, Verifier::Native(_))),
-        cluster::Flavor::MySql => assert!(first == Verifier::Sha2),
+        Flavor::MariaDb => assert!(matches!(first, Verifier::Native(_))),
+        Flavor::MySql => assert!(first == Verifier::Sha2),
     }
     let stored = || match scene
         .directory
@@ -380,9 +376,7 @@ async fn accounts_are_followed(flavor: cluster::Flavor) {
 
 #[tokio::test]
 async fn a_wrong_monitor_password_is_not_death() {
-    let cluster = cluster::Cluster::start(cluster::Flavor::MariaDb, 0)
-        .await
-        .unwrap();
+    let cluster = cluster::Cluster::start(Flavor::MariaDb, 0).await.unwrap();
     let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong")).await;
     assert!(matches!(
         inspection.facts,

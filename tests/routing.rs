@@ -20,6 +20,7 @@ on_both_flavors!(
     statements_reach_the_right_server,
     the_state_of_the_session_is_carried,
     everybody_reads_what_he_wrote,
+    writes_of_every_kind_are_seen_while_replicas_hang_behind,
     reads_are_spread_over_the_replicas,
     a_replica_that_falls_behind_gets_no_reads,
     roles_are_followed,
@@ -594,6 +595,145 @@ async fn everybody_reads_what_he_wrote(flavor: Flavor) {
     })
     .await;
     assert_eq!(one::<u32>(&mut reader, &last).await, 299);
+}
+
+/// Ways to write the number `{n}` into the table `own.t`, as the statements of one session.
+const WRITES: &[&[&str]] = &[
+    &["INSERT INTO own.t VALUES ({n})"],
+    &["REPLACE INTO own.t VALUES ({n})"],
+    &["UPDATE own.t SET n = {n} ORDER BY n DESC LIMIT 1"],
+    &[
+        "START TRANSACTION",
+        "INSERT INTO own.t VALUES ({n})",
+        "COMMIT",
+    ],
+    &[
+        "START TRANSACTION",
+        "INSERT INTO own.t VALUES ({n})",
+        "COMMIT AND CHAIN",
+        "ROLLBACK",
+    ],
+    &[
+        "START TRANSACTION",
+        "INSERT INTO own.t VALUES ({n})",
+        "START TRANSACTION",
+        "ROLLBACK",
+    ],
+    &[
+        "START TRANSACTION",
+        "INSERT INTO own.t VALUES ({n})",
+        "CREATE TABLE own.implicit_{n} (a INT)",
+    ],
+    &[
+        "SET autocommit = 0",
+        "INSERT INTO own.t VALUES ({n})",
+        "COMMIT",
+        "SET autocommit = 1",
+    ],
+    &[
+        "SET autocommit = 0",
+        "INSERT INTO own.t VALUES ({n})",
+        "SET autocommit = 1",
+    ],
+    &["CALL own.p({n})"],
+    &["SELECT own.f({n})"],
+    &["DO own.f({n})"],
+    &["SET @n = own.f({n})"],
+    &["INSERT INTO own.t VALUES ({n}); SELECT 1"],
+    &["SELECT 1; INSERT INTO own.t VALUES ({n})"],
+    &["SELECT 1; INSERT INTO own.t VALUES ({n}); SELECT name FROM test.where_am_i"],
+    &[
+        "PREPARE s FROM 'INSERT INTO own.t VALUES ({n})'",
+        "EXECUTE s",
+    ],
+    &[
+        "XA START 'x{n}'",
+        "INSERT INTO own.t VALUES ({n})",
+        "XA END 'x{n}'",
+        "XA COMMIT 'x{n}' ONE PHASE",
+    ],
+    &[
+        "LOCK TABLES own.t WRITE",
+        "INSERT INTO own.t VALUES ({n})",
+        "UNLOCK TABLES",
+    ],
+    &[
+        "CREATE TEMPORARY TABLE own.mine (a INT)",
+        "INSERT INTO own.t VALUES ({n})",
+    ],
+    &[
+        "CREATE TABLE own.made_{n} AS SELECT 1 AS a",
+        "INSERT INTO own.t SELECT a - 1 + {n} FROM own.made_{n}",
+    ],
+];
+
+async fn writes_of_every_kind_are_seen_while_replicas_hang_behind(flavor: Flavor) {
+    let (rig, other) = own_rig(flavor, "max_lag = \"1h\"\n").await;
+    let primary = rig.cluster.primary();
+    let mut root = primary.connect().await.unwrap();
+    for sql in [
+        "CREATE DATABASE own",
+        "CREATE TABLE own.t (n INT PRIMARY KEY)",
+        "INSERT INTO own.t VALUES (0)",
+        "CREATE PROCEDURE own.p (IN n INT) BEGIN SELECT 'before'; INSERT INTO own.t VALUES (n); SELECT 'after'; END",
+        "CREATE FUNCTION own.f (n INT) RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO own.t VALUES (n); RETURN n; END",
+    ] {
+        root.query_drop(sql).await.unwrap();
+    }
+    rig.cluster.caught_up().await.unwrap();
+    // From here on the replicas apply nothing, and answer reads all the same.
+    let mut locks = Vec::new();
+    for replica in rig.cluster.replicas() {
+        let mut conn = replica.connect().await.unwrap();
+        conn.query_drop("FLUSH TABLES WITH READ LOCK")
+            .await
+            .unwrap();
+        locks.push(conn);
+    }
+    let mut reader = rig.connect().await;
+    let mut bystander = Conn::new(other).await.unwrap();
+    let newest = "SELECT MAX(n) FROM own.t";
+    let mut number = 0;
+    for prepared in [false, true] {
+        for statements in WRITES {
+            number += 1;
+            // Preparing them is not what this is about, and some cannot be.
+            let plain = statements
+                .iter()
+                .all(|sql| !sql.contains("; ") && !sql.contains("XA") && !sql.contains("LOCK"));
+            if prepared && (!plain || statements.iter().any(|sql| sql.starts_with("PREPARE"))) {
+                continue;
+            }
+            let mut writer = rig.connect().await;
+            for sql in *statements {
+                let sql = sql.replace("{n}", &number.to_string());
+                let control = sql.starts_with("START") || sql.starts_with("EXECUTE");
+                let result = if prepared && !control {
+                    writer.exec_drop(&*sql, ()).await
+                } else {
+                    writer.query_drop(&*sql).await
+                };
+                result.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            }
+            for conn in [&mut reader, &mut writer] {
+                let seen: i64 = one(conn, newest).await;
+                assert_eq!(seen, number, "after {statements:?} (prepared: {prepared})");
+            }
+        }
+        // Who wrote nothing is served by the replicas all the time.
+        assert_ne!(whereabouts(&mut bystander).await, "db1");
+        assert_eq!(one::<i64>(&mut bystander, newest).await, 0);
+    }
+    drop(locks);
+    rig.cluster.caught_up().await.unwrap();
+    eventually("the replicas to serve the writers again", async || {
+        whereabouts(&mut reader).await != "db1"
+    })
+    .await;
+    assert_eq!(
+        one::<i64>(&mut reader, newest).await,
+        one::<i64>(&mut bystander, newest).await
+    );
 }
 
 async fn reads_are_spread_over_the_replicas(flavor: Flavor) {

@@ -39,6 +39,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Serve clients
     Serve(serve::Arguments),
+    /// Start a primary, two replicas and the proxy on this machine, and show what it does
+    Demo(demo::Arguments),
 }
 
 /// Where the configuration is.
@@ -104,6 +106,7 @@ where
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments, &mut out),
     };
     let result = result.and_then(|status| out.flush().map(|()| status).map_err(Failure::from));
     match result {

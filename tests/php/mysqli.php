@@ -161,7 +161,6 @@ $s = new mysqli('localhost', $user, $password, $schema, 0, $socket);
 say('there', $s->query('SELECT COUNT(*) > 0 FROM shop')->fetch_row());
 $s->close();
 $id = $db->thread_id;
-say('thread', $db->query('SELECT CONNECTION_ID()')->fetch_row() == [$id]);
 $killer = new mysqli($host, $user, $password, $schema, $port);
 $killer->query("KILL $id");
 // The end may be noticed with a later statement, and which of several errors tells it is a matter of time.

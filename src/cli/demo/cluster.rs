@@ -25,24 +25,7 @@ use crate::cli::demo::directory;
 use crate::cli::demo::programs::{self, Programs};
 
 pub use crate::cli::demo::directory::PrivateDirectory;
-
-/// Whose server it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flavor {
-    /// MariaDB, from the system's packages.
-    MariaDb,
-    /// MySQL 9, from the directory that `compose/install-servers` fills.
-    MySql,
-}
-
-impl fmt::Display for Flavor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MariaDb => "mariadb",
-            Self::MySql => "mysql",
-        })
-    }
-}
+pub use crate::topology::Flavor;
 
 /// Why a cluster could not be started or asked.
 #[derive(Debug)]
@@ -61,9 +44,10 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingPrograms(flavor) => {
+                let key = key(*flavor);
                 write!(
                     f,
-                    "no {flavor} server on this machine; install it with: sudo compose/install-servers {flavor}"
+                    "no {flavor} server on this machine; install it with: sudo compose/install-servers {key}"
                 )
             }
             Self::System(what, error) => write!(f, "{what}: {error}"),
@@ -649,7 +633,8 @@ impl Template {
         let shared = directory::shared().map_err(system("making the cache directory"))?;
         let accounts = accounts(flavor);
         let key = format!(
-            "{flavor}-{:016x}",
+            "{}-{:016x}",
+            key(flavor),
             fingerprint(&[programs.version(), &accounts])
         );
         let data = shared.join(&key);
@@ -717,6 +702,14 @@ fn accounts(flavor: Flavor) -> String {
          CREATE DATABASE test;\n\
          CREATE TABLE test.where_am_i (name VARCHAR(64) PRIMARY KEY) ENGINE=InnoDB;\n"
     )
+}
+
+/// The flavour's name in options, commands and files.
+pub(super) fn key(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::MariaDb => "mariadb",
+        Flavor::MySql => "mysql",
+    }
 }
 
 fn read_only(flavor: Flavor) -> &'static str {
