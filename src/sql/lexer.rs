@@ -96,7 +96,7 @@ impl Token {
     }
 
     /// The token's bytes.
-    pub(super) fn bytes<'a>(self, sql: &'a [u8]) -> &'a [u8] {
+    pub(super) fn bytes(self, sql: &[u8]) -> &[u8] {
         sql.get(self.start()..self.end()).unwrap_or(&[])
     }
 
@@ -106,7 +106,7 @@ impl Token {
     }
 
     /// The name of a word, quoted name or variable, without quotes and marks. Quotes doubled inside stay.
-    pub(super) fn plain_name<'a>(self, sql: &'a [u8]) -> &'a [u8] {
+    pub(super) fn plain_name(self, sql: &[u8]) -> &[u8] {
         let marks = match self.kind() {
             TokenKind::UserVariable => 1,
             TokenKind::SystemVariable => 2,
