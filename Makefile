@@ -19,8 +19,9 @@ test:
 
 bench:
 	compose/install-servers --bench
-	$(CARGO) bench
-	benches/compare
+	$(CARGO) build --release
+	$(CARGO) bench --workspace
+	python3 benches/compare
 
 fuzz:
 	fuzz/smoke

@@ -14,8 +14,9 @@ use tracing::{info, warn};
 
 use crate::{
     accounts::{AccountStates, Credentials, Directory},
-    backend, control,
+    backend,
     config::Config,
+    control,
     error::Error,
     monitor,
     net::Listener,
@@ -40,18 +41,31 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         control_plane.spawn(monitor::watch(target.clone(), evidence.clone()));
     }
     drop(evidence);
-    let (directory_sender, directory) = watch::channel(Arc::new(Directory::unloaded(&config.users)));
+    let (directory_sender, directory) =
+        watch::channel(Arc::new(Directory::unloaded(&config.users)));
     let nudge = Arc::new(Notify::new());
-    let accounts =
-        monitor::accounts::watch(targets, config.users.clone(), topology.clone(), directory_sender, Arc::clone(&nudge));
+    let accounts = monitor::accounts::watch(
+        targets,
+        config.users.clone(),
+        topology.clone(),
+        directory_sender,
+        Arc::clone(&nudge),
+    );
     control_plane.spawn(accounts);
 
     let registry = Arc::new(Registry::default());
     let credentials = Arc::new(Credentials::new());
-    control_plane.spawn(forget_changed_proofs(directory.clone(), Arc::clone(&credentials)));
+    control_plane.spawn(forget_changed_proofs(
+        directory.clone(),
+        Arc::clone(&credentials),
+    ));
     control_plane.spawn(announce_deaths(topology.clone(), Arc::clone(&registry)));
 
-    let pool = Arc::new(Pool::new(server_targets(&config), config.workers, &config.limits));
+    let pool = Arc::new(Pool::new(
+        server_targets(&config),
+        config.workers,
+        &config.limits,
+    ));
     let states = Arc::new(AccountStates::new());
     let shutdown = Shutdown::new();
     let context = |worker| Context {
@@ -68,6 +82,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         server_key: Arc::clone(&server_key),
         limits: config.limits.clone(),
         cluster: config.cluster.clone(),
+        in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
     };
     let workers: Vec<Worker> = (0..config.workers)
@@ -79,16 +94,27 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
     let mut accepting = JoinSet::new();
     for listener in listeners {
         info!(address = listener.name(), "listening");
-        accepting.spawn(accept::run(listener, Arc::clone(&workers), Arc::clone(&registry), config.limits.connections));
+        accepting.spawn(accept::run(
+            listener,
+            Arc::clone(&workers),
+            Arc::clone(&registry),
+            config.limits.connections,
+        ));
     }
 
     stop.await;
-    info!(sessions = registry.count(), "stopping: no new clients, running statements may end");
+    info!(
+        sessions = registry.count(),
+        "stopping: no new clients, running statements may end"
+    );
     accepting.shutdown().await;
     registry.stop();
     drop(workers);
     if timeout(config.limits.drain, shutdown.stop()).await.is_err() {
-        warn!(sessions = registry.count(), "limits.drain is over: sessions are cut off");
+        warn!(
+            sessions = registry.count(),
+            "limits.drain is over: sessions are cut off"
+        );
     }
     control_plane.shutdown().await;
     info!("stopped");
@@ -104,15 +130,20 @@ fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
 }
 
 fn server_targets(config: &Config) -> impl Iterator<Item = backend::Target> {
-    (0_u16..).zip(&config.cluster.servers).map(|(id, server)| backend::Target {
-        id: ServerId(id),
-        name: server.name.as_str().into(),
-        address: server.address.clone(),
-        deadline: config.limits.login,
-    })
+    (0_u16..)
+        .zip(&config.cluster.servers)
+        .map(|(id, server)| backend::Target {
+            id: ServerId(id),
+            name: server.name.as_str().into(),
+            address: server.address.clone(),
+            deadline: config.limits.login,
+        })
 }
 
-async fn forget_changed_proofs(mut directory: watch::Receiver<Arc<Directory>>, credentials: Arc<Credentials>) {
+async fn forget_changed_proofs(
+    mut directory: watch::Receiver<Arc<Directory>>,
+    credentials: Arc<Credentials>,
+) {
     while directory.changed().await.is_ok() {
         let current = Arc::clone(&directory.borrow_and_update());
         credentials.retain(&current);

@@ -59,29 +59,46 @@ pub struct Answer {
 impl Answer {
     /// An answer from its parts.
     pub fn new(code: u16, sqlstate: &[u8; 5], message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, sqlstate: *sqlstate, message: message.into() }
+        Self {
+            code,
+            sqlstate: *sqlstate,
+            message: message.into(),
+        }
     }
 
     /// The packet of this answer.
     pub fn packet(&self) -> ErrPacket<'_> {
-        ErrPacket { code: self.code, sqlstate: self.sqlstate, message: self.message.as_bytes() }
+        ErrPacket {
+            code: self.code,
+            sqlstate: self.sqlstate,
+            message: self.message.as_bytes(),
+        }
     }
 }
 
 impl Error {
     /// An error of the client's making.
     pub fn client(kind: ErrorKind) -> Self {
-        Self { kind, origin: Origin::Client }
+        Self {
+            kind,
+            origin: Origin::Client,
+        }
     }
 
     /// An error of the proxy's making.
     pub fn proxy(kind: ErrorKind) -> Self {
-        Self { kind, origin: Origin::Proxy }
+        Self {
+            kind,
+            origin: Origin::Proxy,
+        }
     }
 
     /// An error of a server's making.
     pub fn server(kind: ErrorKind) -> Self {
-        Self { kind, origin: Origin::Server }
+        Self {
+            kind,
+            origin: Origin::Server,
+        }
     }
 
     /// An ERR answer that the proxy gives.
@@ -91,7 +108,10 @@ impl Error {
         sqlstate: &[u8; 5],
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { kind: ErrorKind::Answer(Answer::new(code, sqlstate, message)), origin }
+        Self {
+            kind: ErrorKind::Answer(Answer::new(code, sqlstate, message)),
+            origin,
+        }
     }
 
     /// A setup error: the program cannot start.
@@ -106,18 +126,26 @@ impl Error {
     pub fn answer(&self) -> Answer {
         match &self.kind {
             ErrorKind::Answer(answer) => answer.clone(),
-            ErrorKind::Closed | ErrorKind::Io(_) => {
-                Answer::new(2013, b"HY000", format!("Lost connection to MySQL server during query ({self})"))
-            }
-            ErrorKind::Protocol(_) if self.origin == Origin::Client => {
-                Answer::new(1835, b"HY000", format!("Malformed communication packet: {self}"))
-            }
-            ErrorKind::Protocol(_) => {
-                Answer::new(2027, b"HY000", format!("Malformed packet from the server: {self}"))
-            }
-            ErrorKind::Timeout(_) => {
-                Answer::new(2013, b"HY000", format!("Lost connection to MySQL server: {self}"))
-            }
+            ErrorKind::Closed | ErrorKind::Io(_) => Answer::new(
+                2013,
+                b"HY000",
+                format!("Lost connection to MySQL server during query ({self})"),
+            ),
+            ErrorKind::Protocol(_) if self.origin == Origin::Client => Answer::new(
+                1835,
+                b"HY000",
+                format!("Malformed communication packet: {self}"),
+            ),
+            ErrorKind::Protocol(_) => Answer::new(
+                2027,
+                b"HY000",
+                format!("Malformed packet from the server: {self}"),
+            ),
+            ErrorKind::Timeout(_) => Answer::new(
+                2013,
+                b"HY000",
+                format!("Lost connection to MySQL server: {self}"),
+            ),
             ErrorKind::Setup(text) => Answer::new(1105, b"HY000", text.clone()),
         }
     }
@@ -132,7 +160,9 @@ impl fmt::Display for Error {
         };
         match &self.kind {
             ErrorKind::Closed => write!(f, "{origin}: connection closed"),
-            ErrorKind::Answer(answer) => write!(f, "{origin}: error {}: {}", answer.code, answer.message),
+            ErrorKind::Answer(answer) => {
+                write!(f, "{origin}: error {}: {}", answer.code, answer.message)
+            }
             ErrorKind::Io(error) => write!(f, "{origin}: {error}"),
             ErrorKind::Protocol(text) => write!(f, "{origin}: protocol: {text}"),
             ErrorKind::Timeout(what) => write!(f, "{origin}: timed out: {what}"),

@@ -23,7 +23,14 @@ impl Shutdown {
     pub fn new() -> Self {
         let (signal, receiver) = watch::channel(false);
         let (present, left) = mpsc::channel(1);
-        Self { signal, left, drain: Drain { signal: receiver, _present: present } }
+        Self {
+            signal,
+            left,
+            drain: Drain {
+                signal: receiver,
+                _present: present,
+            },
+        }
     }
 
     /// A handle for somebody who is to be told and waited for.
@@ -33,7 +40,11 @@ impl Shutdown {
 
     /// Orders the stop and waits until every [`Drain`] handed out is dropped.
     pub async fn stop(self) {
-        let Self { signal, mut left, drain } = self;
+        let Self {
+            signal,
+            mut left,
+            drain,
+        } = self;
         signal.send_replace(true);
         drop(drain);
         left.recv().await;

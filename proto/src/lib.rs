@@ -14,11 +14,14 @@ pub mod capability;
 pub mod codec;
 pub mod command;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gtid;
 pub mod handshake;
 pub mod packet;
 pub mod reply;
 pub mod response;
+pub mod resultset;
 pub mod track;
 
 pub use capability::{Capabilities, StatusFlags};

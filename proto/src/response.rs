@@ -127,6 +127,11 @@ pub struct ResponseTracker {
     pending: usize,
     /// The packet before was of the maximal length: the next one continues it.
     continued: bool,
+    /// Definitions are sent; without them, their EOFs still are.
+    defined: bool,
+    /// The rows that follow are OUT parameters, behind which comes the procedure's OK. MySQL announces it in the EOF in front of
+    /// them and not in the one behind them.
+    out_parameters: bool,
     rows: u64,
 }
 
@@ -190,6 +195,8 @@ impl ResponseTracker {
             seq_rule: SeqRule::First,
             pending: 0,
             continued: false,
+            defined: true,
+            out_parameters: false,
             rows: 0,
         }
     }
@@ -298,11 +305,7 @@ impl ResponseTracker {
     /// Whether a packet in the place of a row is none. A row's first byte is 0xFE only when its first value is 16 MiB or longer.
     #[cold]
     fn ends_rows(&self, first: u8, len: usize) -> bool {
-        let limit = if self.caps.contains(Capabilities::DEPRECATE_EOF) {
-            MAX_PAYLOAD
-        } else {
-            9
-        };
+        let limit = if self.no_eof() { MAX_PAYLOAD } else { 9 };
         len > 0 && (first == ERR || len < limit)
     }
 
@@ -322,14 +325,14 @@ impl ResponseTracker {
             return Ok(Walk::Status(pos));
         }
         let walk = self.take_data(header, buf, pos)?;
-        let no_eof = self.caps.contains(Capabilities::DEPRECATE_EOF);
+        let no_eof = self.no_eof();
         self.state = match self.state {
             State::Columns { left: 2.. }
             | State::PreparedParameters { left: 2.., .. }
             | State::PreparedColumns { left: 2.. } => self.state.one_less(),
             State::Columns { .. } if no_eof => State::Rows,
             State::Columns { .. } => State::ColumnsEnd,
-            State::PreparedParameters { columns, .. } if no_eof => State::prepared_columns(columns),
+            State::PreparedParameters { columns, .. } if no_eof => self.prepared_columns(columns),
             State::PreparedParameters { columns, .. } => State::PreparedParametersEnd { columns },
             State::PreparedColumns { .. } if no_eof => State::Done,
             _ => State::PreparedColumnsEnd,
@@ -352,9 +355,12 @@ impl ResponseTracker {
         if self.expect == Expect::Execute && eof.status.contains(StatusFlags::CURSOR_EXISTS) {
             return Ok(Walk::Status(pos));
         }
+        self.out_parameters = eof
+            .status
+            .contains(StatusFlags::PS_OUT_PARAMS.union(StatusFlags::MORE_RESULTS));
         let walk = self.take_data(header, buf, pos)?;
         self.state = match self.state {
-            State::PreparedParametersEnd { columns } => State::prepared_columns(columns),
+            State::PreparedParametersEnd { columns } => self.prepared_columns(columns),
             State::PreparedColumnsEnd => State::Done,
             _ => State::Rows,
         };
@@ -395,7 +401,7 @@ impl ResponseTracker {
         let walk = self.take_data(header, buf, pos)?;
         self.state = if defined {
             State::Columns { left: columns }
-        } else if self.caps.contains(Capabilities::DEPRECATE_EOF) {
+        } else if self.no_eof() {
             State::Rows
         } else {
             State::ColumnsEnd
@@ -490,7 +496,7 @@ impl ResponseTracker {
                         last: self.end_result(status),
                     });
                 }
-                if !self.caps.contains(Capabilities::DEPRECATE_EOF) {
+                if !self.no_eof() {
                     return Err(ProtocolError::Malformed("EOF packet"));
                 }
                 let packet = OkPacket::parse(payload, self.caps)?;
@@ -524,11 +530,12 @@ impl ResponseTracker {
         let optional = self
             .caps
             .contains(Capabilities::OPTIONAL_RESULTSET_METADATA);
-        let defined = !optional || reader.is_empty() || reader.u8(WHAT)? != 0;
-        self.state = match (defined, parameters) {
-            (false, _) => State::Done,
-            (true, 0) => State::prepared_columns(columns),
-            (true, left) => State::PreparedParameters { left, columns },
+        self.defined = !optional || reader.is_empty() || reader.u8(WHAT)? != 0;
+        self.state = match parameters {
+            0 => self.prepared_columns(columns),
+            left if self.defined => State::PreparedParameters { left, columns },
+            _ if self.no_eof() => self.prepared_columns(columns),
+            _ => State::PreparedParametersEnd { columns },
         };
         let last = self.is_done();
         Ok(Event::Prepared {
@@ -541,23 +548,32 @@ impl ResponseTracker {
         })
     }
 
+    /// The state in front of the definitions of a prepared statement's columns.
+    const fn prepared_columns(&self, left: u16) -> State {
+        match left {
+            0 => State::Done,
+            left if self.defined => State::PreparedColumns { left },
+            _ if self.no_eof() => State::Done,
+            _ => State::PreparedColumnsEnd,
+        }
+    }
+
+    const fn no_eof(&self) -> bool {
+        self.caps.contains(Capabilities::DEPRECATE_EOF)
+    }
+
     /// A result ended with these flags: whether it was the last.
     fn end_result(&mut self, status: StatusFlags) -> bool {
-        let more = status.contains(StatusFlags::MORE_RESULTS)
-            && matches!(self.expect, Expect::Query | Expect::Execute);
+        let results = matches!(self.expect, Expect::Query | Expect::Execute);
+        let announced = status.contains(StatusFlags::MORE_RESULTS) || self.out_parameters;
+        self.out_parameters = false;
+        let more = results && announced;
         self.state = if more { State::Start } else { State::Done };
         !more
     }
 }
 
 impl State {
-    const fn prepared_columns(left: u16) -> Self {
-        match left {
-            0 => Self::Done,
-            left => Self::PreparedColumns { left },
-        }
-    }
-
     const fn one_less(self) -> Self {
         match self {
             Self::Columns { left } => Self::Columns { left: left - 1 },
@@ -892,6 +908,26 @@ mod tests {
     }
 
     #[test]
+    fn out_parameters_are_followed_by_an_ok_that_only_the_first_eof_announces() {
+        let server = Server::new(CLASSIC)
+            .packet(b"\x01")
+            .definitions(1)
+            .classic_eof(StatusFlags::MORE_RESULTS | StatusFlags::PS_OUT_PARAMS)
+            .packet(b"\0\0\x07\0\0\0")
+            .classic_eof(StatusFlags::AUTOCOMMIT)
+            .ok(&OkPacket::default());
+        assert_follows(
+            Expect::Execute,
+            &server,
+            &[
+                Seen::Data(server.out.len() - 9 - 11),
+                Seen::Eof(StatusFlags::AUTOCOMMIT, false),
+                Seen::Ok(0, OkHeader::Ok, true),
+            ],
+        );
+    }
+
+    #[test]
     fn an_error_among_rows_or_definitions() {
         let server = Server::new(MODERN)
             .packet(b"\x01")
@@ -977,6 +1013,28 @@ mod tests {
         let caps = MODERN | Capabilities::OPTIONAL_RESULTSET_METADATA;
         let server = Server::new(caps).packet(&[0, 7, 0, 0, 0, 3, 0, 2, 0, 0, 0, 0, 0]);
         assert_follows(Expect::Prepare, &server, &[Seen::Prepared(7, 3, 2, true)]);
+
+        // Without DEPRECATE_EOF the EOFs of the missing definitions come all the same.
+        let caps = CLASSIC | Capabilities::OPTIONAL_RESULTSET_METADATA;
+        let server = Server::new(caps)
+            .packet(&[0, 7, 0, 0, 0, 3, 0, 2, 0, 0, 0, 0, 0])
+            .classic_eof(StatusFlags::AUTOCOMMIT)
+            .classic_eof(StatusFlags::AUTOCOMMIT);
+        assert_follows(
+            Expect::Prepare,
+            &server,
+            &[Seen::Prepared(7, 3, 2, false), Seen::Data(18)],
+        );
+        let server = Server::new(caps)
+            .packet(&[2, 0])
+            .classic_eof(StatusFlags::AUTOCOMMIT)
+            .packet(b"\x01a\x01b")
+            .rows_end(StatusFlags::AUTOCOMMIT);
+        assert_follows(
+            Expect::Query,
+            &server,
+            &[Seen::Data(23), Seen::Eof(StatusFlags::AUTOCOMMIT, true)],
+        );
     }
 
     #[test]

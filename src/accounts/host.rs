@@ -5,7 +5,7 @@
 //! <https://mariadb.com/docs/server/reference/sql-statements/account-management-sql-statements/create-user#host-name-component>
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::directory::ClientAddress;
 
@@ -89,7 +89,10 @@ impl HostPattern {
             // An empty host part is any host.
             Self::Text(pattern) if pattern.is_empty() => true,
             Self::Text(pattern) => {
-                let local = ip.is_none_or(|ip| ip.is_loopback());
+                // The only addresses whose name it is: 127.0.0.2 has none.
+                let local = ip.is_none_or(|ip| {
+                    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
+                });
                 (local && like(pattern, b"localhost"))
                     || ip.is_some_and(|ip| like(pattern, ip.to_string().as_bytes()))
             }

@@ -17,7 +17,12 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts clients until it is dropped.
-pub(super) async fn run(listener: Listener, workers: Arc<[Worker]>, registry: Arc<Registry>, limit: usize) {
+pub(super) async fn run(
+    listener: Listener,
+    workers: Arc<[Worker]>,
+    registry: Arc<Registry>,
+    limit: usize,
+) {
     let mut refused_before = false;
     loop {
         let accepted = match listener.accept().await {

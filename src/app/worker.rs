@@ -38,7 +38,9 @@ impl Worker {
         // Bounded by limits.connections: nobody arrives without a registration.
         let (arrivals, arriving) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let count = Arc::clone(&sessions);
         thread::Builder::new()
             .name(format!("worker-{}", context.worker.0))

@@ -127,7 +127,10 @@ impl BackendConn {
 
     /// Moves the connection to the runtime that this is called on.
     pub fn rebind(self) -> io::Result<Self> {
-        Ok(Self { stream: self.stream.rebind()?, ..self })
+        Ok(Self {
+            stream: self.stream.rebind()?,
+            ..self
+        })
     }
 
     /// The answer is complete.
@@ -154,7 +157,12 @@ impl BackendConn {
         self.pending += if self.tracked {
             put_difference(out, &self.state, wanted, extra)
         } else {
-            put_difference(out, &self.state, wanted, &format!("{extra}{}", self.trackers.0))
+            put_difference(
+                out,
+                &self.state,
+                wanted,
+                &format!("{extra}{}", self.trackers.0),
+            )
         };
         self.tracked = true;
         if !Arc::ptr_eq(&self.state, wanted) {
@@ -179,10 +187,15 @@ impl BackendConn {
     pub async fn settle(&mut self, buffers: &Buffers) -> Result<(), Error> {
         while self.pending > 0 {
             let mut tracker = ResponseTracker::new(Expect::Status, self.capabilities);
-            match tracker.next(&self.input).map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))? {
+            match tracker
+                .next(&self.input)
+                .map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))?
+            {
                 Event::NeedMore => {
                     let filled = timeout(SETTLE, self.fill(buffers)).await;
-                    filled.map_err(|_| Error::server(ErrorKind::Timeout("setting the session's state".into())))??;
+                    filled.map_err(|_| {
+                        Error::server(ErrorKind::Timeout("setting the session's state".into()))
+                    })??;
                 }
                 Event::Ok { len, .. } | Event::Eof { len, .. } => {
                     self.input.advance(len);
@@ -237,7 +250,10 @@ impl BackendConn {
             return Ok(());
         }
         self.busy = true;
-        self.stream.write_both(prefix, bytes).await.map_err(|error| Error::server(ErrorKind::Io(error)))
+        self.stream
+            .write_both(prefix, bytes)
+            .await
+            .map_err(|error| Error::server(ErrorKind::Io(error)))
     }
 
     /// Orders the server to forget the session: its transaction, locks,

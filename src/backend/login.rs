@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::Capabilities,
     handshake::{
-        auth::{Channel, NativeStage1, Secrets, SecretBytes, Sha2Stage1},
+        auth::{Channel, NativeStage1, SecretBytes, Secrets, Sha2Stage1},
         client::{self, LoggedIn, LoginError, ServerGreeting, Step},
     },
     packet::{self, Frame, put_packet},
@@ -67,10 +67,17 @@ const LONGEST: usize = 64 * 1024;
 
 impl BackendConn {
     /// Connects and logs in. `profile` are the capabilities wanted beyond those that the proxy itself needs.
-    pub async fn connect(target: &Target, login: &Login, profile: Capabilities) -> Result<Self, Error> {
+    pub async fn connect(
+        target: &Target,
+        login: &Login,
+        profile: Capabilities,
+    ) -> Result<Self, Error> {
         let conn = timeout(target.deadline, connect(target, login, profile)).await;
         conn.unwrap_or_else(|_| {
-            let what = format!("connecting to server {} took longer than {:?}", target.name, target.deadline);
+            let what = format!(
+                "connecting to server {} took longer than {:?}",
+                target.name, target.deadline
+            );
             Err(Error::server(ErrorKind::Timeout(what)))
         })
     }
@@ -89,34 +96,59 @@ impl BackendConn {
     }
 }
 
-async fn connect(target: &Target, login: &Login, profile: Capabilities) -> Result<BackendConn, Error> {
+async fn connect(
+    target: &Target,
+    login: &Login,
+    profile: Capabilities,
+) -> Result<BackendConn, Error> {
     let io = |error: io::Error| {
-        let text = format!("cannot connect to server {} ({}): {error}", target.name, target.address);
+        let text = format!(
+            "cannot connect to server {} ({}): {error}",
+            target.name, target.address
+        );
         Error::server(ErrorKind::Io(io::Error::new(error.kind(), text)))
     };
     let stream = match &target.address {
-        ServerAddress::Tcp { host, port } => {
-            Stream::tcp(TcpStream::connect((host.as_str(), *port)).await.map_err(io)?).map_err(io)?
-        }
+        ServerAddress::Tcp { host, port } => Stream::tcp(
+            TcpStream::connect((host.as_str(), *port))
+                .await
+                .map_err(io)?,
+        )
+        .map_err(io)?,
         ServerAddress::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(io)?),
     };
-    let channel = if stream.is_secure() { Channel::Secure } else { Channel::Plain };
-    let mut talk = Talk { stream, input: BytesMut::with_capacity(1024), seq: 0 };
-    let greeting = ServerGreeting::parse(&talk.receive().await?).map_err(|error| refused(target, error))?;
+    let channel = if stream.is_secure() {
+        Channel::Secure
+    } else {
+        Channel::Plain
+    };
+    let mut talk = Talk {
+        stream,
+        input: BytesMut::with_capacity(1024),
+        seq: 0,
+    };
+    let greeting =
+        ServerGreeting::parse(&talk.receive().await?).map_err(|error| refused(target, error))?;
     let mut request = client::Login::new(login.user.as_bytes(), ALWAYS | profile, channel);
     request.secrets = secrets(&login.proof);
     request.attributes = vec![(b"_client_name".to_vec(), b"dbproxy".to_vec())];
-    let mut step = request.start(&greeting).map_err(|error| refused(target, error))?;
+    let mut step = request
+        .start(&greeting)
+        .map_err(|error| refused(target, error))?;
     let logged_in: LoggedIn = loop {
         step = match step {
             Step::Send { payload, next } => {
                 talk.send(&payload).await?;
-                next.handle(&talk.receive().await?).map_err(|error| refused(target, error))?
+                next.handle(&talk.receive().await?)
+                    .map_err(|error| refused(target, error))?
             }
-            Step::Receive(next) => next.handle(&talk.receive().await?).map_err(|error| refused(target, error))?,
+            Step::Receive(next) => next
+                .handle(&talk.receive().await?)
+                .map_err(|error| refused(target, error))?,
             Step::Encrypt { key, message, next } => {
                 let ciphertext = encrypt(&key, &message).ok_or_else(|| {
-                    let text = format!("server {} sent an RSA key that cannot be used", target.name);
+                    let text =
+                        format!("server {} sent an RSA key that cannot be used", target.name);
                     Error::server(ErrorKind::Protocol(text))
                 })?;
                 next.handle(&ciphertext)
@@ -124,7 +156,11 @@ async fn connect(target: &Target, login: &Login, profile: Capabilities) -> Resul
             Step::Done(done) => break done,
         };
     };
-    let trackers = if greeting.version.contains("MariaDB") { Trackers::MARIADB } else { Trackers::MYSQL };
+    let trackers = if greeting.version.contains("MariaDB") {
+        Trackers::MARIADB
+    } else {
+        Trackers::MYSQL
+    };
     // As logged in: no schema, and the collation of client::Login::new.
     let charset = Charset::of_collation(Charset::HANDSHAKE_ID).unwrap_or(Charset::Server);
     let state = Arc::new(SessionState::new(None, charset, false));
@@ -140,26 +176,38 @@ async fn connect(target: &Target, login: &Login, profile: Capabilities) -> Resul
 
 fn secrets(proof: &Proof) -> Secrets {
     match proof {
-        Proof::Native(stage1) => {
-            Secrets { native_stage1: Some(NativeStage1::new(**stage1)), ..Secrets::default() }
-        }
+        Proof::Native(stage1) => Secrets {
+            native_stage1: Some(NativeStage1::new(**stage1)),
+            ..Secrets::default()
+        },
         Proof::Sha2 { password, stage1 } => Secrets {
             password: Some(SecretBytes::from(password.as_slice())),
             sha2_stage1: Some(Sha2Stage1::new(**stage1)),
             ..Secrets::default()
         },
-        Proof::Empty => Secrets { password: Some(SecretBytes::default()), ..Secrets::default() },
+        Proof::Empty => Secrets {
+            password: Some(SecretBytes::default()),
+            ..Secrets::default()
+        },
     }
 }
 
 fn refused(target: &Target, error: LoginError) -> Error {
     match error {
-        LoginError::Refused { code, sqlstate, message } => {
-            Error::server(ErrorKind::Answer(Answer::new(code, &sqlstate, message)))
-        }
-        LoginError::Protocol(error) => Error::server(ErrorKind::Protocol(format!("server {}: {error}", target.name))),
+        LoginError::Refused {
+            code,
+            sqlstate,
+            message,
+        } => Error::server(ErrorKind::Answer(Answer::new(code, &sqlstate, message))),
+        LoginError::Protocol(error) => Error::server(ErrorKind::Protocol(format!(
+            "server {}: {error}",
+            target.name
+        ))),
         error => {
-            let text = format!("Access denied: dbproxy cannot log in to server {}: {error}", target.name);
+            let text = format!(
+                "Access denied: dbproxy cannot log in to server {}: {error}",
+                target.name
+            );
             Error::server(ErrorKind::Answer(Answer::new(1045, b"28000", text)))
         }
     }
@@ -168,7 +216,10 @@ fn refused(target: &Target, error: LoginError) -> Error {
 fn encrypt(key: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(key).ok()?).ok()?;
     let mut ciphertext = vec![0; key.ciphertext_size()];
-    let written = key.encrypt(&OAEP_SHA1_MGF1SHA1, message, &mut ciphertext, None).ok()?.len();
+    let written = key
+        .encrypt(&OAEP_SHA1_MGF1SHA1, message, &mut ciphertext, None)
+        .ok()?
+        .len();
     ciphertext.truncate(written);
     Some(ciphertext)
 }
@@ -192,7 +243,9 @@ impl Talk {
                 }
                 Frame::Incomplete if self.input.len() < LONGEST => {}
                 Frame::Incomplete | Frame::Large => {
-                    return Err(Error::server(ErrorKind::Protocol("oversized packet during login".into())));
+                    return Err(Error::server(ErrorKind::Protocol(
+                        "oversized packet during login".into(),
+                    )));
                 }
             }
             self.input.reserve(1024);
@@ -207,6 +260,9 @@ impl Talk {
     async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
         let mut out = BytesMut::with_capacity(payload.len() + packet::HEADER_LEN);
         put_packet(&mut out, &mut self.seq, payload);
-        self.stream.write_all(&out).await.map_err(|error| Error::server(ErrorKind::Io(error)))
+        self.stream
+            .write_all(&out)
+            .await
+            .map_err(|error| Error::server(ErrorKind::Io(error)))
     }
 }

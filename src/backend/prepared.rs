@@ -23,7 +23,11 @@ impl StatementKey {
     /// The key of `text` prepared by a session in `state`.
     pub fn new(text: &[u8], state: Arc<SessionState>) -> Self {
         let hash = xxh3_64(text) ^ state.fingerprint();
-        Self { text: text.into(), state, hash }
+        Self {
+            text: text.into(),
+            state,
+            hash,
+        }
     }
 
     /// The statement's text.
@@ -85,7 +89,11 @@ impl Prepared {
     }
 
     /// Remembers a statement; returns one that has to be closed for it.
-    pub(super) fn insert(&mut self, key: StatementKey, statement: ServerStatement) -> Option<ServerStatement> {
+    pub(super) fn insert(
+        &mut self,
+        key: StatementKey,
+        statement: ServerStatement,
+    ) -> Option<ServerStatement> {
         self.uses += 1;
         if let Some((replaced, _)) = self.statements.insert(key, (statement, self.uses)) {
             return Some(replaced);
@@ -93,8 +101,14 @@ impl Prepared {
         if self.statements.len() <= Self::KEPT {
             return None;
         }
-        let oldest = self.statements.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())?;
-        self.statements.remove(&oldest).map(|(statement, _)| statement)
+        let oldest = self
+            .statements
+            .iter()
+            .min_by_key(|(_, (_, used))| *used)
+            .map(|(key, _)| key.clone())?;
+        self.statements
+            .remove(&oldest)
+            .map(|(statement, _)| statement)
     }
 
     pub(super) fn remove(&mut self, key: &StatementKey) -> Option<ServerStatement> {
@@ -114,22 +128,44 @@ mod tests {
     #[test]
     fn the_least_recently_used_leaves() {
         let state = Arc::new(SessionState::new(None, Charset::Server, false));
-        let key = |n: usize| StatementKey::new(format!("SELECT {n}").as_bytes(), Arc::clone(&state));
+        let key =
+            |n: usize| StatementKey::new(format!("SELECT {n}").as_bytes(), Arc::clone(&state));
         let mut prepared = Prepared::default();
         for n in 0..Prepared::KEPT {
-            assert_eq!(prepared.insert(key(n), ServerStatement { id: n as u32, parameters: 0 }), None);
+            assert_eq!(
+                prepared.insert(
+                    key(n),
+                    ServerStatement {
+                        id: n as u32,
+                        parameters: 0
+                    }
+                ),
+                None
+            );
         }
         assert!(prepared.find(&key(0)).is_some());
-        let left = prepared.insert(key(1000), ServerStatement { id: 1000, parameters: 0 });
+        let left = prepared.insert(
+            key(1000),
+            ServerStatement {
+                id: 1000,
+                parameters: 0,
+            },
+        );
         assert_eq!(left.map(|statement| statement.id), Some(1));
         assert!(prepared.find(&key(1)).is_none());
-        assert_eq!(prepared.find(&key(0)).map(|statement| statement.id), Some(0));
+        assert_eq!(
+            prepared.find(&key(0)).map(|statement| statement.id),
+            Some(0)
+        );
     }
 
     #[test]
     fn the_state_at_preparation_is_part_of_the_key() {
         let here = Arc::new(SessionState::new(Some(b"a"), Charset::Server, false));
         let there = Arc::new(SessionState::new(Some(b"b"), Charset::Server, false));
-        assert_ne!(StatementKey::new(b"SELECT * FROM t", here), StatementKey::new(b"SELECT * FROM t", there));
+        assert_ne!(
+            StatementKey::new(b"SELECT * FROM t", here),
+            StatementKey::new(b"SELECT * FROM t", there)
+        );
     }
 }

@@ -62,7 +62,10 @@ impl Charset {
 fn is_charset_variable(name: &str) -> bool {
     matches!(
         name,
-        "character_set_client" | "character_set_connection" | "character_set_results" | "collation_connection"
+        "character_set_client"
+            | "character_set_connection"
+            | "character_set_results"
+            | "collation_connection"
     )
 }
 
@@ -82,12 +85,25 @@ impl SessionState {
     /// The state right after a login with a schema and a collation.
     pub fn new(schema: Option<&[u8]>, charset: Charset, multi_statements: bool) -> Self {
         let schema = schema.filter(|name| !name.is_empty()).map(Box::from);
-        Self { schema, charset, variables: BTreeMap::new(), multi_statements, fingerprint: 0 }.fingerprinted()
+        Self {
+            schema,
+            charset,
+            variables: BTreeMap::new(),
+            multi_statements,
+            fingerprint: 0,
+        }
+        .fingerprinted()
     }
 
     fn fingerprinted(mut self) -> Self {
         let mut hasher = Xxh3Default::new();
-        (&self.schema, &self.charset, &self.variables, self.multi_statements).hash(&mut hasher);
+        (
+            &self.schema,
+            &self.charset,
+            &self.variables,
+            self.multi_statements,
+        )
+            .hash(&mut hasher);
         self.fingerprint = hasher.finish();
         self
     }
@@ -119,18 +135,31 @@ impl SessionState {
 
     /// The same with another schema.
     pub fn with_schema(&self, schema: Option<&[u8]>) -> Self {
-        Self { schema: schema.filter(|name| !name.is_empty()).map(Box::from), ..self.clone() }.fingerprinted()
+        Self {
+            schema: schema.filter(|name| !name.is_empty()).map(Box::from),
+            ..self.clone()
+        }
+        .fingerprinted()
     }
 
     /// The same with multi-statements switched on or off.
     pub fn with_multi_statements(&self, on: bool) -> Self {
-        Self { multi_statements: on, ..self.clone() }.fingerprinted()
+        Self {
+            multi_statements: on,
+            ..self.clone()
+        }
+        .fingerprinted()
     }
 
     /// The same with another character set; single character set variables are overridden by it.
     pub fn with_charset(&self, charset: Charset) -> Self {
-        let mut changed = Self { charset, ..self.clone() };
-        changed.variables.retain(|name, _| !is_charset_variable(name));
+        let mut changed = Self {
+            charset,
+            ..self.clone()
+        };
+        changed
+            .variables
+            .retain(|name, _| !is_charset_variable(name));
         changed.fingerprinted()
     }
 
@@ -149,7 +178,12 @@ impl SessionState {
     /// The state of a connection after COM_RESET_CONNECTION: the schema and the
     /// multi-statement option stay, everything else is the server's default.
     pub fn reset(&self) -> Self {
-        Self { charset: Charset::Server, variables: BTreeMap::new(), ..self.clone() }.fingerprinted()
+        Self {
+            charset: Charset::Server,
+            variables: BTreeMap::new(),
+            ..self.clone()
+        }
+        .fingerprinted()
     }
 }
 
@@ -159,7 +193,12 @@ impl SessionState {
 /// `extra` are further assignments for the SET statement, each beginning with a
 /// comma and a blank. A connection with a schema cannot be taken to a state
 /// without one: the pool keeps the two kinds apart.
-pub(super) fn put_difference(out: &mut BytesMut, actual: &Arc<SessionState>, wanted: &Arc<SessionState>, extra: &str) -> u32 {
+pub(super) fn put_difference(
+    out: &mut BytesMut,
+    actual: &Arc<SessionState>,
+    wanted: &Arc<SessionState>,
+    extra: &str,
+) -> u32 {
     if extra.is_empty() && (Arc::ptr_eq(actual, wanted) || actual == wanted) {
         return 0;
     }
@@ -190,7 +229,10 @@ pub(super) fn put_difference(out: &mut BytesMut, actual: &Arc<SessionState>, wan
 fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> String {
     let mut assignments = String::new();
     let charset = actual.charset != wanted.charset
-        || actual.variables.iter().any(|(name, _)| is_charset_variable(name) && !wanted.variables.contains_key(name));
+        || actual
+            .variables
+            .iter()
+            .any(|(name, _)| is_charset_variable(name) && !wanted.variables.contains_key(name));
     if charset && let Charset::Names { charset, collation } = &wanted.charset {
         assignments.push_str(", NAMES '");
         assignments.push_str(charset);
@@ -235,12 +277,21 @@ mod tests {
 
     fn commands(actual: &SessionState, wanted: &SessionState) -> Vec<String> {
         let mut out = BytesMut::new();
-        let answers = put_difference(&mut out, &Arc::new(actual.clone()), &Arc::new(wanted.clone()), "");
+        let answers = put_difference(
+            &mut out,
+            &Arc::new(actual.clone()),
+            &Arc::new(wanted.clone()),
+            "",
+        );
         let mut commands = Vec::new();
         while !out.is_empty() {
             let len = usize::from(out[0]) | usize::from(out[1]) << 8;
             let packet = out.split_to(4 + len);
-            commands.push(format!("{:#x} {}", packet[4], String::from_utf8_lossy(&packet[5..])));
+            commands.push(format!(
+                "{:#x} {}",
+                packet[4],
+                String::from_utf8_lossy(&packet[5..])
+            ));
         }
         assert_eq!(answers as usize, commands.len());
         commands
@@ -248,8 +299,10 @@ mod tests {
 
     #[test]
     fn equal_states_need_nothing() {
-        let state = SessionState::new(Some(b"shop"), latin1(), false).with_variable("time_zone", "'+00:00'");
-        let same = SessionState::new(Some(b"shop"), latin1(), false).with_variable("time_zone", "'+00:00'");
+        let state = SessionState::new(Some(b"shop"), latin1(), false)
+            .with_variable("time_zone", "'+00:00'");
+        let same = SessionState::new(Some(b"shop"), latin1(), false)
+            .with_variable("time_zone", "'+00:00'");
         assert_eq!(commands(&state, &same), Vec::<String>::new());
         assert_eq!(state.fingerprint(), same.fingerprint());
     }
@@ -259,7 +312,8 @@ mod tests {
         let actual = SessionState::new(None, Charset::of_collation(45).unwrap(), false)
             .with_variable("sql_mode", "'ANSI'")
             .with_variable("autocommit", "0");
-        let wanted = SessionState::new(Some(b"shop"), latin1(), true).with_variable("autocommit", "1");
+        let wanted =
+            SessionState::new(Some(b"shop"), latin1(), true).with_variable("autocommit", "1");
         assert_eq!(
             commands(&actual, &wanted),
             [
@@ -274,12 +328,20 @@ mod tests {
     fn a_character_set_variable_is_set_again_after_names() {
         let before = SessionState::new(None, latin1(), false);
         let single = before.with_variable("character_set_results", "NULL");
-        assert_eq!(commands(&before, &single), ["0x3 SET SESSION character_set_results=NULL"]);
-        assert_eq!(commands(&single, &before), ["0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci'"]);
+        assert_eq!(
+            commands(&before, &single),
+            ["0x3 SET SESSION character_set_results=NULL"]
+        );
+        assert_eq!(
+            commands(&single, &before),
+            ["0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci'"]
+        );
         let reset = single.reset();
         assert_eq!(
             commands(&reset, &single),
-            ["0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci', SESSION character_set_results=NULL"]
+            [
+                "0x3 SET NAMES 'latin1' COLLATE 'latin1_swedish_ci', SESSION character_set_results=NULL"
+            ]
         );
         assert_eq!(single.with_charset(latin1()), before);
     }
@@ -287,6 +349,11 @@ mod tests {
     #[test]
     fn a_default_is_forgotten() {
         let before = SessionState::new(None, latin1(), false);
-        assert_eq!(before.with_variable("sql_mode", "''").with_variable("sql_mode", "default"), before);
+        assert_eq!(
+            before
+                .with_variable("sql_mode", "''")
+                .with_variable("sql_mode", "default"),
+            before
+        );
     }
 }

@@ -6,6 +6,8 @@
 mod check;
 pub mod demo;
 mod explain;
+mod log;
+mod serve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +37,10 @@ enum Command {
     Check(check::Arguments),
     /// Say where statements would go, and why
     Explain(explain::Arguments),
+    /// Serve clients
+    Serve(serve::Arguments),
+    /// Start a primary, two replicas and the proxy on this machine, and show what it does
+    Demo(demo::Arguments),
 }
 
 /// Where the configuration is.
@@ -61,6 +67,8 @@ enum Failure {
     Config(Problems),
     /// Standard output, a file or the system failed.
     Io(io::Error),
+    /// Anything else, in words.
+    Other(String),
 }
 
 impl fmt::Display for Failure {
@@ -68,6 +76,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Config(problems) => problems.fmt(f),
             Self::Io(error) => write!(f, "dbproxy: {error}"),
+            Self::Other(text) => write!(f, "dbproxy: {text}"),
         }
     }
 }
@@ -96,6 +105,8 @@ where
     let result = match &arguments.command {
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments, &mut out),
     };
     let result = result.and_then(|status| out.flush().map(|()| status).map_err(Failure::from));
     match result {

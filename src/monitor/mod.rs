@@ -1,6 +1,6 @@
 //! Watches the servers: probes for the topology, accounts for logins, and a closer look on demand.
 //!
-//! Nothing is decided here. A probe becomes an [`Observation`](crate::topology::Observation), whatever came of it.
+//! Nothing is decided here. A probe becomes an [`Observation`], whatever came of it.
 
 pub mod accounts;
 mod connect;
@@ -97,9 +97,10 @@ pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>) {
 
 fn next_pause<T>(pause: Duration, result: &Result<T, ProbeError>, target: &Target) -> Duration {
     match result {
-        Err(ProbeError::AccessDenied(_)) => pause
-            .saturating_mul(2)
-            .clamp(target.interval * 2, REFUSED_PAUSE),
+        Err(ProbeError::AccessDenied(_)) => {
+            let least = target.interval.saturating_mul(2);
+            pause.saturating_mul(2).min(REFUSED_PAUSE).max(least)
+        }
         _ => Duration::ZERO,
     }
 }

@@ -24,7 +24,11 @@ impl Buffers {
 
     /// An empty buffer with room for at least [`Self::SMALL`] bytes.
     pub fn lend(&self) -> BytesMut {
-        let reused = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reused = self
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         reused.unwrap_or_else(|| BytesMut::with_capacity(Self::SMALL))
     }
 

@@ -11,10 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::{Peer, Stream};
-use crate::{
-    config::ListenAddress,
-    error::Error,
-};
+use crate::{config::ListenAddress, error::Error};
 
 /// A bound, listening socket. Dropping it frees the port, or removes the socket's file.
 #[derive(Debug)]
@@ -42,12 +39,14 @@ impl Accepted {
     /// Binds the connection to the runtime that this is called on.
     pub fn into_stream(self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(stream, peer) => {
-                Ok((Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?, Peer::Tcp(peer)))
-            }
-            Self::Unix(stream) => {
-                Ok((Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix))
-            }
+            Self::Tcp(stream, peer) => Ok((
+                Stream::tcp(tokio::net::TcpStream::from_std(stream)?)?,
+                Peer::Tcp(peer),
+            )),
+            Self::Unix(stream) => Ok((
+                Stream::Unix(tokio::net::UnixStream::from_std(stream)?),
+                Peer::Unix,
+            )),
         }
     }
 }
@@ -66,7 +65,10 @@ impl Listener {
                 resolved
                     .map(|address| {
                         let socket = Bound::Tcp(bind_tcp(address).map_err(named)?);
-                        Ok(Self { socket, name: address.to_string() })
+                        Ok(Self {
+                            socket,
+                            name: address.to_string(),
+                        })
                     })
                     .collect()
             }
@@ -108,7 +110,11 @@ impl Drop for Listener {
 }
 
 fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         // Otherwise `[::]` would take the port away from a listener on 0.0.0.0.
         socket.set_only_v6(true)?;
@@ -133,12 +139,20 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Removes a socket file that nobody listens on any more.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket is in the way",
+        ));
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens on it",
+        )),
         Err(_) => fs::remove_file(path),
     }
 }

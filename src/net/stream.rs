@@ -147,9 +147,13 @@ impl Stream {
             }
         };
         match written.checked_sub(first.len()) {
-            Some(of_second) => self.write_all(second.get(of_second..).unwrap_or_default()).await,
+            Some(of_second) => {
+                self.write_all(second.get(of_second..).unwrap_or_default())
+                    .await
+            }
             None => {
-                self.write_all(first.get(written..).unwrap_or_default()).await?;
+                self.write_all(first.get(written..).unwrap_or_default())
+                    .await?;
                 self.write_all(second).await
             }
         }

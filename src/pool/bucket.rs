@@ -63,7 +63,11 @@ pub struct PooledConn {
 
 impl Bucket {
     pub(super) fn new(key: Key, server: Arc<ServerPool>, workers: usize) -> Self {
-        Self { key, server, shards: (0..workers.max(1)).map(|_| Mutex::default()).collect() }
+        Self {
+            key,
+            server,
+            shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+        }
     }
 
     fn id(self: &Arc<Self>) -> usize {
@@ -71,13 +75,20 @@ impl Bucket {
     }
 
     fn shard(&self, worker: WorkerId) -> Option<MutexGuard<'_, Vec<Idle>>> {
-        Some(self.shards.get(worker.0)?.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(
+            self.shards
+                .get(worker.0)?
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// The idle connection that `session` used last and that nobody used since.
     pub fn take_held(self: &Arc<Self>, worker: WorkerId, session: u32) -> Option<PooledConn> {
         let mut shard = self.shard(worker)?;
-        let index = shard.iter().rposition(|idle| idle.holder == Some(session))?;
+        let index = shard
+            .iter()
+            .rposition(|idle| idle.holder == Some(session))?;
         let idle = shard.remove(index);
         drop(shard);
         let mut conn = self.lend(idle, worker)?;
@@ -88,7 +99,9 @@ impl Bucket {
     /// An idle connection of this worker's that nobody holds, the last used first.
     pub fn take(self: &Arc<Self>, worker: WorkerId) -> Option<PooledConn> {
         loop {
-            let idle = self.pick(worker, |shard| shard.iter().rposition(|idle| idle.holder.is_none()))?;
+            let idle = self.pick(worker, |shard| {
+                shard.iter().rposition(|idle| idle.holder.is_none())
+            })?;
             if let Some(conn) = self.lend(idle, worker) {
                 return Some(conn);
             }
@@ -108,14 +121,26 @@ impl Bucket {
             return None;
         }
         if entry.worker != worker {
-            entry = Entry { conn: Box::new(entry.conn.rebind().ok()?), slot: entry.slot, worker };
+            entry = Entry {
+                conn: Box::new(entry.conn.rebind().ok()?),
+                slot: entry.slot,
+                worker,
+            };
         }
-        Some(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None, was_held: false })
+        Some(PooledConn {
+            entry: Some(entry),
+            bucket: Arc::clone(self),
+            worker,
+            holder: None,
+            was_held: false,
+        })
     }
 
     /// An idle connection from anywhere, those that nobody holds first.
     fn take_anywhere(self: &Arc<Self>, worker: WorkerId) -> Option<PooledConn> {
-        let workers = || (0..self.shards.len()).map(|offset| WorkerId((worker.0 + offset) % self.shards.len()));
+        let workers = || {
+            (0..self.shards.len()).map(|offset| WorkerId((worker.0 + offset) % self.shards.len()))
+        };
         let free = |shard: &[Idle]| shard.iter().rposition(|idle| idle.holder.is_none());
         loop {
             let idle = workers().find_map(|other| self.pick(other, free))?;
@@ -138,7 +163,9 @@ impl Bucket {
     /// An idle connection to be closed for the sake of another bucket.
     pub(super) fn take_oldest(&self) -> Option<Entry> {
         let any = |shard: &[Idle]| (!shard.is_empty()).then_some(0);
-        (0..self.shards.len()).find_map(|worker| self.pick(WorkerId(worker), any)).map(|idle| idle.entry)
+        (0..self.shards.len())
+            .find_map(|worker| self.pick(WorkerId(worker), any))
+            .map(|idle| idle.entry)
     }
 
     /// A connection for one or more statements.
@@ -146,7 +173,11 @@ impl Bucket {
     /// Idle ones first (this worker's, then another's), then a new one as long
     /// as the server's cap allows, then those held for other sessions, then the
     /// right of another account's idle one; at last a place in line.
-    pub async fn checkout(self: &Arc<Self>, worker: WorkerId, login: &Login) -> Result<PooledConn, Error> {
+    pub async fn checkout(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        login: &Login,
+    ) -> Result<PooledConn, Error> {
         if !self.server.has_waiters() {
             if let Some(conn) = self.take(worker).or_else(|| self.take_anywhere(worker)) {
                 return Ok(conn);
@@ -158,7 +189,10 @@ impl Bucket {
         let place = self.server.join(self.id(), Instant::now())?;
         // After the place is taken, so that what was returned a moment before is not missed.
         if place.first {
-            if let Some(conn) = self.take_anywhere(worker).or_else(|| self.take_from_holder(worker)) {
+            if let Some(conn) = self
+                .take_anywhere(worker)
+                .or_else(|| self.take_from_holder(worker))
+            {
                 return Ok(conn);
             }
             if let Some(slot) = self.server.slot().or_else(|| self.server.evict()) {
@@ -168,22 +202,45 @@ impl Bucket {
         match self.server.wait(place).await? {
             Grant::Slot(slot) => self.open(slot, worker, login).await,
             Grant::Conn(entry) => {
-                let idle = Idle { entry, since: Instant::now(), holder: None };
-                self.lend(idle, worker).ok_or_else(|| Error::server(ErrorKind::Closed))
+                let idle = Idle {
+                    entry,
+                    since: Instant::now(),
+                    holder: None,
+                };
+                self.lend(idle, worker)
+                    .ok_or_else(|| Error::server(ErrorKind::Closed))
             }
         }
     }
 
-    async fn open(self: &Arc<Self>, slot: Slot, worker: WorkerId, login: &Login) -> Result<PooledConn, Error> {
+    async fn open(
+        self: &Arc<Self>,
+        slot: Slot,
+        worker: WorkerId,
+        login: &Login,
+    ) -> Result<PooledConn, Error> {
         let conn = BackendConn::connect(&self.server.target, login, self.key.profile).await?;
-        let entry = Entry { conn: Box::new(conn), slot, worker };
-        Ok(PooledConn { entry: Some(entry), bucket: Arc::clone(self), worker, holder: None, was_held: false })
+        let entry = Entry {
+            conn: Box::new(conn),
+            slot,
+            worker,
+        };
+        Ok(PooledConn {
+            entry: Some(entry),
+            bucket: Arc::clone(self),
+            worker,
+            holder: None,
+            was_held: false,
+        })
     }
 
     /// Ends what runs on one of this account's connections, over a connection of its own.
     pub async fn kill_query(&self, login: &Login, thread_id: u32) -> Result<(), Error> {
         let _turn = self.server.kills.acquire().await;
-        BackendConn::connect(&self.server.target, login, Capabilities::empty()).await?.kill_query(thread_id).await
+        BackendConn::connect(&self.server.target, login, Capabilities::empty())
+            .await?
+            .kill_query(thread_id)
+            .await
     }
 
     fn put(self: &Arc<Self>, entry: Entry, worker: WorkerId, holder: Option<u32>) {
@@ -196,7 +253,11 @@ impl Bucket {
             entry
         };
         if let Some(mut shard) = self.shard(worker) {
-            shard.push(Idle { entry, since: Instant::now(), holder });
+            shard.push(Idle {
+                entry,
+                since: Instant::now(),
+                holder,
+            });
         }
         // Somebody may have joined the line between the first look and the push.
         if self.server.has_waiters()
@@ -208,12 +269,19 @@ impl Bucket {
 
     /// Ends the hold of a session that leaves.
     pub fn release_held(&self, worker: WorkerId, session: u32) {
-        let Some(mut shard) = self.shard(worker) else { return };
-        shard.iter_mut().filter(|idle| idle.holder == Some(session)).for_each(|idle| idle.holder = None);
+        let Some(mut shard) = self.shard(worker) else {
+            return;
+        };
+        shard
+            .iter_mut()
+            .filter(|idle| idle.holder == Some(session))
+            .for_each(|idle| idle.holder = None);
     }
 
     pub(super) fn sweep(&self, worker: WorkerId, now: Instant, limit: Duration) {
-        let Some(mut shard) = self.shard(worker) else { return };
+        let Some(mut shard) = self.shard(worker) else {
+            return;
+        };
         let expired = |idle: &mut Idle| {
             now.saturating_duration_since(idle.since) > limit || !idle.entry.conn.is_alive()
         };
@@ -247,14 +315,22 @@ impl Deref for PooledConn {
 
     #[allow(clippy::expect_used)]
     fn deref(&self) -> &BackendConn {
-        &self.entry.as_ref().expect("only dropping takes the entry").conn
+        &self
+            .entry
+            .as_ref()
+            .expect("only dropping takes the entry")
+            .conn
     }
 }
 
 impl DerefMut for PooledConn {
     #[allow(clippy::expect_used)]
     fn deref_mut(&mut self) -> &mut BackendConn {
-        &mut self.entry.as_mut().expect("only dropping takes the entry").conn
+        &mut self
+            .entry
+            .as_mut()
+            .expect("only dropping takes the entry")
+            .conn
     }
 }
 

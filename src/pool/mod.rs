@@ -48,8 +48,16 @@ pub struct WorkerId(pub usize);
 impl Pool {
     /// Pools for `targets`, one for each server in the order of their ids.
     pub fn new(targets: impl IntoIterator<Item = Target>, workers: usize, limits: &Limits) -> Self {
-        let servers = targets.into_iter().map(|target| Arc::new(ServerPool::new(target, limits))).collect();
-        Self { servers, buckets: DashMap::new(), workers, idle: limits.idle }
+        let servers = targets
+            .into_iter()
+            .map(|target| Arc::new(ServerPool::new(target, limits)))
+            .collect();
+        Self {
+            servers,
+            buckets: DashMap::new(),
+            workers,
+            idle: limits.idle,
+        }
     }
 
     /// The bucket for `key`. Worth keeping as long as a session lives.
@@ -70,12 +78,18 @@ impl Pool {
 
     /// Where a server's connections go.
     pub fn target(&self, server: ServerId) -> Option<Target> {
-        self.servers.get(server.index()).map(|server| server.target.clone())
+        self.servers
+            .get(server.index())
+            .map(|server| server.target.clone())
     }
 
     /// Closes a worker's connections that were idle for too long or that their server has closed.
     pub fn sweep(&self, worker: WorkerId, now: Instant) {
-        let buckets: Vec<_> = self.buckets.iter().map(|entry| Arc::clone(&entry)).collect();
+        let buckets: Vec<_> = self
+            .buckets
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
         for bucket in buckets {
             bucket.sweep(worker, now, self.idle);
         }
@@ -83,7 +97,8 @@ impl Pool {
 
     /// How many connections to a server are open or being opened.
     pub fn open(&self, server: ServerId) -> usize {
-        self.servers.get(server.index()).map_or(0, |server| server.open())
+        self.servers
+            .get(server.index())
+            .map_or(0, |server| server.open())
     }
-
 }

@@ -100,7 +100,10 @@ impl ServerPool {
     }
 
     pub(super) fn adopt(&self, bucket: &Arc<Bucket>) {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(bucket));
+        self.buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(bucket));
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -110,13 +113,24 @@ impl ServerPool {
     /// The right to open a connection, if the cap leaves one and nobody is in line for it.
     pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
         let below = |open| (open < self.limit).then_some(open + 1);
-        self.open.fetch_update(SeqCst, SeqCst, below).ok().map(|_| Slot(Arc::clone(self)))
+        self.open
+            .fetch_update(SeqCst, SeqCst, below)
+            .ok()
+            .map(|_| Slot(Arc::clone(self)))
     }
 
     /// Closes an idle connection of another bucket and returns its right to be open.
     pub(super) fn evict(&self) -> Option<Slot> {
-        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        buckets.iter().filter_map(Weak::upgrade).find_map(|bucket| bucket.take_oldest()).map(Entry::into_slot)
+        let buckets = self
+            .buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        buckets
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find_map(|bucket| bucket.take_oldest())
+            .map(Entry::into_slot)
     }
 
     pub(super) fn has_waiters(&self) -> bool {
@@ -126,8 +140,11 @@ impl ServerPool {
     /// Gives a connection that is free to the first in line. Returns it if nobody waits.
     pub(super) fn serve(&self, bucket: usize, mut entry: Entry) -> Option<Entry> {
         while let Some(waiter) = self.next_in_line() {
-            let grant =
-                if waiter.bucket == bucket { Grant::Conn(entry) } else { Grant::Slot(entry.into_slot()) };
+            let grant = if waiter.bucket == bucket {
+                Grant::Conn(entry)
+            } else {
+                Grant::Slot(entry.into_slot())
+            };
             match waiter.grant.send(grant) {
                 Ok(()) => return None,
                 // Given up meanwhile.
@@ -168,7 +185,10 @@ impl ServerPool {
         let mut line = self.line();
         line.waiters.retain(|waiter| !waiter.grant.is_closed());
         if line.waiters.len() >= self.queue_depth {
-            let what = format!("limits.queue_depth = {} statements are waiting", self.queue_depth);
+            let what = format!(
+                "limits.queue_depth = {} statements are waiting",
+                self.queue_depth
+            );
             return Err(self.full(line.since, now, &what));
         }
         let first = line.waiters.is_empty();
@@ -191,7 +211,9 @@ impl ServerPool {
     }
 
     fn full(&self, since: Option<Instant>, now: Instant, what: &str) -> Error {
-        let waiting = since.map_or_else(Duration::default, |since| now.saturating_duration_since(since));
+        let waiting = since.map_or_else(Duration::default, |since| {
+            now.saturating_duration_since(since)
+        });
         Error::answer_with(
             Origin::Proxy,
             1040,

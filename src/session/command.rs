@@ -44,18 +44,22 @@ impl Session {
         match command {
             Command::InitDb(name) => {
                 let effect = Effect::Schema(name.to_vec());
-                self.forward(packet, Expect::Status, &self.of_connection(), effect).await
+                self.forward(packet, Expect::Status, &self.of_connection(), effect)
+                    .await
             }
             Command::SetOption(option) => {
                 let effect = Effect::MultiStatements(option == 0);
-                self.forward(packet, Expect::Status, &self.of_connection(), effect).await
+                self.forward(packet, Expect::Status, &self.of_connection(), effect)
+                    .await
             }
             Command::StmtClose(id) => {
                 self.prepared.remove(id);
                 Ok(Flow::Continue)
             }
             Command::StmtReset(id) => self.reset_statement(id).await,
-            Command::StmtSendLongData { statement, .. } => self.send_long_data(packet, statement).await,
+            Command::StmtSendLongData { statement, .. } => {
+                self.send_long_data(packet, statement).await
+            }
             Command::StmtFetch { statement, .. } => self.fetch(packet, statement).await,
             Command::ResetConnection => {
                 self.reset();
@@ -64,27 +68,49 @@ impl Session {
             Command::ChangeUser(request) => self.change_user(request).await,
             Command::ProcessKill(id) => self.kill(Scope::Connection, u64::from(id)).await,
             Command::Ping | Command::Debug | Command::Refresh(_) => {
-                self.forward(packet, Expect::Status, &self.of_connection(), Effect::None).await
+                self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
+                    .await
             }
             Command::Statistics => {
-                self.forward(packet, Expect::Statistics, &self.of_connection(), Effect::None).await
+                self.forward(
+                    packet,
+                    Expect::Statistics,
+                    &self.of_connection(),
+                    Effect::None,
+                )
+                .await
             }
-            Command::ProcessInfo => self.forward(packet, Expect::Query, &self.of_connection(), Effect::None).await,
+            Command::ProcessInfo => {
+                self.forward(packet, Expect::Query, &self.of_connection(), Effect::None)
+                    .await
+            }
             Command::FieldList { .. } => {
-                self.forward(packet, Expect::FieldList, &self.of_connection(), Effect::None).await
+                self.forward(
+                    packet,
+                    Expect::FieldList,
+                    &self.of_connection(),
+                    Effect::None,
+                )
+                .await
             }
             Command::Other { .. }
             | Command::Quit
             | Command::Query(_)
             | Command::StmtPrepare(_)
             | Command::StmtExecute(_) => {
-                self.reply_error(&Answer::new(1047, b"08S01", "Unknown command")).await
+                self.reply_error(&Answer::new(1047, b"08S01", "Unknown command"))
+                    .await
             }
         }
     }
 
     async fn malformed(&mut self, error: &ProtocolError) -> Result<Flow, Error> {
-        self.reply_error(&Answer::new(1835, b"HY000", format!("Malformed communication packet: {error}"))).await
+        self.reply_error(&Answer::new(
+            1835,
+            b"HY000",
+            format!("Malformed communication packet: {error}"),
+        ))
+        .await
     }
 
     /// The class of a command that is about the connection and goes to the primary.
@@ -99,7 +125,10 @@ impl Session {
         class: &StatementClass,
         effect: Effect,
     ) -> Result<Flow, Error> {
-        if let Some(finished) = self.execute(class, Request::Forward { packet, expect }).await? {
+        if let Some(finished) = self
+            .execute(class, Request::Forward { packet, expect })
+            .await?
+        {
             self.finish(class, finished, effect);
         }
         Ok(Flow::Continue)
@@ -117,7 +146,10 @@ impl Session {
             }
             _ => self.effect_of(&class, text),
         };
-        let request = Request::Forward { packet, expect: Expect::Query };
+        let request = Request::Forward {
+            packet,
+            expect: Expect::Query,
+        };
         match self.execute(&class, request).await? {
             Some(finished) => self.finish(&class, finished, effect),
             None => return Ok(Flow::Continue),
@@ -143,19 +175,31 @@ impl Session {
 
     async fn prepare(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         let Some(id) = self.prepared.next_id() else {
-            let text = "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
+            let text =
+                "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
         let class = sql::classify(text, self.dialect);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
-        let request = Request::Prepare { packet, key: &key, id };
+        let request = Request::Prepare {
+            packet,
+            key: &key,
+            id,
+        };
         if let Some(finished) = self.execute(&class, request).await? {
             let prepared = finished.outcome.prepared;
-            // Preparing runs nothing: it neither pins nor writes.
-            self.finish(&sql::classify(b"SELECT 1", self.dialect), finished, Effect::None);
+            self.finish_preparation(&class, finished);
             if let Some(prepared) = prepared {
                 let parameters = prepared.parameters;
-                self.prepared.insert(id, Statement { key, class, parameters, types: Vec::new() });
+                self.prepared.insert(
+                    id,
+                    Statement {
+                        key,
+                        class,
+                        parameters,
+                        types: Vec::new(),
+                    },
+                );
             }
         }
         Ok(Flow::Continue)
@@ -163,7 +207,9 @@ impl Session {
 
     async fn execute_prepared(&mut self, execute: Execute<'_>) -> Result<Flow, Error> {
         let Some(statement) = self.prepared.find_mut(execute.statement) else {
-            return self.reply_error(&unknown(execute.statement, "mysqld_stmt_execute")).await;
+            return self
+                .reply_error(&unknown(execute.statement, "mysqld_stmt_execute"))
+                .await;
         };
         match execute.parameters(usize::from(statement.parameters)) {
             Ok(parameters) => {
@@ -186,7 +232,10 @@ impl Session {
             _ if execute.flags != 0 => Effect::Pin(PinReason::Cursor),
             _ => self.effect_of(&class, statement.key.text()),
         };
-        let request = Request::Execute { execute, statement: &statement };
+        let request = Request::Execute {
+            execute,
+            statement: &statement,
+        };
         if let Some(finished) = self.execute(&class, request).await? {
             self.finish(&class, finished, effect);
         }

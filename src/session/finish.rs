@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Session, statement::Finished};
 use crate::{
     backend::{Charset, SessionState},
+    pool::PooledConn,
     routing::{self, PinReason},
     sql::{Facts, Kind, StatementClass, set::Assignment},
 };
@@ -81,18 +82,34 @@ impl Session {
             || class.kind == Kind::Write
             || class.facts.contains(Facts::CALC_FOUND_ROWS)
             || (self.last_insert_id != 0 && !class.is_replica_read());
-        let server = conn.server();
         if leaves_answers {
-            if let Some(kept) = self.kept
-                && kept.server != server
-            {
-                self.release_kept();
-            }
-            conn.hold_for(self.registration.handle().id());
-            self.kept = Some(Kept { server, previous: true });
+            self.keep(conn, true);
         } else if let Some(kept) = &mut self.kept {
             kept.previous = false;
         }
+    }
+
+    /// A statement was prepared: nothing ran, so that questions about the statement before are still to be answered.
+    pub(super) fn finish_preparation(&mut self, class: &StatementClass, finished: Finished) {
+        let Finished { mut conn, outcome } = finished;
+        conn.mark_idle(&self.context.buffers);
+        if let Some(status) = outcome.status {
+            self.status = status.difference(PASSING);
+        }
+        if self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS) {
+            self.held = Some(conn);
+        } else if conn.was_held() {
+            self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
+        }
+    }
+
+    fn keep(&mut self, mut conn: PooledConn, previous: bool) {
+        let server = conn.server();
+        if self.kept.is_some_and(|kept| kept.server != server) {
+            self.release_kept();
+        }
+        conn.hold_for(self.handle().id());
+        self.kept = Some(Kept { server, previous });
     }
 
     /// The session's state after a statement that succeeded; None if it is as before.
@@ -120,7 +137,10 @@ impl Session {
     fn update_pin(&mut self, class: &StatementClass, unexplained: bool) {
         let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         // It was for one transaction, or for one statement that was its own.
-        if self.pin == Some(PinReason::NextTransaction) && class.kind != Kind::Set && !in_transaction {
+        if self.pin == Some(PinReason::NextTransaction)
+            && class.kind != Kind::Set
+            && !in_transaction
+        {
             self.pin = None;
         }
         if self.pin.is_none() {
@@ -148,7 +168,9 @@ const PASSING: StatusFlags = StatusFlags::MORE_RESULTS
 
 fn assigned(state: SessionState, assignment: Assignment) -> SessionState {
     match assignment {
-        Assignment::Variable { name, value } => state.with_variable(&name, &String::from_utf8_lossy(&value)),
+        Assignment::Variable { name, value } => {
+            state.with_variable(&name, &String::from_utf8_lossy(&value))
+        }
         Assignment::Autocommit(on) => state.with_variable("autocommit", if on { "1" } else { "0" }),
         Assignment::Names { charset, collation } => state.with_charset(Charset::Names {
             charset: unquoted(&charset).into(),

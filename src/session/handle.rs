@@ -69,7 +69,10 @@ impl Registry {
                 user: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
-            return Some(Registration { registry: Arc::clone(self), handle });
+            return Some(Registration {
+                registry: Arc::clone(self),
+                handle,
+            });
         }
     }
 
@@ -86,7 +89,10 @@ impl Registry {
     /// Tells those who run a statement on `server` not to wait for it.
     pub fn server_down(&self, server: ServerId) {
         for entry in &self.sessions {
-            if entry.running().is_some_and(|(running, _)| running == server) {
+            if entry
+                .running()
+                .is_some_and(|(running, _)| running == server)
+            {
                 entry.down.store(u32::from(server.0) + 1, SeqCst);
                 entry.changed.notify_one();
             }
@@ -115,7 +121,11 @@ impl Handle {
 
     /// Whether the session is logged in as `user`.
     pub(super) fn belongs_to(&self, user: &Arc<str>) -> bool {
-        self.user.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(user)
+        self.user
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            == Some(user)
     }
 
     /// Where its statement runs: the server, and the server's id of the connection.
@@ -126,7 +136,10 @@ impl Handle {
     }
 
     pub(super) fn set_running(&self, server: ServerId, thread_id: u32) {
-        self.running.store((u64::from(server.0) + 1) << 32 | u64::from(thread_id), SeqCst);
+        self.running.store(
+            (u64::from(server.0) + 1) << 32 | u64::from(thread_id),
+            SeqCst,
+        );
     }
 
     pub(super) fn set_resting(&self) {
@@ -158,7 +171,11 @@ impl Handle {
                 return Interrupt::Killed;
             }
             let down = self.down.swap(0, SeqCst);
-            if down != 0 && self.running().is_some_and(|(server, _)| u32::from(server.0) + 1 == down) {
+            if down != 0
+                && self
+                    .running()
+                    .is_some_and(|(server, _)| u32::from(server.0) + 1 == down)
+            {
                 return Interrupt::ServerDown;
             }
             self.changed.notified().await;

@@ -15,9 +15,17 @@ impl Session {
     /// Whether this account may do that is the server's to say: the statement
     /// is ended there, by this account. Idle sessions can be ended by their own account only.
     pub(super) async fn kill(&mut self, scope: Scope, id: u64) -> Result<Flow, Error> {
-        let victim = u32::try_from(id).ok().and_then(|id| self.context.registry.find(id));
+        let victim = u32::try_from(id)
+            .ok()
+            .and_then(|id| self.context.registry.find(id));
         let Some(victim) = victim else {
-            return self.reply_error(&Answer::new(1094, b"HY000", format!("Unknown thread id: {id}"))).await;
+            return self
+                .reply_error(&Answer::new(
+                    1094,
+                    b"HY000",
+                    format!("Unknown thread id: {id}"),
+                ))
+                .await;
         };
         match victim.running() {
             Some((server, thread_id)) if victim.id() != self.handle().id() => {
@@ -27,7 +35,9 @@ impl Session {
                     profile: self.capabilities & super::route::PROFILE,
                     with_schema: false,
                 };
-                let Some(bucket) = self.context.pool.bucket(&key) else { return self.reply_ok().await };
+                let Some(bucket) = self.context.pool.bucket(&key) else {
+                    return self.reply_ok().await;
+                };
                 if let Err(error) = bucket.kill_query(&self.login, thread_id).await {
                     return self.reply_error(&error.answer()).await;
                 }

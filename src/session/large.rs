@@ -7,12 +7,7 @@ use dbproxy_proto::{
     response::{Expect, ResponseTracker},
 };
 
-use super::{
-    COLLECTED, Flow, Session, client_io,
-    finish::Effect,
-    span::Span,
-    statement::Finished,
-};
+use super::{COLLECTED, Flow, Session, client_io, finish::Effect, span::Span, statement::Finished};
 use crate::{
     error::{Answer, Error, ErrorKind},
     net::Buffers,
@@ -30,7 +25,8 @@ impl Session {
         while self.input.len() < COLLECTED {
             self.read_some().await?;
         }
-        let single = PacketHeader::parse(&self.input).is_some_and(|header| header.len < dbproxy_proto::packet::MAX_PAYLOAD);
+        let single = PacketHeader::parse(&self.input)
+            .is_some_and(|header| header.len < dbproxy_proto::packet::MAX_PAYLOAD);
         match self.input.get(HEADER_LEN).copied() {
             Some(code::QUERY) => self.stream_query().await,
             Some(code::STMT_SEND_LONG_DATA) => self.stream_long_data().await,
@@ -38,7 +34,12 @@ impl Session {
             _ if single => self.collect().await,
             _ => {
                 self.discard(Span::command()).await?;
-                self.reply_error(&Answer::new(1153, b"08S01", "Got a packet bigger than 'max_allowed_packet' bytes")).await
+                self.reply_error(&Answer::new(
+                    1153,
+                    b"08S01",
+                    "Got a packet bigger than 'max_allowed_packet' bytes",
+                ))
+                .await
             }
         }
     }
@@ -77,33 +78,52 @@ impl Session {
 
     /// Whether the execution at the front of the input brings its parameter types along.
     fn sends_types(&self) -> bool {
-        let Some(statement) = self.announced_statement() else { return false };
-        let parameters = self.prepared.find(statement).map_or(0, |statement| usize::from(statement.parameters));
+        let Some(statement) = self.announced_statement() else {
+            return false;
+        };
+        let parameters = self
+            .prepared
+            .find(statement)
+            .map_or(0, |statement| usize::from(statement.parameters));
         let flag = HEADER_LEN + 10 + parameters.div_ceil(8);
         parameters > 0 && self.input.get(flag) == Some(&1)
     }
 
     fn announced_statement(&self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.input.get(STATEMENT_ID)?.try_into().ok()?))
+        Some(u32::from_le_bytes(
+            self.input.get(STATEMENT_ID)?.try_into().ok()?,
+        ))
     }
 
     async fn stream_execution(&mut self) -> Result<Flow, Error> {
         let id = self.announced_statement().unwrap_or(0);
-        let class = self.prepared.find(id).map_or_else(|| self.of_connection(), |statement| statement.class);
+        let class = self
+            .prepared
+            .find(id)
+            .map_or_else(|| self.of_connection(), |statement| statement.class);
         let mut class = class;
         class.cause = sql::Cause::Write;
-        let parameters = self.prepared.find(id).map_or(0, |statement| usize::from(statement.parameters));
+        let parameters = self
+            .prepared
+            .find(id)
+            .map_or(0, |statement| usize::from(statement.parameters));
         let types = HEADER_LEN + 11 + parameters.div_ceil(8);
-        let types = self.input.get(types..types + 2 * parameters).map(<[u8]>::to_vec);
+        let types = self
+            .input
+            .get(types..types + 2 * parameters)
+            .map(<[u8]>::to_vec);
         if let (Some(statement), Some(types)) = (self.prepared.find_mut(id), types) {
             statement.types = types;
         }
-        self.stream(&class, Some(id), Expect::Execute, Effect::None).await
+        self.stream(&class, Some(id), Expect::Execute, Effect::None)
+            .await
     }
 
     async fn stream_long_data(&mut self) -> Result<Flow, Error> {
         let class = self.of_connection();
-        let known = self.announced_statement().filter(|id| self.prepared.find(*id).is_some());
+        let known = self
+            .announced_statement()
+            .filter(|id| self.prepared.find(*id).is_some());
         let conn = match known {
             Some(id) => self.large_connection(&class, Some(id)).await.ok(),
             None => None,
@@ -132,9 +152,12 @@ impl Session {
                 return self.reply_error(&error.answer()).await;
             }
         };
-        self.registration.handle().set_running(conn.server(), conn.thread_id());
+        self.registration
+            .handle()
+            .set_running(conn.server(), conn.thread_id());
         let seq = self.send_through(&mut conn).await?;
-        let tracker = ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
+        let tracker =
+            ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
         let relayed = self.relay().run(&mut conn, tracker, 0, false).await;
         self.registration.handle().set_resting();
         match relayed {
@@ -148,7 +171,11 @@ impl Session {
 
     /// The connection for a streamed command, in the session's state. The
     /// statement's id in the input is replaced by the server's.
-    async fn large_connection(&mut self, class: &StatementClass, statement: Option<u32>) -> Result<PooledConn, Error> {
+    async fn large_connection(
+        &mut self,
+        class: &StatementClass,
+        statement: Option<u32>,
+    ) -> Result<PooledConn, Error> {
         let mut conn = self.settled_connection(class).await?;
         if let Some(id) = statement {
             let there = self.prepared_on(&mut conn, id).await?;
@@ -167,7 +194,11 @@ impl Session {
         loop {
             let end = span.advance(&self.input);
             // A server that refuses the command says why and closes: its answer is read afterwards.
-            failed = failed || conn.send(&[], self.input.get(..end).unwrap_or_default()).await.is_err();
+            failed = failed
+                || conn
+                    .send(&[], self.input.get(..end).unwrap_or_default())
+                    .await
+                    .is_err();
             self.input.advance(end);
             if span.is_complete() {
                 return Ok(span.seq());

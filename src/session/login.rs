@@ -10,7 +10,8 @@ use dbproxy_proto::{
     handshake::{
         auth::{AuthPlugin, Channel, NativeStage2, Scramble, SecretBytes, Sha2Stage1},
         server::{
-            Answer as AuthAnswer, Credential, FirstPacket, Greeting, Outcome, Proof as Proven, ServerAuth, Step,
+            Answer as AuthAnswer, Credential, FirstPacket, Greeting, Outcome, Proof as Proven,
+            ServerAuth, Step,
         },
     },
     packet::{self, Frame, put_packet},
@@ -19,10 +20,7 @@ use dbproxy_proto::{
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{
-    Context, Flow, Registration, Session, client_io,
-    prepared::Statements,
-};
+use super::{Context, Flow, Registration, Session, client_io, prepared::Statements};
 use crate::{
     accounts::{Account, ClientAddress, Lookup, Proof, Verifier},
     backend::{BackendConn, Charset, Login, SessionState},
@@ -54,6 +52,15 @@ const OFFERED: Capabilities = Capabilities::LONG_PASSWORD
     .union(Capabilities::SESSION_TRACK)
     .union(Capabilities::DEPRECATE_EOF);
 
+/// The same for either family: to clients of MariaDB the absence of the first
+/// flag tells that its extended capabilities follow, of which there are none.
+fn offered(flavor: Flavor) -> Capabilities {
+    match flavor {
+        Flavor::MySql => OFFERED,
+        Flavor::MariaDb => OFFERED.difference(Capabilities::LONG_PASSWORD),
+    }
+}
+
 /// Longest packet of a login.
 const LONGEST: usize = 64 * 1024;
 
@@ -69,7 +76,14 @@ pub(super) async fn login(
 ) -> Result<Session, Error> {
     let mut input = BytesMut::new();
     let capabilities = Capabilities::empty();
-    let mut door = Door { client: &mut client, peer, context: &context, input: &mut input, seq: 0, capabilities };
+    let mut door = Door {
+        client: &mut client,
+        peer,
+        context: &context,
+        input: &mut input,
+        seq: 0,
+        capabilities,
+    };
     let admitted = match door.admit(registration.handle().id()).await {
         Ok(admitted) => admitted,
         Err(error) => {
@@ -78,7 +92,13 @@ pub(super) async fn login(
         }
     };
     let (seq, capabilities) = (door.seq, door.capabilities);
-    let Admitted { account, login, state, base, scramble } = admitted;
+    let Admitted {
+        account,
+        login,
+        state,
+        base,
+        scramble,
+    } = admitted;
     let wanted = Arc::new(state);
     let mut session = Session {
         account: context.states.of(&account.key),
@@ -115,18 +135,30 @@ impl Session {
         let schema = self.try_schema().await;
         match &schema {
             Ok(()) => {
-                let packet = OkPacket { status: self.status, ..OkPacket::default() };
+                let packet = OkPacket {
+                    status: self.status,
+                    ..OkPacket::default()
+                };
                 put_ok(&mut out, &mut seq, &packet, OkHeader::Ok, self.capabilities);
             }
-            Err(error) => put_err(&mut out, &mut seq, &error.answer().packet(), self.capabilities),
+            Err(error) => put_err(
+                &mut out,
+                &mut seq,
+                &error.answer().packet(),
+                self.capabilities,
+            ),
         }
         self.reply(&out).await?;
         schema
     }
 
     async fn try_schema(&mut self) -> Result<(), Error> {
-        let Some(schema) = self.wanted.schema() else { return Ok(()) };
-        if self.context.schemas.knows(&self.login.user, schema) || self.context.topology.borrow().writable().is_none() {
+        let Some(schema) = self.wanted.schema() else {
+            return Ok(());
+        };
+        if self.context.schemas.knows(&self.login.user, schema)
+            || self.context.topology.borrow().writable().is_none()
+        {
             return Ok(());
         }
         let mut conn = self.settled_connection(&self.of_connection()).await?;
@@ -167,7 +199,10 @@ impl Session {
         // The answer in the command is for the greeting's scramble: ask for one to a fresh scramble.
         let entered = async {
             let fresh = scramble()?;
-            let claim = Claim { user: request.user, answer: request.answer(self.scramble) };
+            let claim = Claim {
+                user: request.user,
+                answer: request.answer(self.scramble),
+            };
             let default = door.default_plugin();
             door.authenticate(claim, default, fresh).await
         }
@@ -180,13 +215,20 @@ impl Session {
             }
         };
         let seq = door.seq;
-        self.login = Login { user: String::from_utf8_lossy(request.user).into(), proof };
+        self.login = Login {
+            user: String::from_utf8_lossy(request.user).into(),
+            proof,
+        };
         self.account = context.states.of(&account.key);
         self.buckets.clear();
         let charset = request.collation.and_then(Charset::of_collation);
         let charset = charset.unwrap_or_else(|| self.initial.charset().clone());
         let multi_statements = self.wanted.multi_statements();
-        self.set_wanted(SessionState::new(request.database, charset, multi_statements));
+        self.set_wanted(SessionState::new(
+            request.database,
+            charset,
+            multi_statements,
+        ));
         self.initial = Arc::clone(&self.wanted);
         self.enter(seq).await?;
         Ok(Flow::Continue)
@@ -222,7 +264,9 @@ struct Claim<'a> {
 impl Door<'_> {
     async fn admit(&mut self, id: u32) -> Result<Admitted, Error> {
         let topology = self.first_topology().await?;
-        let Some(servers) = &topology.greeting else { return Err(unreachable(&topology)) };
+        let Some(servers) = &topology.greeting else {
+            return Err(unreachable(&topology));
+        };
         let directory = Arc::clone(&self.context.directory.borrow());
         if !directory.allows_host(&self.address()) {
             return Err(self.host_not_allowed(servers.version.flavor));
@@ -230,40 +274,66 @@ impl Door<'_> {
         let maria = servers.version.flavor == Flavor::MariaDb;
         let scramble = scramble()?;
         let plugin = self.default_plugin();
-        let version = if maria { format!("5.5.5-{}", servers.version.text) } else { servers.version.text.to_string() };
+        let version = if maria {
+            format!("5.5.5-{}", servers.version.text)
+        } else {
+            servers.version.text.to_string()
+        };
         let greeting = Greeting {
             version: &version,
             connection_id: id,
             scramble,
-            capabilities: OFFERED,
+            capabilities: offered(servers.version.flavor),
             collation: servers.collation,
             status: INITIAL_STATUS,
             plugin: plugin.clone(),
         };
         self.send(&greeting.payload()).await?;
         let packet = self.receive().await?;
-        let malformed = |error: dbproxy_proto::ProtocolError| Error::client(ErrorKind::Protocol(error.to_string()));
+        let malformed = |error: dbproxy_proto::ProtocolError| {
+            Error::client(ErrorKind::Protocol(error.to_string()))
+        };
         let request = match FirstPacket::parse(&packet).map_err(malformed)? {
             FirstPacket::Login(request) => request,
             FirstPacket::TlsRequest { .. } => {
-                return Err(refusal(1235, b"42000", "This version of dbproxy doesn't yet support 'TLS to clients'"));
+                return Err(refusal(
+                    1235,
+                    b"42000",
+                    "This version of dbproxy doesn't yet support 'TLS to clients'",
+                ));
             }
         };
-        if request.capabilities.intersects(Capabilities::COMPRESS | Capabilities::ZSTD_COMPRESSION) {
+        if request
+            .capabilities
+            .intersects(Capabilities::COMPRESS | Capabilities::ZSTD_COMPRESSION)
+        {
             let text = "This version of dbproxy doesn't yet support 'compression': switch it off in the client";
             return Err(refusal(1235, b"42000", text));
         }
         self.capabilities = request.capabilities & OFFERED;
-        let claim = Claim { user: request.user, answer: request.answer(scramble) };
+        let claim = Claim {
+            user: request.user,
+            answer: request.answer(scramble),
+        };
         let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
-        let login = Login { user: String::from_utf8_lossy(request.user).into(), proof };
+        let login = Login {
+            user: String::from_utf8_lossy(request.user).into(),
+            proof,
+        };
         let charset = Charset::of_collation(u16::from(request.collation))
             .or_else(|| Charset::of_collation(servers.collation))
             .unwrap_or(Charset::Server);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
-        let base = Dialect::of(maria, servers.version.number()).with_sql_mode(servers.sql_mode.as_bytes());
-        Ok(Admitted { account, login, state, base, scramble })
+        let base =
+            Dialect::of(maria, servers.version.number()).with_sql_mode(servers.sql_mode.as_bytes());
+        Ok(Admitted {
+            account,
+            login,
+            state,
+            base,
+            scramble,
+        })
     }
 
     /// The plugin that clients try first: that of most accounts.
@@ -313,7 +383,11 @@ impl Door<'_> {
         let auth = ServerAuth {
             plugin,
             credential,
-            channel: if self.client.is_secure() { Channel::Secure } else { Channel::Plain },
+            channel: if self.client.is_secure() {
+                Channel::Secure
+            } else {
+                Channel::Plain
+            },
             public_key: Some(self.context.server_key.public()),
         };
         let mut step = auth.start(claim.answer, scramble);
@@ -360,7 +434,8 @@ impl Door<'_> {
     async fn lookup(&self, user: &[u8]) -> Lookup {
         let address = self.address();
         let mut directory = self.context.directory.clone();
-        let known = directory.wait_for(|directory| directory.find(user, &address) != Lookup::NotLoaded);
+        let known =
+            directory.wait_for(|directory| directory.find(user, &address) != Lookup::NotLoaded);
         match tokio::time::timeout(self.context.limits.login / 2, known).await {
             Ok(Ok(directory)) => directory.find(user, &address),
             _ => Lookup::NotLoaded,
@@ -382,7 +457,9 @@ impl Door<'_> {
                 };
                 Credential::Sha2 { known }
             }
-            Verifier::Configured(password) => Credential::Cleartext(SecretBytes::from(password.expose().as_bytes())),
+            Verifier::Configured(password) => {
+                Credential::Cleartext(SecretBytes::from(password.expose().as_bytes()))
+            }
             Verifier::Other => {
                 let text = format!(
                     "Access denied: account {} uses the plugin '{}', which dbproxy does not support yet; \
@@ -392,16 +469,29 @@ impl Door<'_> {
                 return Err(refusal(1045, b"28000", text));
             }
         };
-        let supported = matches!(plugin, AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password);
-        Ok((if supported { plugin } else { AuthPlugin::CachingSha2Password }, credential))
+        let supported = matches!(
+            plugin,
+            AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password
+        );
+        Ok((
+            if supported {
+                plugin
+            } else {
+                AuthPlugin::CachingSha2Password
+            },
+            credential,
+        ))
     }
 
     /// Turns what the client proved into what logs in to servers.
     async fn accept(&self, account: &Account, proven: Proven) -> Result<Arc<Proof>, Error> {
-        let configured = account.methods.iter().find_map(|method| match &method.verifier {
-            Verifier::Configured(password) => Some(password.expose().as_bytes()),
-            _ => None,
-        });
+        let configured = account
+            .methods
+            .iter()
+            .find_map(|method| match &method.verifier {
+                Verifier::Configured(password) => Some(password.expose().as_bytes()),
+                _ => None,
+            });
         let (proof, verified) = match (configured, proven) {
             (Some(password), _) => return Ok(Arc::new(sha2_proof(password))),
             (None, Proven::NoPassword) => return Ok(Arc::new(Proof::Empty)),
@@ -419,24 +509,39 @@ impl Door<'_> {
             self.verify_at_primary(account, &proof).await?;
         }
         if let Some(method) = account.method() {
-            self.context.credentials.remember(account, method, Proof::clone(&proof));
+            self.context
+                .credentials
+                .remember(account, method, Proof::clone(&proof));
         }
         Ok(proof)
     }
 
     /// Only a server can check a password against its stored hash; a login there says whether it is right.
     async fn verify_at_primary(&self, account: &Account, proof: &Arc<Proof>) -> Result<(), Error> {
-        let login = Login { user: Arc::clone(&account.key.user), proof: Arc::clone(proof) };
+        let login = Login {
+            user: Arc::clone(&account.key.user),
+            proof: Arc::clone(proof),
+        };
         let topology = Arc::clone(&self.context.topology.borrow());
-        let server = topology.primary().or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
+        let server = topology
+            .primary()
+            .or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
         let target = server.and_then(|server| self.context.pool.target(server.id));
-        let Some(target) = target else { return Err(unreachable(&topology)) };
+        let Some(target) = target else {
+            return Err(unreachable(&topology));
+        };
         match BackendConn::connect(&target, &login, Capabilities::empty()).await {
             Ok(_) => Ok(()),
-            Err(Error { kind: ErrorKind::Answer(Answer { code: 1045, .. }), .. }) => {
-                Err(self.denied(account.key.user.as_bytes(), true))
-            }
-            Err(error @ Error { kind: ErrorKind::Answer(_), .. }) => Err(error),
+            Err(Error {
+                kind: ErrorKind::Answer(Answer { code: 1045, .. }),
+                ..
+            }) => Err(self.denied(account.key.user.as_bytes(), true)),
+            Err(
+                error @ Error {
+                    kind: ErrorKind::Answer(_),
+                    ..
+                },
+            ) => Err(error),
             Err(error) => {
                 info!(server = %target.name, %error, "password could not be checked");
                 Err(unreachable(&topology))
@@ -447,7 +552,11 @@ impl Door<'_> {
     fn check_state(&self, account: &Account) -> Result<(), Error> {
         let maria = self.flavor() == Flavor::MariaDb;
         if account.locked {
-            let text = format!("Access denied for user '{}'@'{}'. Account is locked.", account.key.user, self.host());
+            let text = format!(
+                "Access denied for user '{}'@'{}'. Account is locked.",
+                account.key.user,
+                self.host()
+            );
             return Err(if maria {
                 refusal(4151, b"HY000", "Access denied, this account is locked")
             } else {
@@ -476,7 +585,6 @@ impl Door<'_> {
     fn host(&self) -> String {
         match self.address() {
             ClientAddress::Unix => "localhost".into(),
-            ClientAddress::Ip(address) if address.is_loopback() => "localhost".into(),
             ClientAddress::Ip(address) => address.to_string(),
         }
     }
@@ -488,23 +596,40 @@ impl Door<'_> {
     fn denied(&self, user: &[u8], with_password: bool) -> Error {
         let user = String::from_utf8_lossy(user);
         let using = if with_password { "YES" } else { "NO" };
-        let text = format!("Access denied for user '{user}'@'{}' (using password: {using})", self.host());
+        let text = format!(
+            "Access denied for user '{user}'@'{}' (using password: {using})",
+            self.host()
+        );
         refusal(1045, b"28000", text)
     }
 
     fn host_not_allowed(&self, flavor: Flavor) -> Error {
-        let family = if flavor == Flavor::MariaDb { "MariaDB" } else { "MySQL" };
-        let text = format!("Host '{}' is not allowed to connect to this {family} server", self.host());
+        let family = if flavor == Flavor::MariaDb {
+            "MariaDB"
+        } else {
+            "MySQL"
+        };
+        let text = format!(
+            "Host '{}' is not allowed to connect to this {family} server",
+            self.host()
+        );
         refusal(1130, b"HY000", text)
     }
 
     async fn refuse(&mut self, error: &Error) {
         let answer = error.answer();
-        if matches!(error.kind, ErrorKind::Closed | ErrorKind::Io(_)) && error.origin == Origin::Client {
+        if matches!(error.kind, ErrorKind::Closed | ErrorKind::Io(_))
+            && error.origin == Origin::Client
+        {
             return;
         }
         let mut out = BytesMut::new();
-        put_err(&mut out, &mut self.seq, &answer.packet(), Capabilities::PROTOCOL_41);
+        put_err(
+            &mut out,
+            &mut self.seq,
+            &answer.packet(),
+            Capabilities::PROTOCOL_41,
+        );
         // The client may be gone: then there is nobody to be told.
         let _ = self.client.write_all(&out).await;
     }
@@ -520,7 +645,9 @@ impl Door<'_> {
                 }
                 Frame::Incomplete if self.input.len() < LONGEST => {}
                 Frame::Incomplete | Frame::Large => {
-                    return Err(Error::client(ErrorKind::Protocol("oversized packet during login".into())));
+                    return Err(Error::client(ErrorKind::Protocol(
+                        "oversized packet during login".into(),
+                    )));
                 }
             }
             self.input.reserve(1024);
@@ -539,13 +666,24 @@ impl Door<'_> {
     }
 }
 
-fn refusal(code: u16, sqlstate: &[u8; 5], text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn refusal(
+    code: u16,
+    sqlstate: &[u8; 5],
+    text: impl Into<std::borrow::Cow<'static, str>>,
+) -> Error {
     Error::answer_with(Origin::Proxy, code, sqlstate, text)
 }
 
 fn unreachable(topology: &Topology) -> Error {
-    let servers: Vec<_> = topology.servers.iter().map(|server| format!("{}: {}", server.name, server.why)).collect();
-    let text = format!("Can't connect to MySQL server: no server can be reached ({})", servers.join("; "));
+    let servers: Vec<_> = topology
+        .servers
+        .iter()
+        .map(|server| format!("{}: {}", server.name, server.why))
+        .collect();
+    let text = format!(
+        "Can't connect to MySQL server: no server can be reached ({})",
+        servers.join("; ")
+    );
     Error::answer_with(Origin::Server, 2003, b"HY000", text)
 }
 

@@ -3,6 +3,7 @@
 mod command;
 mod finish;
 mod handle;
+mod in_flight;
 mod kill;
 mod large;
 mod login;
@@ -37,6 +38,7 @@ use tokio::{
 use tracing::{debug, info};
 
 pub use handle::{Handle, Interrupt, Registration, Registry};
+pub use in_flight::InFlight;
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
@@ -83,6 +85,8 @@ pub struct Context {
     pub limits: Limits,
     /// The cluster's settings.
     pub cluster: Cluster,
+    /// Statements that this worker runs now, by server.
+    pub in_flight: InFlight,
     /// Counts reads, for the balance between replicas.
     pub turn: AtomicU64,
 }
@@ -225,7 +229,10 @@ impl Session {
 
     /// Answers with an OK packet of the proxy's own.
     async fn reply_ok(&mut self) -> Result<Flow, Error> {
-        let packet = OkPacket { status: self.status, ..OkPacket::default() };
+        let packet = OkPacket {
+            status: self.status,
+            ..OkPacket::default()
+        };
         let mut out = BytesMut::new();
         put_ok(&mut out, &mut 1, &packet, OkHeader::Ok, self.capabilities);
         self.reply(&out).await

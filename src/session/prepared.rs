@@ -9,11 +9,7 @@ use dbproxy_proto::{
     response::{Event, Expect, ResponseTracker},
 };
 
-use super::{
-    Flow, Session,
-    finish::Effect,
-    route::Tried,
-};
+use super::{Flow, Session, finish::Effect, route::Tried};
 use crate::{
     backend::{BackendConn, ServerStatement, StatementKey},
     error::{Answer, Error, ErrorKind},
@@ -39,18 +35,21 @@ pub(super) struct Statement {
 /// The prepared statements of a session, by the ids that its client knows.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
-    // Most sessions prepare nothing.
-    by_id: Option<Box<HashMap<u32, Statement>>>,
+    by_id: HashMap<u32, Statement>,
+    /// Bytes of all texts.
+    size: usize,
     last: u32,
 }
 
 impl Statements {
     /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
     const LIMIT: usize = 16_382;
+    /// Most bytes of their texts.
+    const LIMIT_SIZE: usize = 16 << 20;
 
     /// An id for the next statement; None if there are too many.
     pub(super) fn next_id(&mut self) -> Option<u32> {
-        if self.by_id.as_ref().is_some_and(|statements| statements.len() >= Self::LIMIT) {
+        if self.by_id.len() >= Self::LIMIT || self.size >= Self::LIMIT_SIZE {
             return None;
         }
         loop {
@@ -63,31 +62,36 @@ impl Statements {
     }
 
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
-        self.by_id.get_or_insert_default().insert(id, statement);
+        self.size += statement.key.text().len();
+        self.by_id.insert(id, statement);
     }
 
     pub(super) fn find(&self, id: u32) -> Option<&Statement> {
-        self.by_id.as_ref()?.get(&id)
+        self.by_id.get(&id)
     }
 
     pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
-        self.by_id.as_mut()?.get_mut(&id)
+        self.by_id.get_mut(&id)
     }
 
     pub(super) fn remove(&mut self, id: u32) {
-        if let Some(statements) = &mut self.by_id {
-            statements.remove(&id);
+        if let Some(statement) = self.by_id.remove(&id) {
+            self.size -= statement.key.text().len();
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.by_id = None;
+        self.by_id = HashMap::new();
+        self.size = 0;
     }
 }
 
 impl Session {
     /// The primary's connection, in the session's state.
-    pub(super) async fn settled_connection(&mut self, class: &StatementClass) -> Result<PooledConn, Error> {
+    pub(super) async fn settled_connection(
+        &mut self,
+        class: &StatementClass,
+    ) -> Result<PooledConn, Error> {
         let mut tried = Tried::default();
         let route = self.route(class, tried);
         let mut conn = self.connection(&route, &mut tried).await?;
@@ -99,10 +103,19 @@ impl Session {
     }
 
     /// A statement of the session's on a settled connection, prepared there if need be.
-    pub(super) async fn prepared_on(&self, conn: &mut BackendConn, id: u32) -> Result<ServerStatement, Error> {
+    pub(super) async fn prepared_on(
+        &self,
+        conn: &mut BackendConn,
+        id: u32,
+    ) -> Result<ServerStatement, Error> {
         let key = match self.prepared.find(id) {
             Some(statement) => &statement.key,
-            None => return Err(Error::client(ErrorKind::Answer(unknown(id, "mysqld_stmt_execute")))),
+            None => {
+                return Err(Error::client(ErrorKind::Answer(unknown(
+                    id,
+                    "mysqld_stmt_execute",
+                ))));
+            }
         };
         match conn.find_prepared(key) {
             Some(there) => Ok(there),
@@ -132,7 +145,8 @@ impl Session {
             Some(there) => {
                 let mut packet = BytesMut::new();
                 put_command(&mut packet, code::STMT_RESET, &there.id.to_le_bytes());
-                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None).await
+                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None)
+                    .await
             }
             None => self.reply_ok().await,
         }
@@ -144,8 +158,12 @@ impl Session {
         if self.prepared.find(id).is_none() {
             return Ok(Flow::Continue);
         }
-        let Ok(mut conn) = self.settled_connection(&class).await else { return Ok(Flow::Continue) };
-        let Ok(there) = self.prepared_on(&mut conn, id).await else { return Ok(Flow::Continue) };
+        let Ok(mut conn) = self.settled_connection(&class).await else {
+            return Ok(Flow::Continue);
+        };
+        let Ok(there) = self.prepared_on(&mut conn, id).await else {
+            return Ok(Flow::Continue);
+        };
         let packet = with_statement(packet, there.id);
         if conn.send(&packet, &[]).await.is_ok() {
             self.pin_to(conn, PinReason::LongData);
@@ -154,7 +172,10 @@ impl Session {
     }
 
     pub(super) async fn fetch(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
-        let key = self.prepared.find(id).map(|statement| statement.key.clone());
+        let key = self
+            .prepared
+            .find(id)
+            .map(|statement| statement.key.clone());
         let there = match (&mut self.held, key) {
             (Some(conn), Some(key)) => conn.find_prepared(&key),
             _ => None,
@@ -163,13 +184,18 @@ impl Session {
             return self.reply_error(&unknown(id, "mysqld_stmt_fetch")).await;
         };
         let packet = with_statement(packet, there.id);
-        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None).await
+        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None)
+            .await
     }
 }
 
 /// The error that a server gives for a statement id that it does not know.
 pub(super) fn unknown(id: u32, what: &str) -> Answer {
-    Answer::new(1243, b"HY000", format!("Unknown prepared statement handler ({id}) given to {what}"))
+    Answer::new(
+        1243,
+        b"HY000",
+        format!("Unknown prepared statement handler ({id}) given to {what}"),
+    )
 }
 
 /// A binary command with another statement id.
@@ -203,25 +229,46 @@ pub(super) async fn prepare_again(
     Ok(statement)
 }
 
-async fn read_preparation(conn: &mut BackendConn, buffers: &Buffers) -> Result<ServerStatement, Error> {
+async fn read_preparation(
+    conn: &mut BackendConn,
+    buffers: &Buffers,
+) -> Result<ServerStatement, Error> {
     let protocol = |text: String| Error::server(ErrorKind::Protocol(text));
     let mut tracker = ResponseTracker::new(Expect::Prepare, conn.capabilities());
     let mut prepared = None;
     while !tracker.is_done() {
-        let consumed = match tracker.next(&conn.input).map_err(|error| protocol(error.to_string()))? {
+        let consumed = match tracker
+            .next(&conn.input)
+            .map_err(|error| protocol(error.to_string()))?
+        {
             Event::NeedMore => {
                 conn.fill(buffers).await?;
                 0
             }
-            Event::Prepared { len, statement, parameters, .. } => {
-                prepared = Some(ServerStatement { id: statement, parameters });
+            Event::Prepared {
+                len,
+                statement,
+                parameters,
+                ..
+            } => {
+                prepared = Some(ServerStatement {
+                    id: statement,
+                    parameters,
+                });
                 len
             }
             Event::Err { packet, .. } => {
                 let text = String::from_utf8_lossy(packet.message).into_owned();
-                return Err(Error::server(ErrorKind::Answer(Answer::new(packet.code, &packet.sqlstate, text))));
+                return Err(Error::server(ErrorKind::Answer(Answer::new(
+                    packet.code,
+                    &packet.sqlstate,
+                    text,
+                ))));
             }
-            Event::Data { len } | Event::Ok { len, .. } | Event::Eof { len, .. } | Event::LocalInfile { len } => len,
+            Event::Data { len }
+            | Event::Ok { len, .. }
+            | Event::Eof { len, .. }
+            | Event::LocalInfile { len } => len,
         };
         conn.input.advance(consumed);
     }

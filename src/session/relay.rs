@@ -61,7 +61,7 @@ pub(super) enum Failure {
     /// The client is gone.
     Client(Error),
     /// The session was told to stop.
-    Interrupted(Interrupt),
+    Interrupted { interrupt: Interrupt, started: bool },
 }
 
 /// Errors by which a server says that it ended the connection, not that the statement failed.
@@ -88,14 +88,29 @@ impl Relay<'_> {
         let mut rewritten = BytesMut::new();
         loop {
             let walked = self
-                .walk(&conn.input, &mut tracker, &mut outcome, &mut rewritten, statement)
-                .map_err(|text| Failure::Server { error: Error::server(ErrorKind::Protocol(text)), started })?;
+                .walk(
+                    &conn.input,
+                    &mut tracker,
+                    &mut outcome,
+                    &mut rewritten,
+                    statement,
+                )
+                .map_err(|text| Failure::Server {
+                    error: Error::server(ErrorKind::Protocol(text)),
+                    started,
+                })?;
             if let (false, true, Some(code)) = (started, secluded, outcome.error)
                 && is_connection_error(code)
             {
-                return Err(Failure::Server { error: Error::server(ErrorKind::Closed), started });
+                return Err(Failure::Server {
+                    error: Error::server(ErrorKind::Closed),
+                    started,
+                });
             }
-            let unchanged = conn.input.get(walked.copied..walked.end).unwrap_or_default();
+            let unchanged = conn
+                .input
+                .get(walked.copied..walked.end)
+                .unwrap_or_default();
             if !rewritten.is_empty() || !unchanged.is_empty() {
                 started = true;
                 let written = self.client.write_both(&rewritten, unchanged).await;
@@ -132,16 +147,29 @@ impl Relay<'_> {
             match tracker.next(rest).map_err(|error| error.to_string())? {
                 Event::NeedMore => break,
                 Event::Data { len } => walked.end += len,
-                Event::Ok { len, packet, header, mut seq, .. } => {
+                Event::Ok {
+                    len,
+                    packet,
+                    header,
+                    mut seq,
+                    ..
+                } => {
                     self.note(&packet, outcome);
                     if !self.capabilities.contains(Capabilities::SESSION_TRACK) {
-                        rewritten.extend_from_slice(input.get(walked.copied..walked.end).unwrap_or_default());
+                        rewritten.extend_from_slice(
+                            input.get(walked.copied..walked.end).unwrap_or_default(),
+                        );
                         put_ok(rewritten, &mut seq, &packet, header, self.capabilities);
                         walked.copied = walked.end + len;
                     }
                     walked.end += len;
                 }
-                Event::Eof { len, status, warnings, .. } => {
+                Event::Eof {
+                    len,
+                    status,
+                    warnings,
+                    ..
+                } => {
                     outcome.status = Some(status);
                     outcome.warnings = warnings;
                     outcome.untracked = true;
@@ -156,9 +184,21 @@ impl Relay<'_> {
                     walked.infile = true;
                     break;
                 }
-                Event::Prepared { len, statement, parameters, .. } => {
-                    outcome.prepared = Some(ServerStatement { id: statement, parameters });
-                    rewritten.extend_from_slice(input.get(walked.copied..walked.end + len).unwrap_or_default());
+                Event::Prepared {
+                    len,
+                    statement,
+                    parameters,
+                    ..
+                } => {
+                    outcome.prepared = Some(ServerStatement {
+                        id: statement,
+                        parameters,
+                    });
+                    rewritten.extend_from_slice(
+                        input
+                            .get(walked.copied..walked.end + len)
+                            .unwrap_or_default(),
+                    );
                     // Header, status byte, then the id.
                     let at = rewritten.len() - len + HEADER_LEN + 1;
                     if let Some(id) = rewritten.get_mut(at..at + 4) {
@@ -181,7 +221,10 @@ impl Relay<'_> {
         for change in packet.changes().map_while(Result::ok) {
             match change {
                 Change::Gtids(text) => self.account.wrote(text, Instant::now()),
-                Change::SystemVariable { name: b"last_gtid", value } if !value.is_empty() => {
+                Change::SystemVariable {
+                    name: b"last_gtid",
+                    value,
+                } if !value.is_empty() => {
                     self.account.wrote(value, Instant::now());
                 }
                 Change::Schema(name) => outcome.schema = Some(name.into()),
@@ -197,7 +240,7 @@ impl Relay<'_> {
             biased;
             filled = conn.fill(self.buffers) => filled.map_err(|error| Failure::Server { error, started }),
             () = self.client.closed() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
-            interrupt = self.handle.interrupted() => Err(Failure::Interrupted(interrupt)),
+            interrupt = self.handle.interrupted() => Err(Failure::Interrupted { interrupt, started }),
         }
     }
 
@@ -214,7 +257,11 @@ impl Relay<'_> {
             }
             let end = span.advance(&input);
             // The server may have given up on the file already: its answer says why.
-            if conn.send(&[], input.get(..end).unwrap_or_default()).await.is_err() {
+            if conn
+                .send(&[], input.get(..end).unwrap_or_default())
+                .await
+                .is_err()
+            {
                 break;
             }
             input.advance(end);

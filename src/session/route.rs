@@ -65,18 +65,28 @@ impl Session {
             pinned: self.pin,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             strong: consistency == Consistency::Strong,
-            previous: self.kept.filter(|kept| kept.previous).map(|kept| kept.server),
+            previous: self
+                .kept
+                .filter(|kept| kept.previous)
+                .map(|kept| kept.server),
         };
         let fresh = |server: &Server| {
             !tried.contains(server.id)
-                && (consistency == Consistency::Eventual || self.account.is_fresh(server, &topology))
+                && (consistency == Consistency::Eventual
+                    || self.account.is_fresh(server, &topology))
         };
-        let in_flight = |_| 0;
-        routing::decide(class, &view, &topology, fresh, in_flight, self.context.cluster.balance, self.turn())
+        let in_flight = |server: ServerId| self.context.in_flight.of(server);
+        let balance = self.context.cluster.balance;
+        let turn = self.turn();
+        routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
     }
 
     /// The connection that a route leads to, waiting for a server where there is none now.
-    pub(super) async fn connection(&mut self, route: &Route, tried: &mut Tried) -> Result<PooledConn, Error> {
+    pub(super) async fn connection(
+        &mut self,
+        route: &Route,
+        tried: &mut Tried,
+    ) -> Result<PooledConn, Error> {
         match route.target {
             Target::Kept => {
                 if let Some(conn) = self.held.take() {
@@ -112,7 +122,12 @@ impl Session {
                 match self.checkout(primary).await {
                     Ok(conn) => return Ok(conn),
                     // Not there, or not yet: the monitor will see it soon.
-                    Err(error) if matches!(error.kind, ErrorKind::Io(_) | ErrorKind::Closed | ErrorKind::Timeout(_)) => {
+                    Err(error)
+                        if matches!(
+                            error.kind,
+                            ErrorKind::Io(_) | ErrorKind::Closed | ErrorKind::Timeout(_)
+                        ) =>
+                    {
                         debug!(session = self.handle().id(), %error, "primary not to be had");
                         last_error = Some(error);
                     }
@@ -121,7 +136,11 @@ impl Session {
             }
             if !matches!(timeout_at(deadline, topology.changed()).await, Ok(Ok(()))) {
                 let picture = topology.borrow();
-                return Err(no_primary(&picture, self.context.limits.hold, last_error.as_ref()));
+                return Err(no_primary(
+                    &picture,
+                    self.context.limits.hold,
+                    last_error.as_ref(),
+                ));
             }
         }
     }
@@ -135,7 +154,12 @@ impl Session {
             return Ok(conn);
         }
         let Some(bucket) = self.bucket(server) else {
-            return Err(Error::answer_with(Origin::Proxy, 1105, b"HY000", "the server is not configured any more"));
+            return Err(Error::answer_with(
+                Origin::Proxy,
+                1105,
+                b"HY000",
+                "the server is not configured any more",
+            ));
         };
         match bucket.take(worker) {
             Some(conn) => Ok(conn),
@@ -164,12 +188,20 @@ impl Session {
 
     fn bucket(&mut self, server: ServerId) -> Option<&Arc<Bucket>> {
         let with_schema = self.wanted.schema().is_some();
-        let known = self.buckets.iter().position(|(id, schema, _)| *id == server && *schema == with_schema);
+        let known = self
+            .buckets
+            .iter()
+            .position(|(id, schema, _)| *id == server && *schema == with_schema);
         let index = match known {
             Some(index) => index,
             None => {
                 let profile = self.capabilities & PROFILE;
-                let key = Key { server, user: Arc::clone(&self.login.user), profile, with_schema };
+                let key = Key {
+                    server,
+                    user: Arc::clone(&self.login.user),
+                    profile,
+                    with_schema,
+                };
                 let bucket = self.context.pool.bucket(&key)?;
                 self.buckets.push((server, with_schema, bucket));
                 self.buckets.len() - 1
@@ -189,7 +221,8 @@ fn writable_primary(topology: &Topology) -> Option<ServerId> {
 }
 
 fn no_primary(topology: &Topology, hold: std::time::Duration, error: Option<&Error>) -> Error {
-    let mut text = format!("Can't connect to MySQL server: no primary within limits.hold = {hold:?}");
+    let mut text =
+        format!("Can't connect to MySQL server: no primary within limits.hold = {hold:?}");
     for server in &topology.servers {
         text.push_str(&format!("; {}: {}", server.name, server.why));
     }

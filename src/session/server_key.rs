@@ -32,7 +32,11 @@ impl ServerKey {
         let der: PublicKeyX509Der<'_> = private.public_key().as_der().map_err(failed)?;
         let public = pem::encode(der.as_ref()).into_bytes().into();
         let private = OaepPrivateDecryptingKey::new(private).map_err(failed)?;
-        Ok(Self { private, public, turns: Semaphore::new(TURNS) })
+        Ok(Self {
+            private,
+            public,
+            turns: Semaphore::new(TURNS),
+        })
     }
 
     /// The public key as clients want it (PEM).
@@ -44,7 +48,10 @@ impl ServerKey {
     pub async fn decrypt(&self, ciphertext: &[u8]) -> Option<SecretBytes> {
         let _turn = self.turns.acquire().await;
         let mut plaintext = Zeroizing::new(vec![0; self.private.min_output_size()]);
-        let decrypted = self.private.decrypt(&OAEP_SHA1_MGF1SHA1, ciphertext, &mut plaintext, None).ok()?;
+        let decrypted = self
+            .private
+            .decrypt(&OAEP_SHA1_MGF1SHA1, ciphertext, &mut plaintext, None)
+            .ok()?;
         Some(SecretBytes::from(&*decrypted))
     }
 }

@@ -31,7 +31,12 @@ impl Span {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, missing: 0, last_header: false, seq: 0 }
+        Self {
+            kind,
+            missing: 0,
+            last_header: false,
+            seq: 0,
+        }
     }
 
     /// Whether nothing more belongs to it.
@@ -96,6 +101,9 @@ mod tests {
         bytes.resize(4 + MAX_PAYLOAD, b'x');
         assert_eq!(walk(Span::command(), &bytes, 1 << 16), (bytes.len(), false));
         bytes.extend_from_slice(b"\0\0\0\x01next");
-        assert_eq!(walk(Span::command(), &bytes, 1 << 16), (bytes.len() - 4, true));
+        assert_eq!(
+            walk(Span::command(), &bytes, 1 << 16),
+            (bytes.len() - 4, true)
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! One statement from its route to its answer.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use dbproxy_proto::{
     command::{Execute, put_execute},
@@ -28,9 +30,16 @@ pub(super) enum Request<'a> {
     /// A whole command as the client sent it, header included.
     Forward { packet: &'a [u8], expect: Expect },
     /// A statement to be prepared, under the session's own id.
-    Prepare { packet: &'a [u8], key: &'a StatementKey, id: u32 },
+    Prepare {
+        packet: &'a [u8],
+        key: &'a StatementKey,
+        id: u32,
+    },
     /// A prepared statement to be executed.
-    Execute { execute: Execute<'a>, statement: &'a Statement },
+    Execute {
+        execute: Execute<'a>,
+        statement: &'a Statement,
+    },
 }
 
 /// A statement that ran to its end.
@@ -50,6 +59,7 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Option<Finished>, Error> {
         let mut tried = Tried::default();
+        let context = Arc::clone(&self.context);
         loop {
             let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
@@ -58,14 +68,20 @@ impl Session {
                 Err(_) if replica => continue,
                 Err(error) => return self.answer_failure(error).await,
             };
+            let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
             let bound = self.is_bound();
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => return Ok(Some(Finished { conn, outcome })),
-                Err(Failure::Server { error, started: false }) if class.is_replica_read() && !bound => {
-                    debug!(session = self.handle().id(), server = conn.server().0, %error, "read tried elsewhere");
+                Err(failure) if class.is_replica_read() && !bound && failure.is_unseen() => {
+                    debug!(
+                        session = self.handle().id(),
+                        server = conn.server().0,
+                        ?failure,
+                        "read tried elsewhere"
+                    );
                     if !tried.again(conn.server(), replica) {
-                        return self.answer_failure(error).await;
+                        return self.answer_failure(failure.into_error()).await;
                     }
                 }
                 Err(failure) => return self.give_up(conn, failure).await.map(|_: Flow| None),
@@ -75,7 +91,10 @@ impl Session {
 
     /// Whether the connection carries state of this session that another one does not have.
     fn is_bound(&self) -> bool {
-        self.pin.is_some() || self.status.contains(dbproxy_proto::capability::StatusFlags::IN_TRANS)
+        self.pin.is_some()
+            || self
+                .status
+                .contains(dbproxy_proto::capability::StatusFlags::IN_TRANS)
     }
 
     async fn answer_failure(&mut self, error: Error) -> Result<Option<Finished>, Error> {
@@ -84,7 +103,11 @@ impl Session {
     }
 
     /// Ends a statement whose outcome is not known. It is never run again.
-    pub(super) async fn give_up(&mut self, conn: PooledConn, failure: Failure) -> Result<Flow, Error> {
+    pub(super) async fn give_up(
+        &mut self,
+        conn: PooledConn,
+        failure: Failure,
+    ) -> Result<Flow, Error> {
         let server = conn.server();
         let bound = self.is_bound();
         let (error, started) = match failure {
@@ -93,16 +116,29 @@ impl Session {
                 return Err(error);
             }
             Failure::Server { error, started } => (error, started),
-            Failure::Interrupted(Interrupt::ServerDown) => (Error::server(ErrorKind::Closed), true),
-            Failure::Interrupted(Interrupt::Killed) => {
+            Failure::Interrupted {
+                interrupt: Interrupt::ServerDown,
+                started,
+            } => (server_down(), started),
+            Failure::Interrupted {
+                interrupt: Interrupt::Killed,
+                ..
+            } => {
                 self.cancel(conn);
-                (Error::answer_with(Origin::Proxy, 1927, b"70100", "Connection was killed"), true)
+                (
+                    Error::answer_with(Origin::Proxy, 1927, b"70100", "Connection was killed"),
+                    true,
+                )
             }
         };
         warn!(session = self.handle().id(), server = server.0, %error, "lost a statement's connection");
         self.reply_error(&error.answer()).await?;
         // What the connection knew of the session is lost, or the client is in the middle of an answer.
-        if bound || started { Err(error) } else { Ok(Flow::Continue) }
+        if bound || started {
+            Err(error)
+        } else {
+            Ok(Flow::Continue)
+        }
     }
 
     /// Sends one statement on `conn` and relays its answer.
@@ -118,9 +154,13 @@ impl Session {
             // A statement that writes must not run in a state that could not be reached.
             conn.send(&prefix, &[]).await.map_err(not_started)?;
             prefix.clear();
-            conn.settle(&self.context.buffers).await.map_err(not_started)?;
+            conn.settle(&self.context.buffers)
+                .await
+                .map_err(not_started)?;
         }
-        self.registration.handle().set_running(conn.server(), conn.thread_id());
+        self.registration
+            .handle()
+            .set_running(conn.server(), conn.thread_id());
         let outcome = match request {
             Request::Forward { packet, expect } => {
                 conn.send(&prefix, packet).await.map_err(not_started)?;
@@ -130,7 +170,11 @@ impl Session {
                 conn.forget_prepared(key);
                 conn.send(&prefix, packet).await.map_err(not_started)?;
                 let outcome = self.relay_answer(conn, Expect::Prepare, id, class).await;
-                if let Ok(Outcome { prepared: Some(statement), .. }) = &outcome {
+                if let Ok(Outcome {
+                    prepared: Some(statement),
+                    ..
+                }) = &outcome
+                {
                     conn.remember_prepared(key.clone(), *statement);
                 }
                 outcome
@@ -141,12 +185,18 @@ impl Session {
                     None => {
                         conn.send(&prefix, &[]).await.map_err(not_started)?;
                         prefix.clear();
-                        conn.settle(&self.context.buffers).await.map_err(not_started)?;
-                        prepare_again(conn, &statement.key, &self.context.buffers).await.map_err(not_started)?
+                        conn.settle(&self.context.buffers)
+                            .await
+                            .map_err(not_started)?;
+                        prepare_again(conn, &statement.key, &self.context.buffers)
+                            .await
+                            .map_err(not_started)?
                     }
                 };
                 self.put_execution(&mut prefix, there, execute, statement)
-                    .map_err(|error| Failure::Client(Error::client(ErrorKind::Protocol(error.to_string()))))?;
+                    .map_err(|error| {
+                        Failure::Client(Error::client(ErrorKind::Protocol(error.to_string())))
+                    })?;
                 conn.send(&prefix, &[]).await.map_err(not_started)?;
                 self.relay_answer(conn, Expect::Execute, 0, class).await
             }
@@ -156,7 +206,12 @@ impl Session {
     }
 
     /// Appends what the connection needs so that the statement finds the session's state.
-    pub(super) fn put_state(&self, conn: &mut PooledConn, class: &StatementClass, out: &mut BytesMut) {
+    pub(super) fn put_state(
+        &self,
+        conn: &mut PooledConn,
+        class: &StatementClass,
+        out: &mut BytesMut,
+    ) {
         if self.is_bound() {
             return;
         }
@@ -178,7 +233,16 @@ impl Session {
         let parameters = execute.parameters(usize::from(statement.parameters))?;
         let types = parameters.types.unwrap_or(&statement.types);
         let (flags, iterations) = (execute.flags, execute.iterations);
-        put_execute(out, &mut 0, there.id, flags, iterations, parameters.null_bitmap, types, parameters.values);
+        put_execute(
+            out,
+            &mut 0,
+            there.id,
+            flags,
+            iterations,
+            parameters.null_bitmap,
+            types,
+            parameters.values,
+        );
         Ok(())
     }
 
@@ -190,10 +254,14 @@ impl Session {
         class: &StatementClass,
     ) -> Result<Outcome, Failure> {
         if conn.is_unsettled() {
-            conn.settle(&self.context.buffers).await.map_err(not_started)?;
+            conn.settle(&self.context.buffers)
+                .await
+                .map_err(not_started)?;
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
-        self.relay().run(conn, tracker, statement, class.is_replica_read()).await
+        self.relay()
+            .run(conn, tracker, statement, class.is_replica_read())
+            .await
     }
 
     pub(super) fn relay(&mut self) -> Relay<'_> {
@@ -220,6 +288,36 @@ impl Session {
     }
 }
 
+fn server_down() -> Error {
+    Error::server(ErrorKind::Timeout(
+        "the server does not answer the monitor either".into(),
+    ))
+}
+
+impl Failure {
+    /// Whether the server failed before the client saw anything of its answer.
+    fn is_unseen(&self) -> bool {
+        matches!(
+            self,
+            Self::Server { started: false, .. }
+                | Self::Interrupted {
+                    interrupt: Interrupt::ServerDown,
+                    started: false
+                }
+        )
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Server { error, .. } | Self::Client(error) => error,
+            Self::Interrupted { .. } => server_down(),
+        }
+    }
+}
+
 fn not_started(error: Error) -> Failure {
-    Failure::Server { error, started: false }
+    Failure::Server {
+        error,
+        started: false,
+    }
 }

@@ -693,15 +693,6 @@ impl<'a> Part<'a> {
             self.facts |= Facts::LAST_INSERT_ID;
         } else if is(&[b"warning_count", b"error_count"]) {
             self.facts |= Facts::PREVIOUS_STATEMENT;
-        } else if is(&[
-            b"server_id",
-            b"server_uuid",
-            b"hostname",
-            b"port",
-            b"report_host",
-            b"report_port",
-        ]) {
-            // Whoever asks a server who it is wants to know where reads go.
         } else if scope == Scope::Global
             || (variables::find(name).is_none() && !is(&[b"autocommit"]))
         {

@@ -6,8 +6,6 @@
 mod observation;
 mod replication;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 mod tracker;
 mod version;
 

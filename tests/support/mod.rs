@@ -7,7 +7,9 @@ pub mod raw;
 pub mod relay;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -154,7 +156,15 @@ impl Proxy {
         } else {
             configuration + "[log]\nlevel = \"debug\"\n"
         };
-        fs::write(home.join("dbproxy.toml"), configuration).unwrap();
+        let file = home.join("dbproxy.toml");
+        let mut options = OpenOptions::new();
+        let mut private = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)
+            .unwrap();
+        private.write_all(configuration.as_bytes()).unwrap();
         let log = File::create(home.join("log")).unwrap();
         // Another build can be put to the same tests.
         let built = env!("CARGO_BIN_EXE_dbproxy").to_owned();
@@ -162,7 +172,7 @@ impl Proxy {
         let child = Command::new(program)
             .arg("serve")
             .arg("--config")
-            .arg(home.join("dbproxy.toml"))
+            .arg(file)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -255,6 +265,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(100)..].join("\n");
+            eprintln!("the proxy's log ends:\n{end}");
+        }
         if let Some(mut child) = self.child().take() {
             // A proxy that does not stop by itself is the business of the test for that.
             let _ = child.kill();
@@ -285,6 +301,9 @@ pub fn login(port: u16, user: &str, password: &str) -> OptsBuilder {
         .tcp_port(port)
         // The client would ask for the server's unix socket and go round the proxy.
         .prefer_socket(false)
+        // It would ask for these, and a connection of its own for the answer.
+        .max_allowed_packet(Some(64 << 20))
+        .wait_timeout(Some(28_800))
         .user(Some(user))
         .pass(Some(password))
 }
@@ -309,6 +328,25 @@ pub async fn error_of(conn: &mut Conn, sql: &str) -> u16 {
         Ok(()) => panic!("{sql}: no error"),
         Err(error) => code(&error),
     }
+}
+
+/// What a program prints; it must end well.
+pub async fn output(mut command: tokio::process::Command) -> String {
+    let run = command.kill_on_drop(true).output();
+    let output = time::timeout(4 * SOON, run)
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} does not end"));
+    let output = output.unwrap_or_else(|error| {
+        panic!("{command:?}: {error}; the programs come from: compose/install-servers --tests");
+    });
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{printed}{said}",
+        output.status
+    );
+    printed + &said
 }
 
 /// A server's error number; 0 for an error that no server sent.

@@ -50,7 +50,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn parse(payload: &[u8]) -> Self {
+    /// Reads the payload of an error packet.
+    pub fn parse(payload: &[u8]) -> Self {
         let code = u16::from_le_bytes([payload[1], payload[2]]);
         let (state, message) = match payload.get(3) {
             Some(b'#') => (&payload[4..9], &payload[9..]),
@@ -245,6 +246,17 @@ impl Raw {
     pub async fn send(&mut self, payload: &[u8]) {
         self.sequence = 0;
         self.put(payload).await.unwrap();
+    }
+
+    /// Expects the next packet to have this number: answers to pipelined commands start anew.
+    pub fn restart_sequence(&mut self, sequence: u8) {
+        self.sequence = sequence;
+    }
+
+    /// Starts a new command on a connection that may be closed meanwhile.
+    pub async fn try_send(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.sequence = 0;
+        self.put(payload).await
     }
 
     /// Starts a new command of a code and its text.

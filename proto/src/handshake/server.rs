@@ -396,14 +396,10 @@ impl ServerAuth {
             return finished(self.judge_nothing(response));
         };
         let known = match &self.credential {
-            Credential::NoPassword => {
-                return finished(Outcome::Denied {
-                    with_password: true,
-                });
-            }
             Credential::Sha2 { known } => known.clone(),
             Credential::Cleartext(password) => Some(Sha2Stage1::of(password).stage2()),
-            Credential::Native(_) | Credential::Unknown => None,
+            // Servers ask for the whole password before they deny, and so nobody learns which accounts there are.
+            Credential::NoPassword | Credential::Native(_) | Credential::Unknown => None,
         };
         match known.and_then(|known| sha2_verify(&known, &scramble, token)) {
             Some(stage1) => Step::Finished {

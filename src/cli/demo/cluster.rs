@@ -25,24 +25,7 @@ use crate::cli::demo::directory;
 use crate::cli::demo::programs::{self, Programs};
 
 pub use crate::cli::demo::directory::PrivateDirectory;
-
-/// Whose server it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flavor {
-    /// MariaDB, from the system's packages.
-    MariaDb,
-    /// MySQL 9, from the directory that `compose/install-servers` fills.
-    MySql,
-}
-
-impl fmt::Display for Flavor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MariaDb => "mariadb",
-            Self::MySql => "mysql",
-        })
-    }
-}
+pub use crate::topology::Flavor;
 
 /// Why a cluster could not be started or asked.
 #[derive(Debug)]
@@ -61,9 +44,10 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingPrograms(flavor) => {
+                let key = key(*flavor);
                 write!(
                     f,
-                    "no {flavor} server on this machine; install it with: sudo compose/install-servers {flavor}"
+                    "no {flavor} server on this machine; install it with: sudo compose/install-servers {key}"
                 )
             }
             Self::System(what, error) => write!(f, "{what}: {error}"),
@@ -128,6 +112,14 @@ impl Cluster {
     /// Whose servers they are.
     pub fn flavor(&self) -> Flavor {
         self.flavor
+    }
+
+    /// A client program of the servers' packages (`mariadb`, `mysqldump`, ...) that reads no option files.
+    ///
+    /// # Errors
+    /// Missing programs.
+    pub fn client(&self, name: &str) -> Result<Command, LaunchError> {
+        Ok(Programs::find(self.flavor)?.client(name))
     }
 
     /// All servers; the first is the one that started as the primary.
@@ -402,12 +394,27 @@ impl ServerProcess {
             })
             .await?;
         if reached != 0 {
-            return Err(LaunchError::Server(format!(
-                "{} did not reach {position} within 30 s",
+            let error = self.replication_error().await?;
+            let what = format!(
+                "{} did not reach {position} within 30 s; replication: {error}",
                 self.name
-            )));
+            );
+            return Err(LaunchError::Server(what));
         }
         Ok(())
+    }
+
+    /// The last error of the applying thread, or an empty text.
+    async fn replication_error(&self) -> Result<String, LaunchError> {
+        let sql = match self.flavor {
+            Flavor::MariaDb => "SHOW SLAVE STATUS",
+            Flavor::MySql => "SHOW REPLICA STATUS",
+        };
+        let rows: Vec<mysql_async::Row> = self.rows(sql).await?;
+        Ok(rows
+            .iter()
+            .find_map(|row| row.get("Last_SQL_Error"))
+            .unwrap_or_default())
     }
 
     /// Do the receiving and the applying thread run?
@@ -626,7 +633,8 @@ impl Template {
         let shared = directory::shared().map_err(system("making the cache directory"))?;
         let accounts = accounts(flavor);
         let key = format!(
-            "{flavor}-{:016x}",
+            "{}-{:016x}",
+            key(flavor),
             fingerprint(&[programs.version(), &accounts])
         );
         let data = shared.join(&key);
@@ -696,6 +704,14 @@ fn accounts(flavor: Flavor) -> String {
     )
 }
 
+/// The flavour's name in options, commands and files.
+pub(super) fn key(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::MariaDb => "mariadb",
+        Flavor::MySql => "mysql",
+    }
+}
+
 fn read_only(flavor: Flavor) -> &'static str {
     match flavor {
         Flavor::MariaDb => "SET GLOBAL read_only=1",
@@ -754,6 +770,7 @@ const COMMON_OPTIONS: &[&str] = &[
     "--report-host=127.0.0.1",
     "--skip-name-resolve",
     "--local-infile=1",
+    "--log-bin-trust-function-creators=1",
     "--general-log-file=statements",
     "--max-connections=3000",
     "--max-allowed-packet=256M",

@@ -3,3 +3,164 @@
 pub mod cluster;
 mod directory;
 mod programs;
+mod proxy;
+mod tour;
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time;
+
+use super::{Failure, Status};
+use cluster::{Cluster, LaunchError};
+use proxy::Proxy;
+use tour::Tour;
+
+/// What to show.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Whose servers to start
+    #[arg(long, value_name = "FLAVOR", default_value = "mariadb")]
+    flavor: Flavor,
+
+    /// End after the tour, with status 0 only if everything was as expected
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Flavor {
+    #[value(name = "mariadb")]
+    MariaDb,
+    #[value(name = "mysql")]
+    MySql,
+}
+
+impl From<Flavor> for cluster::Flavor {
+    fn from(flavor: Flavor) -> Self {
+        match flavor {
+            Flavor::MariaDb => Self::MariaDb,
+            Flavor::MySql => Self::MySql,
+        }
+    }
+}
+
+impl From<LaunchError> for Failure {
+    fn from(error: LaunchError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, Failure> {
+    super::runtime()?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            status = demonstrate(arguments, out) => status,
+            // Everything that was started ends as its owners are dropped.
+            _ = interrupt.recv() => Ok(Status::Fine),
+            _ = terminate.recv() => Ok(Status::Fine),
+        }
+    })
+}
+
+async fn demonstrate(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, Failure> {
+    let flavor = cluster::Flavor::from(arguments.flavor);
+    writeln!(out, "Starting three {flavor} servers and the proxy ...")?;
+    out.flush()?;
+    let cluster = Cluster::start(flavor, 2).await?;
+    tour::load(&cluster).await?;
+    let mut proxy = Proxy::start(&cluster).await?;
+    for server in cluster.servers() {
+        let role = if server.name() == "db1" {
+            "primary"
+        } else {
+            "replica"
+        };
+        writeln!(
+            out,
+            "  {}   {role}   127.0.0.1:{}",
+            server.name(),
+            server.port()
+        )?;
+    }
+    writeln!(out, "  dbproxy         127.0.0.1:{}", proxy.port())?;
+    let wrong = Tour::new(&cluster, &proxy, out).await?.run().await?;
+    if wrong.is_empty() {
+        writeln!(out, "\nEverything was as expected.")?;
+    } else {
+        writeln!(out, "\nNot as expected:")?;
+        for what in &wrong {
+            writeln!(out, "  {what}")?;
+        }
+    }
+    if arguments.once {
+        proxy.stop().await?;
+        return Ok(if wrong.is_empty() {
+            Status::Fine
+        } else {
+            Status::Problems
+        });
+    }
+    how_to_connect(&cluster, &proxy, out)?;
+    out.flush()?;
+    let mut ticks = time::interval(Duration::from_millis(500));
+    while !proxy.ended() {
+        ticks.tick().await;
+    }
+    let log = proxy.log();
+    Err(Failure::Other(format!(
+        "the proxy ended; its log was {}",
+        log.display()
+    )))
+}
+
+fn how_to_connect(cluster: &Cluster, proxy: &Proxy, out: &mut dyn Write) -> Result<(), Failure> {
+    let port = proxy.port();
+    let socket = proxy.socket();
+    let socket = socket.display();
+    writeln!(
+        out,
+        "\nThe proxy keeps running. Connect to it as an application would:\n"
+    )?;
+    match cluster.flavor() {
+        cluster::Flavor::MariaDb => {
+            writeln!(out, "  mariadb -h 127.0.0.1 -P {port} -u app -papp shop")?
+        }
+        cluster::Flavor::MySql => {
+            writeln!(
+                out,
+                "  mysql -h 127.0.0.1 -P {port} -u app -papp --get-server-public-key shop"
+            )?;
+        }
+    }
+    writeln!(out, "  mariadb -S {socket} -u app -papp shop")?;
+    writeln!(
+        out,
+        "  new PDO('mysql:host=127.0.0.1;port={port};dbname=shop;charset=utf8mb4', 'app', 'app')"
+    )?;
+    writeln!(
+        out,
+        "  new mysqli('127.0.0.1', 'app', 'app', 'shop', {port})\n"
+    )?;
+    writeln!(out, "Who answers:       SELECT name FROM test.where_am_i")?;
+    writeln!(out, "Where and why:     tail -f {}", proxy.log().display())?;
+    writeln!(
+        out,
+        "Configuration:     {}",
+        proxy.configuration().display()
+    )?;
+    for server in cluster.servers() {
+        let socket = server.socket();
+        writeln!(
+            out,
+            "Directly to {}:   mariadb -S {} -u root",
+            server.name(),
+            socket.display()
+        )?;
+    }
+    writeln!(out, "\nCtrl-C ends everything and removes it.")?;
+    Ok(())
+}

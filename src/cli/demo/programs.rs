@@ -18,6 +18,8 @@ pub(super) struct Programs {
     relocation: Vec<String>,
     /// MariaDB's script that makes the system tables.
     install_db: Option<PathBuf>,
+    /// Where the clients are; without it they are found as every program.
+    clients: Option<PathBuf>,
     version: String,
 }
 
@@ -43,6 +45,7 @@ impl Programs {
             server,
             relocation: Vec::new(),
             install_db,
+            clients: None,
             version,
         })
     }
@@ -59,6 +62,20 @@ impl Programs {
         if superuser() {
             command.arg("--user=root");
         }
+        command
+    }
+
+    /// A client program of the same packages: `mysql`, `mariadb-dump`, ...
+    pub(super) fn client(&self, name: &str) -> Command {
+        let mut command = match (&self.clients, self.server.split_last()) {
+            (Some(directory), Some((_, loader))) => {
+                let mut words = loader.to_vec();
+                words.push(directory.join(name));
+                command(&words)
+            }
+            _ => Command::new(name),
+        };
+        command.arg("--no-defaults");
         command
     }
 
@@ -166,6 +183,7 @@ fn unpacked_mysql() -> Option<Programs> {
         server,
         relocation,
         install_db: None,
+        clients: Some(root.join("usr/bin")),
         version,
     })
 }
@@ -180,6 +198,7 @@ fn installed_mysql() -> Option<Programs> {
         server,
         relocation: Vec::new(),
         install_db: None,
+        clients: None,
         version,
     })
 }

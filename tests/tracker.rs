@@ -13,8 +13,8 @@ use std::time::Duration;
 use dbproxy_proto::gtid::{GtidPosition, GtidSet, Position};
 use tokio::time::Instant;
 
-use super::*;
-use crate::config::{ServerAddress, ServerConfig};
+use dbproxy::config::{ServerAddress, ServerConfig};
+use dbproxy::topology::*;
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const MAX_LAG: Duration = Duration::from_secs(5);

@@ -1,0 +1,388 @@
+//! What the monitor sees of real servers, and what the topology makes of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dbproxy::accounts::{ClientAddress, Directory, Lookup, Verifier};
+use dbproxy::cli::demo::cluster::{self, ServerProcess};
+use dbproxy::config::{Balance, Consistency, Secret, ServerAddress, ServerConfig, User};
+use dbproxy::monitor::{self, Target};
+use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
+use dbproxy::{config, control};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use support::eventually;
+
+on_both_flavors!(
+    roles_and_positions_are_read,
+    stopped_and_lagging_replicas_get_no_reads,
+    an_operators_switch_is_followed,
+    lost_servers_are_noticed,
+    accounts_are_followed,
+);
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The control plane over a cluster of its own; it ends with the scene.
+struct Scene {
+    cluster: cluster::Cluster,
+    topology: watch::Receiver<Arc<Topology>>,
+    directory: watch::Receiver<Arc<Directory>>,
+    nudge: Arc<Notify>,
+    _tasks: JoinSet<()>,
+}
+
+fn target(id: u16, server: &ServerProcess, password: &str) -> Target {
+    Target {
+        id: ServerId(id),
+        name: server.name().into(),
+        address: ServerAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: server.port(),
+        },
+        user: "dbproxy".to_owned(),
+        password: Secret::new(password),
+        interval: INTERVAL,
+    }
+}
+
+impl Scene {
+    async fn start(flavor: Flavor, replicas: usize, max_lag: Duration) -> Self {
+        let cluster = cluster::Cluster::start(flavor, replicas).await.unwrap();
+        let targets: Vec<_> = (0..)
+            .zip(cluster.servers())
+            .map(|(id, server)| target(id, server, "dbproxy"))
+            .collect();
+        let configured = config::Cluster {
+            name: "main".to_owned(),
+            servers: targets
+                .iter()
+                .map(|target| ServerConfig {
+                    name: target.name.to_string(),
+                    address: target.address.clone(),
+                    weight: 1,
+                })
+                .collect(),
+            consistency: Consistency::User,
+            max_lag,
+            balance: Balance::RoundRobin,
+        };
+        let (control, evidence, topology) = control::new(&configured, INTERVAL);
+        let (publish, directory) = watch::channel(Arc::new(Directory::default()));
+        let nudge = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(control.run());
+        for target in &targets {
+            tasks.spawn(monitor::watch(target.clone(), evidence.clone()));
+        }
+        tasks.spawn(monitor::accounts::watch(
+            targets,
+            BTreeMap::<String, User>::new(),
+            topology.clone(),
+            publish,
+            nudge.clone(),
+        ));
+        let scene = Self {
+            cluster,
+            topology,
+            directory,
+            nudge,
+            _tasks: tasks,
+        };
+        scene
+            .until("all replicas to be readable", |topology| {
+                topology.writable().is_some() && topology.readable_replicas().count() == replicas
+            })
+            .await;
+        scene
+    }
+
+    /// Waits for a picture that fulfils the condition.
+    async fn until(&self, what: &str, condition: impl Fn(&Topology) -> bool) -> Arc<Topology> {
+        let mut pictures = self.topology.clone();
+        let found = pictures.wait_for(|topology| condition(topology));
+        match tokio::time::timeout(support::SOON, found).await {
+            Ok(topology) => topology.unwrap().clone(),
+            Err(_) => panic!("waited for {what}: {:#?}", self.topology.borrow().servers),
+        }
+    }
+
+    fn server(&self, number: usize) -> &ServerProcess {
+        &self.cluster.servers()[number - 1]
+    }
+}
+
+fn barred(topology: &Topology, number: usize) -> Option<Unreadable> {
+    topology.servers[number - 1]
+        .readable(topology.max_lag)
+        .err()
+}
+
+fn statement<'a>(flavor: Flavor, maria: &'a str, mysql: &'a str) -> &'a str {
+    match flavor {
+        Flavor::MariaDb => maria,
+        Flavor::MySql => mysql,
+    }
+}
+
+async fn roles_and_positions_are_read(flavor: Flavor) {
+    let scene = Scene::start(flavor, 2, Duration::from_secs(5)).await;
+    scene
+        .server(1)
+        .run("CREATE TABLE test.p (i INT PRIMARY KEY); INSERT INTO test.p VALUES (1)")
+        .await
+        .unwrap();
+    scene.cluster.caught_up().await.unwrap();
+    let written = scene.server(1).position().await.unwrap();
+    let topology = scene
+        .until("positions to be equal", |topology| {
+            let shown = |index: usize| {
+                topology.servers[index]
+                    .position
+                    .as_ref()
+                    .map(ToString::to_string)
+            };
+            shown(0) == shown(1)
+                && shown(0) == shown(2)
+                && shown(0).is_some_and(|text| written.ends_with(&text))
+        })
+        .await;
+    assert_eq!(topology.primary, Some(ServerId(0)));
+    let greeting = topology.greeting.as_ref().unwrap();
+    assert_eq!((greeting.version.flavor, greeting.gtid), (flavor, true));
+    let (text, collation): (String, u16) = scene
+        .server(1)
+        .first("SELECT @@version, id FROM information_schema.collations WHERE collation_name=@@collation_server")
+        .await
+        .unwrap();
+    assert_eq!(
+        (&*greeting.version.text, greeting.collation),
+        (&*text, collation)
+    );
+    for replica in topology.readable_replicas() {
+        assert_eq!(
+            (replica.role, replica.lag),
+            (Role::Replica, Lag::Known(Duration::ZERO))
+        );
+        assert_eq!(&*replica.why, "replicates from db1");
+    }
+}
+
+async fn stopped_and_lagging_replicas_get_no_reads(flavor: Flavor) {
+    let scene = Scene::start(flavor, 2, Duration::from_secs(1)).await;
+    let stop = statement(flavor, "STOP SLAVE SQL_THREAD", "STOP REPLICA SQL_THREAD");
+    let start = statement(flavor, "START SLAVE", "START REPLICA");
+    scene.server(2).run(stop).await.unwrap();
+    let found = |topology: &Topology| barred(topology, 2) == Some(Unreadable::ApplierStopped);
+    scene.until("the applier to be seen stopped", found).await;
+    scene.server(2).run(start).await.unwrap();
+    scene
+        .until("the replica to be back", |topology| {
+            barred(topology, 2).is_none()
+        })
+        .await;
+
+    let stop = statement(flavor, "STOP SLAVE IO_THREAD", "STOP REPLICA IO_THREAD");
+    scene.server(3).run(stop).await.unwrap();
+    let found = |topology: &Topology| barred(topology, 3) == Some(Unreadable::ReceiverStopped);
+    scene.until("the receiver to be seen stopped", found).await;
+    scene.server(3).run(start).await.unwrap();
+    scene
+        .until("the replica to be back", |topology| {
+            barred(topology, 3).is_none()
+        })
+        .await;
+
+    // Its threads run, but it cannot apply: it lags from the first write on.
+    let mut lock = scene.server(2).connect().await.unwrap();
+    mysql_async::prelude::Queryable::query_drop(&mut lock, "FLUSH TABLES WITH READ LOCK")
+        .await
+        .unwrap();
+    scene
+        .server(1)
+        .run("CREATE TABLE test.l (i INT PRIMARY KEY)")
+        .await
+        .unwrap();
+    let found = |topology: &Topology| matches!(barred(topology, 2), Some(Unreadable::Lagging(_)));
+    let topology = scene.until("the replica to lag", found).await;
+    assert_eq!(barred(&topology, 3), None);
+    drop(lock);
+    scene
+        .until("the replica to be back", |topology| {
+            barred(topology, 2).is_none()
+        })
+        .await;
+}
+
+async fn an_operators_switch_is_followed(flavor: Flavor) {
+    let scene = Scene::start(flavor, 2, Duration::from_secs(5)).await;
+    // A second writable server gets nothing.
+    let open = statement(
+        flavor,
+        "SET GLOBAL read_only=0",
+        "SET GLOBAL super_read_only=0, GLOBAL read_only=0",
+    );
+    scene.server(2).run(open).await.unwrap();
+    let topology = scene
+        .until("the spare to be seen", |topology| {
+            topology.servers[1].role == Role::Spare
+        })
+        .await;
+    assert_eq!(topology.primary, Some(ServerId(0)));
+    scene.server(1).run("SET GLOBAL read_only=1").await.unwrap();
+    let topology = scene
+        .until("the switch to be followed", |topology| {
+            topology.primary == Some(ServerId(1))
+        })
+        .await;
+    assert!(topology.writable().is_some());
+    assert_eq!(barred(&topology, 3), Some(Unreadable::OtherSource));
+    let (server, replica) = (scene.server(2), scene.server(3));
+    let reset = statement(
+        flavor,
+        "STOP SLAVE; RESET SLAVE ALL",
+        "STOP REPLICA; RESET REPLICA ALL",
+    );
+    server.run(reset).await.unwrap();
+    replica
+        .run(statement(flavor, "STOP SLAVE", "STOP REPLICA"))
+        .await
+        .unwrap();
+    scene.cluster.replicate(replica, server).await.unwrap();
+    scene
+        .cluster
+        .replicate(scene.server(1), server)
+        .await
+        .unwrap();
+    scene
+        .until("the others to follow", |topology| {
+            topology.readable_replicas().count() == 2
+        })
+        .await;
+}
+
+async fn lost_servers_are_noticed(flavor: Flavor) {
+    let scene = Scene::start(flavor, 1, Duration::from_secs(5)).await;
+    scene.server(2).stop().unwrap();
+    scene
+        .until("the silent replica to lose reads", |topology| {
+            barred(topology, 2) == Some(Unreadable::Stale)
+        })
+        .await;
+    scene
+        .until("the silent replica to be down", |topology| {
+            matches!(topology.servers[1].health, Health::Down { .. })
+        })
+        .await;
+    scene.server(2).cont().unwrap();
+    scene
+        .until("the replica to be back", |topology| {
+            barred(topology, 2).is_none()
+        })
+        .await;
+
+    scene.server(1).kill9();
+    let topology = scene
+        .until("the primary to be down", |topology| {
+            topology.writable().is_none()
+        })
+        .await;
+    assert_eq!(
+        topology.primary,
+        Some(ServerId(0)),
+        "nobody else takes writes"
+    );
+    let Health::Down { error, .. } = &topology.servers[0].health else {
+        panic!("{:?}", topology.servers[0].health);
+    };
+    assert_eq!(&**error, "connection refused");
+    scene
+        .until("reads to go on", |topology| {
+            !topology.servers[0].health.is_up() && barred(topology, 2).is_none()
+        })
+        .await;
+    scene.server(1).restart().await.unwrap();
+    scene
+        .until("the primary to be back", |topology| {
+            topology.writable().is_some()
+        })
+        .await;
+}
+
+async fn accounts_are_followed(flavor: Flavor) {
+    let scene = Scene::start(flavor, 1, Duration::from_secs(5)).await;
+    let verifier = |user: &str| match scene
+        .directory
+        .borrow()
+        .find(user.as_bytes(), &ClientAddress::Unix)
+    {
+        Lookup::Account(account) => Some(account.method().unwrap().verifier.clone()),
+        _ => None,
+    };
+    eventually("the accounts to be read", async || {
+        verifier("app").is_some()
+    })
+    .await;
+    assert_eq!(verifier("newcomer"), None);
+    scene
+        .server(1)
+        .run("CREATE USER newcomer@'%' IDENTIFIED BY 'one'")
+        .await
+        .unwrap();
+    scene.nudge.notify_one();
+    eventually("the new account", async || verifier("newcomer").is_some()).await;
+    let first = verifier("newcomer").unwrap();
+    match flavor {
+        Flavor::MariaDb => assert!(matches!(first, Verifier::Native(_))),
+        Flavor::MySql => assert!(first == Verifier::Sha2),
+    }
+    let stored = || match scene
+        .directory
+        .borrow()
+        .find(b"newcomer", &ClientAddress::Unix)
+    {
+        Lookup::Account(account) => account.methods[0].stored.clone(),
+        _ => panic!("gone"),
+    };
+    let before = stored();
+    scene
+        .server(1)
+        .run("ALTER USER newcomer@'%' IDENTIFIED BY 'two' ACCOUNT LOCK")
+        .await
+        .unwrap();
+    eventually("the new password", async || stored() != before).await;
+    let directory = scene.directory.borrow().clone();
+    let Lookup::Account(account) = directory.find(b"newcomer", &ClientAddress::Unix) else {
+        panic!("gone");
+    };
+    assert!(account.locked && !account.expired && !account.requires_tls);
+    scene.server(1).run("DROP USER newcomer@'%'").await.unwrap();
+    eventually("the account to be gone", async || {
+        verifier("newcomer").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_monitor_password_is_not_death() {
+    let cluster = cluster::Cluster::start(Flavor::MariaDb, 0).await.unwrap();
+    let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong")).await;
+    assert!(matches!(
+        inspection.facts,
+        Err(dbproxy::topology::ProbeError::AccessDenied(_))
+    ));
+    let inspection = monitor::inspect(&target(0, cluster.primary(), "dbproxy")).await;
+    assert!(inspection.facts.is_ok());
+    assert!(inspection.accounts.is_some_and(|accounts| accounts >= 3));
+}
