@@ -19,7 +19,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::{self, PinReason},
-    sql::{self, Facts, Kind, StatementClass, kill::Scope},
+    sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope},
 };
 
 impl Session {
@@ -134,8 +134,16 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    fn classify(&self, text: &[u8]) -> StatementClass {
+        let mut class = sql::classify(text, self.dialect);
+        if self.in_system_schema && class.is_replica_read() {
+            class.cause = Cause::SystemSchema;
+        }
+        class
+    }
+
     async fn query(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
-        let class = sql::classify(text, self.dialect);
+        let class = self.classify(text);
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
             Kind::Kill => {
@@ -179,7 +187,7 @@ impl Session {
                 "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
-        let class = sql::classify(text, self.dialect);
+        let class = self.classify(text);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
         let request = Request::Prepare {
             packet,

@@ -114,6 +114,7 @@ pub(super) async fn login(
         wanted,
         base,
         dialect: base,
+        in_system_schema: false,
         status: INITIAL_STATUS,
         held: None,
         pin: None,
@@ -122,7 +123,7 @@ pub(super) async fn login(
         last_insert_id: 0,
         prepared: Statements::default(),
     };
-    session.dialect = session.dialect_of(&session.wanted);
+    session.set_wanted(SessionState::clone(&session.wanted));
     session.enter(seq).await?;
     Ok(session)
 }

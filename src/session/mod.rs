@@ -114,6 +114,8 @@ struct Session {
     /// How statements are read as long as the session changes nothing about it.
     base: Dialect,
     dialect: Dialect,
+    /// The schema in use is one of the server's own, whose tables differ from server to server.
+    in_system_schema: bool,
     /// The status flags that the client was last told.
     status: StatusFlags,
     /// The connection of an open transaction, or of a pinned session.
