@@ -64,11 +64,11 @@ impl Listener {
                 let resolved = (host.as_str(), *port).to_socket_addrs().map_err(named)?;
                 resolved
                     .map(|address| {
-                        let socket = Bound::Tcp(bind_tcp(address).map_err(named)?);
-                        Ok(Self {
-                            socket,
-                            name: address.to_string(),
-                        })
+                        let socket = bind_tcp(address).map_err(named)?;
+                        // Port 0 is a port of the system's choice.
+                        let name = socket.local_addr().map_err(named)?.to_string();
+                        let socket = Bound::Tcp(socket);
+                        Ok(Self { socket, name })
                     })
                     .collect()
             }
@@ -154,5 +154,30 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "another process listens on it",
         )),
         Err(_) => fs::remove_file(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_chosen_by_the_system_is_named() {
+        let address = ListenAddress::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let listeners = Listener::bind(&address).unwrap();
+        let [listener] = listeners.as_slice() else {
+            unreachable!("one address")
+        };
+        let name: std::net::SocketAddr = listener.name().parse().unwrap();
+        assert_ne!(name.port(), 0);
+        let (client, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(name), listener.accept());
+        assert_eq!(client.unwrap().peer_addr().unwrap(), name);
+        accepted.unwrap();
     }
 }
