@@ -27,6 +27,7 @@ on_both_flavors!(
     statements_are_prepared,
     parameters_come_in_pieces,
     rows_come_through_a_cursor,
+    the_connection_id_is_the_clients,
     a_statement_is_killed,
     a_connection_is_killed,
     unknown_commands_are_refused,
@@ -422,6 +423,30 @@ async fn rows_come_through_a_cursor(flavor: Flavor) {
         raw.send(&[PING]).await;
         raw.ok().await.unwrap();
     }
+}
+
+async fn the_connection_id_is_the_clients(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut conn = rig.connect().await;
+    let id = conn.id();
+    let row: mysql_async::Row = one(&mut conn, "SELECT connection_id(), @@pseudo_thread_id").await;
+    let names: Vec<_> = row
+        .columns_ref()
+        .iter()
+        .map(|column| column.name_str().into_owned())
+        .collect();
+    assert_eq!(names, ["connection_id()", "@@pseudo_thread_id"]);
+    assert_eq!(mysql_async::from_row::<(u32, u32)>(row), (id, id));
+    let prepared: Option<u32> = conn
+        .exec_first("SELECT CONNECTION_ID() FROM DUAL WHERE ? = 1", (1,))
+        .await
+        .unwrap();
+    assert_eq!(prepared, Some(id));
+    // The holder of a lock is told by the server's own id.
+    let sql = "SELECT GET_LOCK('commands_id', 0) AND IS_USED_LOCK('commands_id') = CONNECTION_ID()";
+    assert!(one::<bool>(&mut conn, sql).await);
+    conn.query_drop("KILL CONNECTION_ID()").await.ok();
+    gone(conn).await;
 }
 
 async fn a_statement_is_killed(flavor: Flavor) {

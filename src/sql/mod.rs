@@ -7,6 +7,7 @@
 
 mod cache;
 mod class;
+mod connection_id;
 mod dialect;
 mod digest;
 mod facts;
@@ -22,6 +23,7 @@ mod words;
 
 pub use cache::Classifier;
 pub use class::{Cause, Kind, StatementClass, classify};
+pub use connection_id::with_connection_id;
 pub use dialect::Dialect;
 pub use digest::digest_text;
 pub use facts::Facts;
