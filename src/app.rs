@@ -137,6 +137,7 @@ fn server_targets(config: &Config) -> impl Iterator<Item = backend::Target> {
             name: server.name.as_str().into(),
             address: server.address.clone(),
             deadline: config.limits.login,
+            accepted: Arc::default(),
         })
 }
 

@@ -11,6 +11,7 @@ use dbproxy_proto::{
 use tokio::time::timeout;
 
 use super::{
+    accepted::Accepted,
     prepared::{Prepared, ServerStatement, StatementKey},
     state::{SessionState, put_difference},
 };
@@ -38,6 +39,9 @@ pub struct BackendConn {
     tracked: bool,
     /// Answers still to come to commands that the session did not ask for.
     pending: u32,
+    /// None of those commands changes the schema.
+    same_schema: bool,
+    accepted: Arc<Accepted>,
     busy: bool,
     soiled: bool,
     prepared: Prepared,
@@ -70,6 +74,7 @@ impl BackendConn {
         capabilities: Capabilities,
         state: Arc<SessionState>,
         trackers: Trackers,
+        accepted: Arc<Accepted>,
     ) -> Self {
         Self {
             stream,
@@ -81,6 +86,8 @@ impl BackendConn {
             trackers,
             tracked: false,
             pending: 0,
+            same_schema: true,
+            accepted,
             busy: false,
             soiled: false,
             prepared: Prepared::default(),
@@ -165,6 +172,7 @@ impl BackendConn {
             )
         };
         self.tracked = true;
+        self.same_schema &= self.state.schema() == wanted.schema();
         if !Arc::ptr_eq(&self.state, wanted) {
             self.state = Arc::clone(wanted);
         }
@@ -173,6 +181,12 @@ impl BackendConn {
     /// Counts answers to commands that were sent for the proxy itself.
     pub(super) fn expect_answers(&mut self, count: u32) {
         self.pending += count;
+    }
+
+    /// Whether answers are due, if any, to nothing that could fail: the server accepted the very
+    /// same state before, and it is not the schema that changes, which may have been dropped.
+    pub fn will_settle(&self) -> bool {
+        self.pending == 0 || (self.same_schema && self.accepted.contains(&self.state))
     }
 
     /// Whether answers are due that [`Self::settle`] has to read first.
@@ -200,6 +214,10 @@ impl BackendConn {
                 Event::Ok { len, .. } | Event::Eof { len, .. } => {
                     self.input.advance(len);
                     self.pending -= 1;
+                    if self.pending == 0 {
+                        self.same_schema = true;
+                        self.accepted.add(&self.state);
+                    }
                 }
                 Event::Err { packet, .. } => {
                     let text = String::from_utf8_lossy(packet.message).into_owned();

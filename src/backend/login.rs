@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    accepted::Accepted,
     conn::{BackendConn, Trackers},
     state::{Charset, SessionState},
 };
@@ -40,6 +41,8 @@ pub struct Target {
     pub address: ServerAddress,
     /// How long connecting and logging in may take together.
     pub deadline: Duration,
+    /// The session states that it is known to accept.
+    pub accepted: Arc<Accepted>,
 }
 
 /// Who logs in.
@@ -171,6 +174,7 @@ async fn connect(
         logged_in.capabilities,
         state,
         trackers,
+        Arc::clone(&target.accepted),
     ))
 }
 

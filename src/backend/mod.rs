@@ -1,10 +1,12 @@
 //! One server connection: login, actual state, applying a state difference.
 
+mod accepted;
 mod conn;
 mod login;
 mod prepared;
 mod state;
 
+pub use accepted::Accepted;
 pub use conn::BackendConn;
 pub use login::{Login, Target};
 pub use prepared::{ServerStatement, StatementKey};

@@ -96,11 +96,18 @@ impl Bucket {
         Some(conn)
     }
 
-    /// An idle connection of this worker's that nobody holds, the last used first.
-    pub fn take(self: &Arc<Self>, worker: WorkerId) -> Option<PooledConn> {
+    /// An idle connection of this worker's that nobody holds: one that is in the state with
+    /// this fingerprint before others, the last used first.
+    pub fn take(self: &Arc<Self>, worker: WorkerId, fingerprint: u64) -> Option<PooledConn> {
+        let free = |idle: &Idle| idle.holder.is_none();
+        let ready =
+            |idle: &Idle| free(idle) && idle.entry.conn.state().fingerprint() == fingerprint;
         loop {
             let idle = self.pick(worker, |shard| {
-                shard.iter().rposition(|idle| idle.holder.is_none())
+                shard
+                    .iter()
+                    .rposition(ready)
+                    .or_else(|| shard.iter().rposition(free))
             })?;
             if let Some(conn) = self.lend(idle, worker) {
                 return Some(conn);
@@ -179,7 +186,7 @@ impl Bucket {
         login: &Login,
     ) -> Result<PooledConn, Error> {
         if !self.server.has_waiters() {
-            if let Some(conn) = self.take(worker).or_else(|| self.take_anywhere(worker)) {
+            if let Some(conn) = self.take_anywhere(worker) {
                 return Ok(conn);
             }
             if let Some(slot) = self.server.slot() {

@@ -113,10 +113,12 @@ impl ServerPool {
     /// The right to open a connection, if the cap leaves one and nobody is in line for it.
     pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
         let below = |open| (open < self.limit).then_some(open + 1);
-        self.open
-            .fetch_update(SeqCst, SeqCst, below)
-            .ok()
-            .map(|_| Slot(Arc::clone(self)))
+        let before = self.open.fetch_update(SeqCst, SeqCst, below).ok()?;
+        if before == 0 {
+            // As after a restart of the server.
+            self.target.accepted.clear();
+        }
+        Some(Slot(Arc::clone(self)))
     }
 
     /// Closes an idle connection of another bucket and returns its right to be open.

@@ -35,22 +35,21 @@ pub(super) struct Statement {
 /// The prepared statements of a session, by the ids that its client knows.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
-    // Most sessions prepare nothing.
-    by_id: Option<Box<HashMap<u32, Statement>>>,
+    by_id: HashMap<u32, Statement>,
+    /// Bytes of all texts.
+    size: usize,
     last: u32,
 }
 
 impl Statements {
     /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
     const LIMIT: usize = 16_382;
+    /// Most bytes of their texts.
+    const LIMIT_SIZE: usize = 16 << 20;
 
     /// An id for the next statement; None if there are too many.
     pub(super) fn next_id(&mut self) -> Option<u32> {
-        if self
-            .by_id
-            .as_ref()
-            .is_some_and(|statements| statements.len() >= Self::LIMIT)
-        {
+        if self.by_id.len() >= Self::LIMIT || self.size >= Self::LIMIT_SIZE {
             return None;
         }
         loop {
@@ -63,25 +62,27 @@ impl Statements {
     }
 
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
-        self.by_id.get_or_insert_default().insert(id, statement);
+        self.size += statement.key.text().len();
+        self.by_id.insert(id, statement);
     }
 
     pub(super) fn find(&self, id: u32) -> Option<&Statement> {
-        self.by_id.as_ref()?.get(&id)
+        self.by_id.get(&id)
     }
 
     pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
-        self.by_id.as_mut()?.get_mut(&id)
+        self.by_id.get_mut(&id)
     }
 
     pub(super) fn remove(&mut self, id: u32) {
-        if let Some(statements) = &mut self.by_id {
-            statements.remove(&id);
+        if let Some(statement) = self.by_id.remove(&id) {
+            self.size -= statement.key.text().len();
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.by_id = None;
+        self.by_id = HashMap::new();
+        self.size = 0;
     }
 }
 

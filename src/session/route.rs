@@ -153,6 +153,7 @@ impl Session {
         {
             return Ok(conn);
         }
+        let fingerprint = self.wanted.fingerprint();
         let Some(bucket) = self.bucket(server) else {
             return Err(Error::answer_with(
                 Origin::Proxy,
@@ -161,7 +162,7 @@ impl Session {
                 "the server is not configured any more",
             ));
         };
-        match bucket.take(worker) {
+        match bucket.take(worker, fingerprint) {
             Some(conn) => Ok(conn),
             None => {
                 let bucket = Arc::clone(bucket);

@@ -5,12 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+/// An account's user name and a schema.
+type Grant = (Arc<str>, Box<[u8]>);
+
 /// Pairs of account and schema that a server accepted once.
 ///
 /// A schema that is dropped later is noticed by the first statement instead of by the login.
 #[derive(Debug, Default)]
 pub struct Schemas {
-    known: Mutex<HashSet<(Arc<str>, Box<[u8]>)>>,
+    known: Mutex<HashSet<Grant>>,
 }
 
 impl Schemas {

@@ -122,19 +122,25 @@ impl Session {
             } => (server_down(), started),
             Failure::Interrupted {
                 interrupt: Interrupt::Killed,
-                ..
+                started,
             } => {
                 self.cancel(conn);
-                (
-                    Error::answer_with(Origin::Proxy, 1927, b"70100", "Connection was killed"),
-                    true,
-                )
+                let text = "Connection was killed";
+                let error = Error::answer_with(Origin::Proxy, 1927, b"70100", text);
+                if !started {
+                    self.reply_error(&error.answer()).await?;
+                }
+                return Err(error);
             }
         };
         warn!(session = self.handle().id(), server = server.0, %error, "lost a statement's connection");
+        if started {
+            // In the middle of an answer nothing can be said any more.
+            return Err(error);
+        }
         self.reply_error(&error.answer()).await?;
-        // What the connection knew of the session is lost, or the client is in the middle of an answer.
-        if bound || started {
+        // What the connection knew of the session is lost with it.
+        if bound {
             Err(error)
         } else {
             Ok(Flow::Continue)
@@ -150,8 +156,9 @@ impl Session {
     ) -> Result<Outcome, Failure> {
         let mut prefix = BytesMut::new();
         self.put_state(conn, class, &mut prefix);
-        if conn.is_unsettled() && !class.is_replica_read() {
-            // A statement that writes must not run in a state that could not be reached.
+        if !class.is_replica_read() && !conn.will_settle() {
+            // A statement that writes must not run in a state that cannot be reached: it does not
+            // share a round trip with a change of state that could fail.
             conn.send(&prefix, &[]).await.map_err(not_started)?;
             prefix.clear();
             conn.settle(&self.context.buffers)

@@ -204,15 +204,15 @@ pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
     let mut part = Part::new(sql, dialect);
     loop {
         let token = lexer.next();
-        if token.kind == TokenKind::End {
+        if token.kind() == TokenKind::End {
             break;
         }
-        digest.token(&token, sql);
+        digest.token(&token, lexer.key, sql);
         if token.is(b';') && !part.body {
             packet.add(&part);
             part = Part::new(sql, dialect);
         } else {
-            part.token(token);
+            part.token(&token, lexer.key);
         }
     }
     packet.add(&part);
@@ -310,8 +310,8 @@ struct Part<'a> {
     depth: i32,
     /// Bit n: at depth n stands a WITH whose common table expressions are still being listed.
     with: u64,
-    /// The token before.
-    last: Option<Token>,
+    /// The token before; [`TokenKind::End`] if there is none.
+    last: Token,
     /// The word before, if the token before is a word.
     last_word: Word,
     /// The word before the name, or before the names with dots between, that the last token ends.
@@ -364,7 +364,7 @@ impl<'a> Part<'a> {
             words: 0,
             depth: 0,
             with: 0,
-            last: None,
+            last: Token::NONE,
             last_word: Word::Other,
             chain: Word::Other,
             qualified: false,
@@ -386,25 +386,25 @@ impl<'a> Part<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.last.is_none()
+        self.last.kind() == TokenKind::End
     }
 
     #[inline]
-    fn token(&mut self, token: Token) {
+    fn token(&mut self, token: &Token, key: Key) {
         if self.body {
-            self.body_token(&token);
+            self.body_token(token);
         }
         if self.may_be_function && !token.is(b'(') {
             self.writes = true;
         }
         self.may_be_function = false;
         let mut word = Word::Other;
-        match token.kind {
-            TokenKind::Word => word = self.word(&token),
-            TokenKind::Quoted => self.quoted(&token),
-            TokenKind::Punct(byte) => self.punct(byte, &token),
-            TokenKind::UserVariable => self.user_variable(&token),
-            TokenKind::SystemVariable => self.system_variable(&token),
+        match token.kind() {
+            TokenKind::Word => word = self.word(token, key),
+            TokenKind::Quoted => self.quoted(token),
+            TokenKind::Punct(byte) => self.punct(byte, token),
+            TokenKind::UserVariable => self.user_variable(token),
+            TokenKind::SystemVariable => self.system_variable(token),
             TokenKind::String | TokenKind::Number | TokenKind::End => {
                 if self.words == 0 {
                     self.odd_start = true;
@@ -412,26 +412,26 @@ impl<'a> Part<'a> {
             }
         }
         self.last_word = word;
-        self.last = Some(token);
+        self.last = *token;
     }
 
     fn last_is(&self, punct: u8) -> bool {
-        self.last.is_some_and(|last| last.is(punct))
+        self.last.is(punct)
     }
 
     #[inline]
-    fn word(&mut self, token: &Token) -> Word {
+    fn word(&mut self, token: &Token, key: Key) -> Word {
         let after_dot = self.last_is(b'.');
-        let word = token.entry.map_or(Word::Other, |entry| entry.word);
+        let word = token.entry().map_or(Word::Other, |entry| entry.word);
         if let Some(place) = self.head.get_mut(self.words) {
             *place = word;
         }
         self.words += 1;
-        let Some(entry) = token.entry else {
-            self.name(token, after_dot);
+        let Some(entry) = token.entry() else {
+            self.name(token, key, after_dot);
             return Word::Other;
         };
-        self.name(token, after_dot);
+        self.name(token, key, after_dot);
         if entry.flags.has(Flags::WRITES) {
             match word {
                 Word::Update if self.last_word == Word::For => self.facts |= Facts::LOCKING_READ,
@@ -506,10 +506,10 @@ impl<'a> Part<'a> {
 
     /// A word or quoted name that can be an identifier.
     #[inline]
-    fn name(&mut self, token: &Token, after_dot: bool) {
+    fn name(&mut self, token: &Token, key: Key, after_dot: bool) {
         self.qualified = after_dot;
         if after_dot {
-            self.name_after_dot(token);
+            self.name_after_dot(token, key);
             return;
         }
         self.chain = self.last_word;
@@ -530,7 +530,7 @@ impl<'a> Part<'a> {
         )
     }
 
-    fn name_after_dot(&mut self, token: &Token) {
+    fn name_after_dot(&mut self, token: &Token, key: Key) {
         const NEXTVAL: Key = Key {
             first: u64::from_le_bytes(*b"nextval\0"),
             last: 0,
@@ -539,7 +539,7 @@ impl<'a> Part<'a> {
             first: u64::from_le_bytes(*b"currval\0"),
             last: 0,
         };
-        if self.dialect.maria && (token.key == NEXTVAL || token.key == CURRVAL) {
+        if self.dialect.maria && (key == NEXTVAL || key == CURRVAL) {
             self.facts |= Facts::SEQUENCE;
         }
         if let Some(scope) = self.scope.take() {
@@ -564,7 +564,7 @@ impl<'a> Part<'a> {
             self.odd_start = true;
         }
         let after_dot = self.last_is(b'.');
-        self.name(token, after_dot);
+        self.name(token, Key { first: 0, last: 0 }, after_dot);
     }
 
     fn punct(&mut self, byte: u8, token: &Token) {
@@ -582,20 +582,13 @@ impl<'a> Part<'a> {
     }
 
     fn dot(&mut self) {
-        let Some(last) = self.last else { return };
-        self.schema = match last.kind {
+        let last = self.last;
+        self.schema = match last.kind() {
             TokenKind::Word => match self.last_word {
                 word @ (Word::SystemSchema | Word::InformationSchema) => word,
                 _ => Word::Other,
             },
-            TokenKind::Quoted => match words::find_bytes(last.plain_name(self.sql)) {
-                Some(entry)
-                    if matches!(entry.word, Word::SystemSchema | Word::InformationSchema) =>
-                {
-                    entry.word
-                }
-                _ => Word::Other,
-            },
+            TokenKind::Quoted => system_schema(last.plain_name(self.sql)),
             _ => Word::Other,
         };
     }
@@ -603,13 +596,13 @@ impl<'a> Part<'a> {
     /// An opening parenthesis: does it make the name before it a call?
     #[inline]
     fn open(&mut self, token: &Token) {
-        let Some(last) = self.last else { return };
-        match last.kind {
+        let last = self.last;
+        match last.kind() {
             TokenKind::Word => {}
             TokenKind::Quoted => return self.unknown_call(),
             _ => return,
         }
-        let Some(entry) = last.entry.filter(|_| !self.qualified) else {
+        let Some(entry) = last.entry().filter(|_| !self.qualified) else {
             return self.unknown_call();
         };
         let flags = entry.flags;
@@ -627,7 +620,7 @@ impl<'a> Part<'a> {
                 Flags::PURE_MYSQL
             });
         if pure {
-            if flags.has(Flags::ADJACENT) && last.end != token.start {
+            if flags.has(Flags::ADJACENT) && last.end() != token.start() {
                 self.unknown_call();
             }
             return;
@@ -650,14 +643,15 @@ impl<'a> Part<'a> {
     }
 
     fn user_variable(&mut self, token: &Token) {
-        let account = self.last.is_some_and(|last| {
-            last.end == token.start
-                && (matches!(last.kind, TokenKind::String | TokenKind::Quoted)
-                    || (last.kind == TokenKind::Word
-                        && last
-                            .entry
-                            .is_none_or(|entry| !entry.flags.has(Flags::RESERVED))))
-        });
+        let last = self.last;
+        let account = last.end() == token.start()
+            && match last.kind() {
+                TokenKind::String | TokenKind::Quoted => true,
+                TokenKind::Word => last
+                    .entry()
+                    .is_none_or(|entry| !entry.flags.has(Flags::RESERVED)),
+                _ => false,
+            };
         if account {
             self.account = true;
         } else {
@@ -676,7 +670,7 @@ impl<'a> Part<'a> {
         let name = token.plain_name(self.sql);
         let next = self
             .sql
-            .get(token.end..)
+            .get(token.end()..)
             .and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
         let is = |scope: &[u8]| name.eq_ignore_ascii_case(scope);
         if is(b"global") {
@@ -1021,6 +1015,20 @@ impl<'a> Part<'a> {
             (true, false) => (Kind::Explain, Cause::ExplainedWrite),
             (false, _) => (Kind::Explain, Cause::None),
         }
+    }
+}
+
+/// What a quoted name means as a schema.
+fn system_schema(name: &[u8]) -> Word {
+    // Most names are of other lengths: sys, mysql, information_schema, performance_schema.
+    if !matches!(name.len(), 3 | 5 | 18) {
+        return Word::Other;
+    }
+    match words::find_bytes(name) {
+        Some(entry) if matches!(entry.word, Word::SystemSchema | Word::InformationSchema) => {
+            entry.word
+        }
+        _ => Word::Other,
     }
 }
 

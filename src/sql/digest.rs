@@ -19,12 +19,12 @@ pub fn digest_text(sql: &[u8], dialect: Dialect, limit: usize) -> String {
     });
     loop {
         let token = lexer.next();
-        if token.kind == TokenKind::End {
+        if token.kind() == TokenKind::End {
             break;
         }
-        digest.token(&token, sql);
+        digest.token(&token, lexer.key, sql);
     }
-    let mut bytes = digest.finish().bytes;
+    let mut bytes = std::mem::take(&mut digest.finish().bytes);
     bytes.truncate(limit);
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -57,8 +57,8 @@ impl Sink for Text {
 pub(super) struct Hash {
     buffer: [u8; BUFFER],
     len: usize,
-    /// Once the buffer has been full.
-    stream: Option<Xxh3>,
+    /// Once the buffer has been full. Boxed because it is large and nearly always absent.
+    stream: Option<Box<Xxh3>>,
 }
 
 const BUFFER: usize = 768;
@@ -74,12 +74,12 @@ impl Hash {
 
     #[cold]
     fn flush(&mut self) {
-        let stream = self.stream.get_or_insert_with(Xxh3::new);
+        let stream = self.stream.get_or_insert_with(Box::default);
         stream.update(self.buffer.get(..self.len).unwrap_or(&[]));
         self.len = 0;
     }
 
-    pub(super) fn value(mut self) -> u64 {
+    pub(super) fn value(&mut self) -> u64 {
         if self.stream.is_some() {
             self.flush();
         }
@@ -188,15 +188,16 @@ impl<S: Sink> Digest<S> {
         }
     }
 
-    pub(super) fn finish(mut self) -> S {
+    /// The sink, with all that was held back written to it.
+    pub(super) fn finish(&mut self) -> &mut S {
         self.release();
-        self.sink
+        &mut self.sink
     }
 
     #[inline]
-    pub(super) fn token(&mut self, token: &Token, sql: &[u8]) {
-        match token.kind {
-            TokenKind::Word => self.word(token, sql),
+    pub(super) fn token(&mut self, token: &Token, key: Key, sql: &[u8]) {
+        match token.kind() {
+            TokenKind::Word => self.word(token, key, sql),
             TokenKind::String | TokenKind::Number => self.literal(),
             TokenKind::Punct(byte) => self.punct(byte, token),
             TokenKind::Quoted | TokenKind::UserVariable | TokenKind::SystemVariable => {
@@ -204,12 +205,12 @@ impl<S: Sink> Digest<S> {
             }
             TokenKind::End => {}
         }
-        self.end = token.end;
+        self.end = token.end();
     }
 
     #[inline]
-    fn word(&mut self, token: &Token, sql: &[u8]) {
-        let Some(entry) = token.entry else {
+    fn word(&mut self, token: &Token, key: Key, sql: &[u8]) {
+        let Some(entry) = token.entry() else {
             return self.name(token, sql);
         };
         if !entry.flags.has(Flags::RESERVED) {
@@ -221,13 +222,20 @@ impl<S: Sink> Digest<S> {
             return self.literal();
         }
         self.release();
-        if !matches!(self.before, Before::Start | Before::Open) {
-            self.sink.put(b" ");
-        }
         // Letters of a folded key to upper case; reserved words have no digits.
         const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
-        let Key { first, last } = token.key;
-        let len = token.end - token.start;
+        let Key { first, last } = key;
+        let len = token.end() - token.start();
+        let blank = !matches!(self.before, Before::Start | Before::Open);
+        if len <= 7 && blank {
+            self.sink
+                .put_short((first & UPPER) << 8 | u64::from(b' '), len + 1);
+            self.before = Before::Keyword;
+            return;
+        }
+        if blank {
+            self.sink.put_short(u64::from(b' '), 1);
+        }
         if len <= 8 {
             self.sink.put_short(first & UPPER, len);
         } else if len <= 16 {
@@ -247,12 +255,12 @@ impl<S: Sink> Digest<S> {
         if !matches!(self.before, Before::Start | Before::Open | Before::Dot) {
             self.sink.put_short(u64::from(b' '), 1);
         }
-        let mut start = token.start;
-        while token.end - start > 8 {
+        let mut start = token.start();
+        while token.end() - start > 8 {
             self.sink.put_short(load(sql, start), 8);
             start += 8;
         }
-        self.sink.put_short(load(sql, start), token.end - start);
+        self.sink.put_short(load(sql, start), token.end() - start);
         self.before = Before::Name;
     }
 
@@ -314,7 +322,7 @@ impl<S: Sink> Digest<S> {
                     return;
                 }
                 (Rows::Inside, Run::One | Run::Many) => {
-                    self.sink.put(b")");
+                    self.sink.put_short(u64::from(b')'), 1);
                     self.run = Run::None;
                     self.rows = Rows::Ended;
                     self.rows_noted = false;
@@ -330,7 +338,7 @@ impl<S: Sink> Digest<S> {
             _ => {}
         }
         self.release();
-        self.write_punct(byte, token.start == self.end);
+        self.write_punct(byte, token.start() == self.end);
         if byte == b'(' {
             self.rows = Rows::Inside;
         }

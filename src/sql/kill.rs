@@ -32,7 +32,7 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
     let mut words = tokens.iter().peekable();
     let mut take = |wanted: Word| {
         words
-            .next_if(|token| token.entry.is_some_and(|entry| entry.word == wanted))
+            .next_if(|token| token.entry().is_some_and(|entry| entry.word == wanted))
             .is_some()
     };
     if !take(Word::Kill) {
@@ -49,7 +49,7 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
         Scope::Connection
     };
     let number = words.next()?;
-    if number.kind != TokenKind::Number || words.next().is_some() {
+    if number.kind() != TokenKind::Number || words.next().is_some() {
         return None;
     }
     let id = std::str::from_utf8(number.bytes(sql)).ok()?.parse().ok()?;

@@ -6,7 +6,7 @@
 use super::dialect::Dialect;
 use super::facts::Facts;
 use super::hint::Hints;
-use super::words::{self, Entry, Flags, Key};
+use super::words::{self, Entry, EntryId, Flags, Key};
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,39 +29,90 @@ pub(super) enum TokenKind {
     End,
 }
 
-/// A piece of the statement: `start..end` in its bytes.
+/// A piece of the statement.
+///
+/// Two words, so that it travels in registers: it is copied for each token, and a copy through
+/// memory of fields just written one by one stalls the processor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token {
-    pub(super) kind: TokenKind,
-    pub(super) start: usize,
-    pub(super) end: usize,
-    /// For words that are known.
-    pub(super) entry: Option<&'static Entry>,
-    /// For words.
-    pub(super) key: Key,
+    /// From the lowest bits: kind (8), the byte if it is punctuation (8), [`EntryId`] (16), start (32).
+    head: u64,
+    end: u64,
 }
 
-const NO_KEY: Key = Key { first: 0, last: 0 };
-
 impl Token {
+    /// No token.
+    pub(super) const NONE: Self = Self { head: 0, end: 0 };
+
+    #[inline]
+    fn new(kind: TokenKind, entry: EntryId, start: usize, end: usize) -> Self {
+        let kind = match kind {
+            TokenKind::End => 0,
+            TokenKind::Word => 1,
+            TokenKind::Quoted => 2,
+            TokenKind::String => 3,
+            TokenKind::Number => 4,
+            TokenKind::UserVariable => 5,
+            TokenKind::SystemVariable => 6,
+            TokenKind::Punct(byte) => 7 | u64::from(byte) << 8,
+        };
+        Self {
+            head: kind | u64::from(entry.0) << 16 | (start as u64) << 32,
+            end: end as u64,
+        }
+    }
+
+    /// What it is.
+    #[inline]
+    pub(super) fn kind(self) -> TokenKind {
+        match self.head as u8 {
+            0 => TokenKind::End,
+            1 => TokenKind::Word,
+            2 => TokenKind::Quoted,
+            3 => TokenKind::String,
+            4 => TokenKind::Number,
+            5 => TokenKind::UserVariable,
+            6 => TokenKind::SystemVariable,
+            _ => TokenKind::Punct((self.head >> 8) as u8),
+        }
+    }
+
+    /// Where it begins in the statement.
+    #[inline]
+    pub(super) fn start(self) -> usize {
+        (self.head >> 32) as usize
+    }
+
+    /// Where it ends in the statement.
+    #[inline]
+    pub(super) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// What is known of it, if it is a word.
+    #[inline]
+    pub(super) fn entry(self) -> Option<&'static Entry> {
+        EntryId((self.head >> 16) as u16).entry()
+    }
+
     /// The token's bytes.
-    pub(super) fn bytes<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
-        sql.get(self.start..self.end).unwrap_or(&[])
+    pub(super) fn bytes(self, sql: &[u8]) -> &[u8] {
+        sql.get(self.start()..self.end()).unwrap_or(&[])
     }
 
     /// Whether it is this punctuation.
-    pub(super) fn is(&self, punct: u8) -> bool {
-        self.kind == TokenKind::Punct(punct)
+    pub(super) fn is(self, punct: u8) -> bool {
+        self.head as u16 == 7 | u16::from(punct) << 8
     }
 
     /// The name of a word, quoted name or variable, without quotes and marks. Quotes doubled inside stay.
-    pub(super) fn plain_name<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
-        let marks = match self.kind {
+    pub(super) fn plain_name(self, sql: &[u8]) -> &[u8] {
+        let marks = match self.kind() {
             TokenKind::UserVariable => 1,
             TokenKind::SystemVariable => 2,
             _ => 0,
         };
-        match sql.get(self.start + marks..self.end).unwrap_or(&[]) {
+        match sql.get(self.start() + marks..self.end()).unwrap_or(&[]) {
             [b'`', inner @ .., b'`'] | [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => {
                 inner
             }
@@ -70,7 +121,7 @@ impl Token {
     }
 
     /// The name of a word or quoted name as the server stores it.
-    pub(super) fn name(&self, sql: &[u8]) -> Vec<u8> {
+    pub(super) fn name(self, sql: &[u8]) -> Vec<u8> {
         let inner = self.plain_name(sql);
         let quote = match self.bytes(sql).first() {
             Some(quote @ (b'`' | b'"')) => *quote,
@@ -94,7 +145,7 @@ pub(super) fn tokens(sql: &[u8], dialect: Dialect) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     loop {
         let token = lexer.next();
-        if token.kind == TokenKind::End {
+        if token.kind() == TokenKind::End {
             break;
         }
         tokens.push(token);
@@ -121,6 +172,8 @@ pub(super) struct Lexer<'a> {
     name_end: usize,
     /// Nothing but comments so far.
     leading: bool,
+    /// Of the last word.
+    pub(super) key: Key,
     pub(super) facts: Facts,
     pub(super) hints: Hints,
 }
@@ -167,6 +220,12 @@ fn class(byte: u8) -> u8 {
 impl<'a> Lexer<'a> {
     pub(super) fn new(sql: &'a [u8], dialect: Dialect) -> Self {
         let mut facts = Facts::NONE;
+        let mut sql = sql;
+        if u32::try_from(sql.len()).is_err() {
+            // Longer than any packet that a server takes.
+            facts |= Facts::UNTERMINATED;
+            sql = &[];
+        }
         if dialect.escape_ambiguous
             && sql.iter().any(|byte| *byte >= 0x80)
             && sql.iter().any(|byte| matches!(byte, b'\\' | b'`'))
@@ -181,6 +240,7 @@ impl<'a> Lexer<'a> {
             dot_end: usize::MAX,
             name_end: usize::MAX,
             leading: true,
+            key: Key { first: 0, last: 0 },
             facts,
             hints: Hints::default(),
         }
@@ -192,16 +252,21 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token; [`TokenKind::End`] for ever after the last.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Token {
         loop {
-            let start = self.pos;
+            let mut start = self.pos;
+            // One blank between tokens is the rule: skipping it here saves a jump that is hard to predict.
+            if self.at(start) == Some(b' ') {
+                start += 1;
+                self.pos = start;
+            }
             let Some(byte) = self.at(start) else {
                 return self.end();
             };
             match class(byte) & CLASS {
-                SPACE => self.pos += 1,
-                WORD => return self.word(start),
+                SPACE => self.pos = start + 1,
+                WORD => return self.identifier(start),
                 PUNCT => return self.punct(start, byte),
                 DIGIT => return self.number(start),
                 QUOTE => return self.quoted(start, byte),
@@ -226,13 +291,7 @@ impl<'a> Lexer<'a> {
     fn token(&mut self, kind: TokenKind, start: usize, end: usize) -> Token {
         self.pos = end;
         self.leading = false;
-        Token {
-            kind,
-            start,
-            end,
-            entry: None,
-            key: NO_KEY,
-        }
+        Token::new(kind, EntryId::NONE, start, end)
     }
 
     #[inline]
@@ -240,18 +299,19 @@ impl<'a> Lexer<'a> {
         self.token(TokenKind::Punct(byte), start, start + 1)
     }
 
-    #[inline]
-    fn word(&mut self, start: usize) -> Token {
-        let mut end = start;
+    #[inline(always)]
+    fn identifier(&mut self, start: usize) -> Token {
+        let mut len = 0;
         let mut seen = 0;
-        while let Some(&byte) = self.sql.get(end) {
+        for &byte in self.sql.get(start..).unwrap_or(&[]) {
             let class = class(byte);
             if class & IDENT == 0 {
                 break;
             }
             seen |= class;
-            end += 1;
+            len += 1;
         }
+        let end = start + len;
         if seen & HIGH != 0 {
             self.check_high(start, end);
         }
@@ -262,20 +322,19 @@ impl<'a> Lexer<'a> {
             && self.dot_end != start
         {
             let string = self.quoted(end, b'\'');
-            return Token { start, ..string };
+            return Token::new(string.kind(), EntryId::NONE, start, string.end());
         }
         // Right after a dot it is a name, even if it reads like a keyword.
         let entry = if self.dot_end == start {
-            None
+            EntryId::NONE
         } else {
             words::find(key, bytes)
         };
         self.name_end = end;
-        Token {
-            entry,
-            key,
-            ..self.token(TokenKind::Word, start, end)
-        }
+        self.key = key;
+        self.pos = end;
+        self.leading = false;
+        Token::new(TokenKind::Word, entry, start, end)
     }
 
     /// Bytes from 0x80 are letters in one character set and blanks in another: if the word would
@@ -291,6 +350,12 @@ impl<'a> Lexer<'a> {
                 self.facts |= Facts::AMBIGUOUS;
             }
         }
+    }
+
+    /// [`Self::identifier`], not inlined, for the rare ways to it.
+    #[cold]
+    fn word(&mut self, start: usize) -> Token {
+        self.identifier(start)
     }
 
     fn number(&mut self, start: usize) -> Token {

@@ -29,9 +29,12 @@ pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {
     match lexer::tokens(sql, dialect)?.as_slice() {
         [verb, name]
             if verb
-                .entry
+                .entry()
                 .is_some_and(|entry| entry.word == words::Word::Use)
-                && matches!(name.kind, lexer::TokenKind::Word | lexer::TokenKind::Quoted) =>
+                && matches!(
+                    name.kind(),
+                    lexer::TokenKind::Word | lexer::TokenKind::Quoted
+                ) =>
         {
             Some(name.name(sql))
         }

@@ -103,8 +103,8 @@ impl Reader<'_> {
 
     fn peek(&self, ahead: usize) -> Option<Word> {
         let token = self.tokens.get(ahead)?;
-        Some(match token.entry {
-            Some(entry) if token.kind == TokenKind::Word => entry.word,
+        Some(match token.entry() {
+            Some(entry) if token.kind() == TokenKind::Word => entry.word,
             _ => Word::Other,
         })
     }
@@ -183,7 +183,7 @@ impl Reader<'_> {
     /// The left side: `[scope] name` or `@@[scope.]name`.
     fn target(&mut self) -> Option<(Scope, String)> {
         let token = *self.tokens.first()?;
-        if token.kind == TokenKind::SystemVariable {
+        if token.kind() == TokenKind::SystemVariable {
             self.skip();
             let name = token.plain_name(self.sql);
             let scope = if is_one_of(name, &["session", "local"]) {
@@ -216,7 +216,7 @@ impl Reader<'_> {
 
     fn name(&mut self, scope: Scope) -> Option<String> {
         let token = *self.tokens.first()?;
-        if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
+        if !matches!(token.kind(), TokenKind::Word | TokenKind::Quoted) {
             return None;
         }
         self.skip();
@@ -240,17 +240,17 @@ impl Reader<'_> {
     fn value(&mut self) -> Option<Vec<u8>> {
         let mut token = *self.tokens.first()?;
         let mut sign = "";
-        if let TokenKind::Punct(byte @ (b'-' | b'+')) = token.kind {
+        if let TokenKind::Punct(byte @ (b'-' | b'+')) = token.kind() {
             sign = if byte == b'-' { "-" } else { "" };
             self.skip();
             token = *self.tokens.first()?;
-            if token.kind != TokenKind::Number {
+            if token.kind() != TokenKind::Number {
                 return None;
             }
         }
         let bytes = token.bytes(self.sql);
         let text = std::str::from_utf8(bytes).ok()?;
-        let value = match token.kind {
+        let value = match token.kind() {
             TokenKind::Number
                 if bytes
                     .iter()
@@ -317,7 +317,7 @@ impl Reader<'_> {
         let words: Vec<Vec<u8>> = self
             .tokens
             .iter()
-            .take_while(|token| token.kind == TokenKind::Word)
+            .take_while(|token| token.kind() == TokenKind::Word)
             .map(|token| token.bytes(self.sql).to_ascii_uppercase())
             .collect();
         let isolation = if old_names {

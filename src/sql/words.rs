@@ -298,21 +298,37 @@ impl Entry {
     }
 }
 
-/// Finds a word by its key and its bytes.
-#[inline]
-pub(super) fn find(key: Key, bytes: &[u8]) -> Option<&'static Entry> {
-    let mut slot = key.slot(bytes.len());
-    loop {
-        let index = *TABLE.slots.get(slot)?;
-        if index == 0 {
+/// The place of a word in the table, or of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntryId(pub(super) u16);
+
+impl EntryId {
+    /// No word of the table.
+    pub(super) const NONE: Self = Self(0);
+
+    #[inline]
+    pub(super) fn entry(self) -> Option<&'static Entry> {
+        if self.0 == 0 {
             return None;
         }
-        let entry = TABLE.entries.get(usize::from(index))?;
+        TABLE.entries.get(usize::from(self.0))
+    }
+}
+
+/// Finds a word by its key and its bytes.
+#[inline]
+pub(super) fn find(key: Key, bytes: &[u8]) -> EntryId {
+    let mut slot = key.slot(bytes.len());
+    loop {
+        let id = EntryId(TABLE.slots.get(slot).copied().unwrap_or(0));
+        let Some(entry) = id.entry() else {
+            return EntryId::NONE;
+        };
         if entry.key == key
             && usize::from(entry.len) == bytes.len()
             && (bytes.len() <= 16 || bytes.eq_ignore_ascii_case(entry.text.as_bytes()))
         {
-            return Some(entry);
+            return id;
         }
         slot = (slot + 1) & (SLOTS - 1);
     }
@@ -320,7 +336,7 @@ pub(super) fn find(key: Key, bytes: &[u8]) -> Option<&'static Entry> {
 
 /// Finds a word by its bytes alone.
 pub(super) fn find_bytes(bytes: &[u8]) -> Option<&'static Entry> {
-    find(Key::of(bytes, 0, bytes.len()), bytes)
+    find(Key::of(bytes, 0, bytes.len()), bytes).entry()
 }
 
 const SLOT_BITS: u32 = 12;
@@ -793,7 +809,7 @@ mod tests {
             for surrounding in ["", "        "] {
                 let sql = format!("{}{}", text.to_ascii_lowercase(), surrounding);
                 let key = Key::of(sql.as_bytes(), 0, text.len());
-                let entry = find(key, &sql.as_bytes()[..text.len()]).unwrap();
+                let entry = find(key, &sql.as_bytes()[..text.len()]).entry().unwrap();
                 assert_eq!(entry.text, *text);
                 assert_eq!(entry.flags.0 & flags.0, flags.0);
             }
