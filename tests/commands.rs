@@ -20,6 +20,7 @@ use support::{Rig, application, code, error_of, eventually, one};
 on_both_flavors!(
     simple_commands,
     schemas_are_changed,
+    nothing_of_a_session_is_left_to_the_next,
     fields_are_listed,
     a_reset_forgets_everything,
     several_statements_need_the_option,
@@ -89,6 +90,41 @@ async fn simple_commands(flavor: Flavor) {
         assert_eq!(
             raw.packet().await.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
+        );
+    }
+}
+
+async fn nothing_of_a_session_is_left_to_the_next(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("commands_left").await;
+    let left = "SELECT CONCAT_WS(',', IFNULL(DATABASE(), '-'), IFNULL(@seen, '-'), @@sql_mode, @@time_zone, \
+                @@autocommit, LAST_INSERT_ID())";
+    let mut first = Raw::app(rig.proxy.port()).await;
+    let clean = first.rows(left).await.unwrap();
+    for _ in 0..10 {
+        let mut raw = Raw::app(rig.proxy.port()).await;
+        assert_eq!(raw.rows(left).await.unwrap(), clean);
+        let changes = [
+            format!("USE {schema}"),
+            "CREATE TABLE IF NOT EXISTS t (id INT AUTO_INCREMENT PRIMARY KEY)".into(),
+            "SET time_zone = '+05:00', sql_mode = 'ANSI', autocommit = 0".into(),
+            "INSERT INTO t VALUES (NULL)".into(),
+            "SET @seen = 1".into(),
+        ];
+        for sql in changes {
+            raw.rows(&sql).await.unwrap();
+        }
+        assert_ne!(raw.rows(left).await.unwrap(), clean);
+        raw.send(&[QUIT]).await;
+        assert!(raw.packet().await.is_err());
+        // What was not committed is rolled back, its locks are gone.
+        assert_eq!(
+            first
+                .rows(&format!("SELECT COUNT(*) FROM {schema}.t FOR UPDATE"))
+                .await
+                .unwrap()[0][0]
+                .as_deref(),
+            Some("0")
         );
     }
 }

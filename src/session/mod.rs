@@ -122,7 +122,7 @@ struct Session {
     held: Option<PooledConn>,
     pin: Option<PinReason>,
     /// The buckets used so far, by server.
-    buckets: Vec<(ServerId, bool, Arc<Bucket>)>,
+    buckets: Vec<(ServerId, Arc<Bucket>)>,
     /// A connection in the pool that may still be asked about an earlier statement.
     kept: Option<Kept>,
     last_insert_id: u64,

@@ -1,7 +1,7 @@
 //! Private directories that do not outlive the process, and the processes in them that must not either.
 
 use std::env;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::CommandExt;
@@ -87,7 +87,7 @@ fn unique_directory() -> io::Result<PathBuf> {
 }
 
 fn private(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(path)
+    DirBuilder::new().mode(0o700).create(path)
 }
 
 /// The directory that this user's runs share: data directory templates and the ports in use.
@@ -96,12 +96,17 @@ fn private(path: &Path) -> io::Result<()> {
 /// What the system says; also when the directory belongs to somebody else.
 pub(super) fn shared() -> io::Result<PathBuf> {
     let user = programs::user_id().unwrap_or_default();
-    let path = programs::cache_directory()
-        .unwrap_or_else(|| env::temp_dir().join(format!("dbproxy-{user}")));
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(&path)?;
+    let create = |path: &Path| DirBuilder::new().mode(0o700).recursive(true).create(path);
+    let cache = programs::cache_directory().filter(|path| create(path).is_ok());
+    let path = match cache {
+        Some(path) => path,
+        // A user without a home can have no cache there.
+        None => {
+            let path = env::temp_dir().join(format!("dbproxy-{user}"));
+            create(&path)?;
+            path
+        }
+    };
     if fs::metadata(&path)?.uid() != user {
         let reason = format!("{} belongs to another user", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));

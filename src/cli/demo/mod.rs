@@ -2,8 +2,12 @@
 
 pub mod cluster;
 mod directory;
+mod error;
+mod port;
+mod process;
 mod programs;
 mod proxy;
+mod template;
 mod tour;
 
 use std::io::Write;
