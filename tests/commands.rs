@@ -20,12 +20,14 @@ use support::{Rig, application, code, error_of, eventually, one};
 on_both_flavors!(
     simple_commands,
     schemas_are_changed,
+    nothing_of_a_session_is_left_to_the_next,
     fields_are_listed,
     a_reset_forgets_everything,
     several_statements_need_the_option,
     statements_are_prepared,
     parameters_come_in_pieces,
     rows_come_through_a_cursor,
+    the_connection_id_is_the_clients,
     a_statement_is_killed,
     a_connection_is_killed,
     unknown_commands_are_refused,
@@ -88,6 +90,41 @@ async fn simple_commands(flavor: Flavor) {
         assert_eq!(
             raw.packet().await.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
+        );
+    }
+}
+
+async fn nothing_of_a_session_is_left_to_the_next(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("commands_left").await;
+    let left = "SELECT CONCAT_WS(',', IFNULL(DATABASE(), '-'), IFNULL(@seen, '-'), @@sql_mode, @@time_zone, \
+                @@autocommit, LAST_INSERT_ID())";
+    let mut first = Raw::app(rig.proxy.port()).await;
+    let clean = first.rows(left).await.unwrap();
+    for _ in 0..10 {
+        let mut raw = Raw::app(rig.proxy.port()).await;
+        assert_eq!(raw.rows(left).await.unwrap(), clean);
+        let changes = [
+            format!("USE {schema}"),
+            "CREATE TABLE IF NOT EXISTS t (id INT AUTO_INCREMENT PRIMARY KEY)".into(),
+            "SET time_zone = '+05:00', sql_mode = 'ANSI', autocommit = 0".into(),
+            "INSERT INTO t VALUES (NULL)".into(),
+            "SET @seen = 1".into(),
+        ];
+        for sql in changes {
+            raw.rows(&sql).await.unwrap();
+        }
+        assert_ne!(raw.rows(left).await.unwrap(), clean);
+        raw.send(&[QUIT]).await;
+        assert!(raw.packet().await.is_err());
+        // What was not committed is rolled back, its locks are gone.
+        assert_eq!(
+            first
+                .rows(&format!("SELECT COUNT(*) FROM {schema}.t FOR UPDATE"))
+                .await
+                .unwrap()[0][0]
+                .as_deref(),
+            Some("0")
         );
     }
 }
@@ -386,6 +423,30 @@ async fn rows_come_through_a_cursor(flavor: Flavor) {
         raw.send(&[PING]).await;
         raw.ok().await.unwrap();
     }
+}
+
+async fn the_connection_id_is_the_clients(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut conn = rig.connect().await;
+    let id = conn.id();
+    let row: mysql_async::Row = one(&mut conn, "SELECT connection_id(), @@pseudo_thread_id").await;
+    let names: Vec<_> = row
+        .columns_ref()
+        .iter()
+        .map(|column| column.name_str().into_owned())
+        .collect();
+    assert_eq!(names, ["connection_id()", "@@pseudo_thread_id"]);
+    assert_eq!(mysql_async::from_row::<(u32, u32)>(row), (id, id));
+    let prepared: Option<u32> = conn
+        .exec_first("SELECT CONNECTION_ID() FROM DUAL WHERE ? = 1", (1,))
+        .await
+        .unwrap();
+    assert_eq!(prepared, Some(id));
+    // The holder of a lock is told by the server's own id.
+    let sql = "SELECT GET_LOCK('commands_id', 0) AND IS_USED_LOCK('commands_id') = CONNECTION_ID()";
+    assert!(one::<bool>(&mut conn, sql).await);
+    conn.query_drop("KILL CONNECTION_ID()").await.ok();
+    gone(conn).await;
 }
 
 async fn a_statement_is_killed(flavor: Flavor) {

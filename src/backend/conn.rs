@@ -110,8 +110,12 @@ impl BackendConn {
     }
 
     /// Whether the server has neither closed the idle connection nor said anything unasked.
-    pub fn is_alive(&self) -> bool {
-        self.pending > 0 || (self.input.is_empty() && self.stream.is_quiet())
+    pub fn is_alive(&mut self) -> bool {
+        if self.pending > 0 {
+            // Answers may be there, and a close behind them.
+            return self.stream.read_ahead(&mut self.input);
+        }
+        self.input.is_empty() && self.stream.is_quiet()
     }
 
     /// Prepares the connection for somebody else; false if it has to be closed.

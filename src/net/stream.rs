@@ -86,6 +86,24 @@ impl Stream {
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Appends what is there already; false if the peer has closed, or sends without end.
+    pub fn read_ahead(&self, buffer: &mut BytesMut) -> bool {
+        const MOST: usize = 64 * 1024;
+        while buffer.len() < MOST {
+            buffer.reserve(256);
+            let read = match self {
+                Self::Tcp(stream) => stream.try_read_buf(buffer),
+                Self::Unix(stream) => stream.try_read_buf(buffer),
+            };
+            match read {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        false
+    }
+
     /// Waits for bytes and reads them into `buffer`'s spare room, which must not be empty.
     ///
     /// Returns 0 when the peer has closed. May be dropped: nothing read is lost.

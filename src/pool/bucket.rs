@@ -14,8 +14,8 @@ use super::{
     server::{Grant, ServerPool, Slot},
 };
 use crate::{
-    backend::{BackendConn, Login},
-    error::{Error, ErrorKind},
+    backend::{BackendConn, Login, SessionState},
+    error::Error,
 };
 
 /// The connections of one server, account and wire profile.
@@ -47,6 +47,17 @@ struct Idle {
     since: Instant,
     /// The session that may still ask for what its last statement left behind.
     holder: Option<u32>,
+}
+
+impl Idle {
+    fn can_reach(&self, state: &SessionState) -> bool {
+        reaches(&self.entry.conn, state)
+    }
+}
+
+/// A connection with a schema cannot be without one again.
+fn reaches(conn: &BackendConn, state: &SessionState) -> bool {
+    state.schema().is_some() || conn.state().schema().is_none()
 }
 
 /// A connection that is checked out. Dropping it gives it back, or closes it if
@@ -91,17 +102,18 @@ impl Bucket {
             .rposition(|idle| idle.holder == Some(session))?;
         let idle = shard.remove(index);
         drop(shard);
-        let mut conn = self.lend(idle, worker)?;
+        let mut conn = self.lend(idle.entry, worker).ok()?;
         conn.was_held = true;
         Some(conn)
     }
 
-    /// An idle connection of this worker's that nobody holds: one that is in the state with
-    /// this fingerprint before others, the last used first.
-    pub fn take(self: &Arc<Self>, worker: WorkerId, fingerprint: u64) -> Option<PooledConn> {
-        let free = |idle: &Idle| idle.holder.is_none();
-        let ready =
-            |idle: &Idle| free(idle) && idle.entry.conn.state().fingerprint() == fingerprint;
+    /// An idle connection of this worker's that nobody holds: one that is in the very `state`
+    /// before others, the last used first.
+    pub fn take(self: &Arc<Self>, worker: WorkerId, state: &SessionState) -> Option<PooledConn> {
+        let free = |idle: &Idle| idle.holder.is_none() && idle.can_reach(state);
+        let ready = |idle: &Idle| {
+            idle.holder.is_none() && idle.entry.conn.state().fingerprint() == state.fingerprint()
+        };
         loop {
             let idle = self.pick(worker, |shard| {
                 shard
@@ -109,7 +121,7 @@ impl Bucket {
                     .rposition(ready)
                     .or_else(|| shard.iter().rposition(free))
             })?;
-            if let Some(conn) = self.lend(idle, worker) {
+            if let Ok(conn) = self.lend(idle.entry, worker) {
                 return Some(conn);
             }
         }
@@ -121,53 +133,55 @@ impl Bucket {
         Some(shard.remove(index))
     }
 
-    /// None if the server has closed the connection meanwhile.
-    fn lend(self: &Arc<Self>, idle: Idle, worker: WorkerId) -> Option<PooledConn> {
-        let mut entry = idle.entry;
+    /// If the server has closed the connection meanwhile: its right to be open.
+    fn lend(self: &Arc<Self>, mut entry: Entry, worker: WorkerId) -> Result<PooledConn, Slot> {
         if !entry.conn.is_alive() {
-            return None;
+            return Err(entry.slot);
         }
         if entry.worker != worker {
-            entry = Entry {
-                conn: Box::new(entry.conn.rebind().ok()?),
-                slot: entry.slot,
-                worker,
-            };
+            let Entry { conn, slot, .. } = entry;
+            match conn.rebind() {
+                Ok(conn) => {
+                    entry = Entry {
+                        conn: Box::new(conn),
+                        slot,
+                        worker,
+                    }
+                }
+                Err(_) => return Err(slot),
+            }
         }
-        Some(PooledConn {
+        Ok(self.lent(entry, worker))
+    }
+
+    fn lent(self: &Arc<Self>, entry: Entry, worker: WorkerId) -> PooledConn {
+        PooledConn {
             entry: Some(entry),
             bucket: Arc::clone(self),
             worker,
             holder: None,
             was_held: false,
-        })
+        }
     }
 
-    /// An idle connection from anywhere, those that nobody holds first.
-    fn take_anywhere(self: &Arc<Self>, worker: WorkerId) -> Option<PooledConn> {
-        let workers = || {
-            (0..self.shards.len()).map(|offset| WorkerId((worker.0 + offset) % self.shards.len()))
-        };
-        let free = |shard: &[Idle]| shard.iter().rposition(|idle| idle.holder.is_none());
+    /// An idle connection from anywhere, this worker's first, the last used first.
+    fn take_anywhere(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        fits: impl Fn(&Idle) -> bool,
+    ) -> Option<PooledConn> {
+        let count = self.shards.len();
+        let workers = || (0..count).map(|offset| WorkerId((worker.0 + offset) % count));
+        let choose = |shard: &[Idle]| shard.iter().rposition(&fits);
         loop {
-            let idle = workers().find_map(|other| self.pick(other, free))?;
-            if let Some(conn) = self.lend(idle, worker) {
+            let idle = workers().find_map(|other| self.pick(other, choose))?;
+            if let Ok(conn) = self.lend(idle.entry, worker) {
                 return Some(conn);
             }
         }
     }
 
-    fn take_from_holder(self: &Arc<Self>, worker: WorkerId) -> Option<PooledConn> {
-        loop {
-            let any = |shard: &[Idle]| (!shard.is_empty()).then_some(0);
-            let idle = (0..self.shards.len()).find_map(|other| self.pick(WorkerId(other), any))?;
-            if let Some(conn) = self.lend(idle, worker) {
-                return Some(conn);
-            }
-        }
-    }
-
-    /// An idle connection to be closed for the sake of another bucket.
+    /// An idle connection to be closed for the sake of another one.
     pub(super) fn take_oldest(&self) -> Option<Entry> {
         let any = |shard: &[Idle]| (!shard.is_empty()).then_some(0);
         (0..self.shards.len())
@@ -175,18 +189,20 @@ impl Bucket {
             .map(|idle| idle.entry)
     }
 
-    /// A connection for one or more statements.
+    /// A connection that can be taken to `state`, for one or more statements.
     ///
     /// Idle ones first (this worker's, then another's), then a new one as long
     /// as the server's cap allows, then those held for other sessions, then the
-    /// right of another account's idle one; at last a place in line.
+    /// right of an idle one that does not fit; at last a place in line.
     pub async fn checkout(
         self: &Arc<Self>,
         worker: WorkerId,
         login: &Login,
+        state: &SessionState,
     ) -> Result<PooledConn, Error> {
+        let free = |idle: &Idle| idle.holder.is_none() && idle.can_reach(state);
         if !self.server.has_waiters() {
-            if let Some(conn) = self.take_anywhere(worker) {
+            if let Some(conn) = self.take_anywhere(worker, free) {
                 return Ok(conn);
             }
             if let Some(slot) = self.server.slot() {
@@ -196,28 +212,28 @@ impl Bucket {
         let place = self.server.join(self.id(), Instant::now())?;
         // After the place is taken, so that what was returned a moment before is not missed.
         if place.first {
-            if let Some(conn) = self
-                .take_anywhere(worker)
-                .or_else(|| self.take_from_holder(worker))
-            {
+            let held = |idle: &Idle| idle.can_reach(state);
+            let found = self
+                .take_anywhere(worker, free)
+                .or_else(|| self.take_anywhere(worker, held));
+            if let Some(conn) = found {
+                self.server.leave(place);
                 return Ok(conn);
             }
             if let Some(slot) = self.server.slot().or_else(|| self.server.evict()) {
+                self.server.leave(place);
                 return self.open(slot, worker, login).await;
             }
         }
-        match self.server.wait(place).await? {
-            Grant::Slot(slot) => self.open(slot, worker, login).await,
-            Grant::Conn(entry) => {
-                let idle = Idle {
-                    entry,
-                    since: Instant::now(),
-                    holder: None,
-                };
-                self.lend(idle, worker)
-                    .ok_or_else(|| Error::server(ErrorKind::Closed))
-            }
-        }
+        let slot = match self.server.wait(place).await? {
+            Grant::Slot(slot) => slot,
+            Grant::Conn(entry) if !reaches(&entry.conn, state) => entry.slot,
+            Grant::Conn(entry) => match self.lend(entry, worker) {
+                Ok(conn) => return Ok(conn),
+                Err(slot) => slot,
+            },
+        };
+        self.open(slot, worker, login).await
     }
 
     async fn open(
@@ -232,13 +248,7 @@ impl Bucket {
             slot,
             worker,
         };
-        Ok(PooledConn {
-            entry: Some(entry),
-            bucket: Arc::clone(self),
-            worker,
-            holder: None,
-            was_held: false,
-        })
+        Ok(self.lent(entry, worker))
     }
 
     /// Ends what runs on one of this account's connections, over a connection of its own.

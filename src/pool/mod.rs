@@ -37,8 +37,6 @@ pub struct Key {
     pub user: Arc<str>,
     /// The capabilities that change what a statement means or how its answer's bytes look.
     pub profile: Capabilities,
-    /// Whether the connections have a schema: one that has cannot be without again.
-    pub with_schema: bool,
 }
 
 /// The number of a worker, from 0.

@@ -121,7 +121,7 @@ impl ServerPool {
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Closes an idle connection of another bucket and returns its right to be open.
+    /// Closes an idle connection of any bucket and returns its right to be open.
     pub(super) fn evict(&self) -> Option<Slot> {
         let buckets = self
             .buckets
@@ -198,6 +198,17 @@ impl ServerPool {
         line.waiters.push_back(Waiter { bucket, grant });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { granted, first })
+    }
+
+    /// Gives up a place.
+    pub(super) fn leave(&self, place: Place) {
+        drop(place);
+        let mut line = self.line();
+        line.waiters.retain(|waiter| !waiter.grant.is_closed());
+        self.waiting.store(line.waiters.len(), SeqCst);
+        if line.waiters.is_empty() {
+            line.since = None;
+        }
     }
 
     /// Waits until it is this place's turn.

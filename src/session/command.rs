@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use dbproxy_proto::{
     ProtocolError,
-    command::{Command, Execute},
+    command::{Command, Execute, code, put_command},
     packet::HEADER_LEN,
     response::Expect,
 };
@@ -19,8 +20,20 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::{self, PinReason},
-    sql::{self, Facts, Kind, StatementClass, kill::Scope},
+    sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope},
 };
+
+/// A command that goes to the server with another text than the client's.
+struct Changed {
+    packet: BytesMut,
+    text: Vec<u8>,
+}
+
+impl Changed {
+    fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.packet, &self.text)
+    }
+}
 
 impl Session {
     /// Carries out one command. `packet` is the whole of it, header included.
@@ -134,8 +147,18 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    fn classify(&self, text: &[u8]) -> StatementClass {
+        let mut class = sql::classify(text, self.dialect);
+        if self.in_system_schema && class.is_replica_read() {
+            class.cause = Cause::SystemSchema;
+        }
+        class
+    }
+
     async fn query(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
-        let class = sql::classify(text, self.dialect);
+        let class = self.classify(text);
+        let changed = self.with_connection_id(&class, code::QUERY, text);
+        let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
             Kind::Kill => {
@@ -156,6 +179,20 @@ impl Session {
         }
         let released = class.facts.contains(Facts::RELEASE) && self.pin.is_none();
         Ok(if released { Flow::End } else { Flow::Continue })
+    }
+
+    /// The command with the id that the client knows in place of CONNECTION_ID(); None if it stays as it is.
+    fn with_connection_id(&self, class: &StatementClass, code: u8, text: &[u8]) -> Option<Changed> {
+        let asks = Facts::CONNECTION.union(Facts::SYSTEM_VARIABLE);
+        // There it is compared with ids that are the server's own: IS_USED_LOCK(), the list of processes.
+        let compares = Facts::NAMED_LOCK.union(Facts::SYSTEM_SCHEMA);
+        if !class.facts.intersects(asks) || class.facts.intersects(compares) {
+            return None;
+        }
+        let text = sql::with_connection_id(text, self.dialect, self.handle().id())?;
+        let mut packet = BytesMut::new();
+        put_command(&mut packet, code, &text);
+        Some(Changed { packet, text })
     }
 
     /// What the statement changes in the session if it succeeds.
@@ -179,7 +216,9 @@ impl Session {
                 "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
-        let class = sql::classify(text, self.dialect);
+        let class = self.classify(text);
+        let changed = self.with_connection_id(&class, code::STMT_PREPARE, text);
+        let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
         let request = Request::Prepare {
             packet,

@@ -132,6 +132,7 @@ impl Session {
     pub(super) fn set_wanted(&mut self, state: SessionState) {
         self.wanted = Arc::new(state);
         self.dialect = self.dialect_of(&self.wanted);
+        self.in_system_schema = self.wanted.schema().is_some_and(is_system_schema);
     }
 
     fn update_pin(&mut self, class: &StatementClass, unexplained: bool) {
@@ -152,6 +153,18 @@ impl Session {
             };
         }
     }
+}
+
+pub(super) fn is_system_schema(name: &[u8]) -> bool {
+    let system: [&[u8]; 4] = [
+        b"mysql",
+        b"information_schema",
+        b"performance_schema",
+        b"sys",
+    ];
+    system
+        .iter()
+        .any(|schema| name.eq_ignore_ascii_case(schema))
 }
 
 /// Flags that speak of one answer, not of the session.

@@ -157,9 +157,14 @@ impl Handle {
         self.stopping.load(Relaxed)
     }
 
+    /// Whether a session that is waiting for its client should end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.killed.load(SeqCst) || self.stopping.load(SeqCst)
+    }
+
     /// Waits until a session that is waiting for its client should end.
     pub(super) async fn ended(&self) {
-        while !self.killed.load(SeqCst) && !self.stopping.load(SeqCst) {
+        while !self.has_ended() {
             self.changed.notified().await;
         }
     }

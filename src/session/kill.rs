@@ -33,7 +33,6 @@ impl Session {
                     server,
                     user: Arc::clone(&self.login.user),
                     profile: self.capabilities & super::route::PROFILE,
-                    with_schema: false,
                 };
                 let Some(bucket) = self.context.pool.bucket(&key) else {
                     return self.reply_ok().await;

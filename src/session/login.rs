@@ -1,6 +1,6 @@
 //! From the greeting to a logged-in session; COM_CHANGE_USER does most of it again.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use aws_lc_rs::rand;
 use bytes::{Buf, BytesMut};
@@ -17,6 +17,7 @@ use dbproxy_proto::{
     packet::{self, Frame, put_packet},
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
+use tokio::{select, time::timeout};
 use tracing::info;
 use zeroize::Zeroizing;
 
@@ -84,8 +85,21 @@ pub(super) async fn login(
         seq: 0,
         capabilities,
     };
-    let admitted = match door.admit(registration.handle().id()).await {
+    let handle = registration.handle();
+    let admitted = select! {
+        biased;
+        () = handle.ended() => Err(Error::answer_with(
+            Origin::Proxy,
+            1053,
+            b"08S01",
+            "Server shutdown in progress",
+        )),
+        admitted = door.admit(handle.id()) => admitted,
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
+        // Who was greeted is about to speak: in the middle of that an error would be out of order.
+        Err(error) if handle.has_ended() && door.seq > 0 => return Err(error),
         Err(error) => {
             door.refuse(&error).await;
             return Err(error);
@@ -114,6 +128,7 @@ pub(super) async fn login(
         wanted,
         base,
         dialect: base,
+        in_system_schema: false,
         status: INITIAL_STATUS,
         held: None,
         pin: None,
@@ -122,7 +137,7 @@ pub(super) async fn login(
         last_insert_id: 0,
         prepared: Statements::default(),
     };
-    session.dialect = session.dialect_of(&session.wanted);
+    session.set_wanted(SessionState::clone(&session.wanted));
     session.enter(seq).await?;
     Ok(session)
 }
@@ -350,7 +365,7 @@ impl Door<'_> {
         // Most of the time that a login may take: the client is to be told.
         let patience = self.context.limits.login * 4 / 5;
         let seen = topology.wait_for(|topology| topology.greeting.is_some());
-        match tokio::time::timeout(patience, seen).await {
+        match self.unless_closed(timeout(patience, seen)).await? {
             Ok(Ok(topology)) => Ok(Arc::clone(&topology)),
             _ => {
                 let topology = Arc::clone(&self.context.topology.borrow());
@@ -366,7 +381,7 @@ impl Door<'_> {
         default: AuthPlugin,
         scramble: Scramble,
     ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
-        let lookup = self.lookup(claim.user).await;
+        let lookup = self.lookup(claim.user).await?;
         let (account, plugin, credential) = match lookup {
             Lookup::Account(account) => {
                 let (plugin, credential) = self.credential(&account)?;
@@ -431,14 +446,25 @@ impl Door<'_> {
     }
 
     /// Looks the user up, waiting a little while the accounts are not read yet.
-    async fn lookup(&self, user: &[u8]) -> Lookup {
+    async fn lookup(&self, user: &[u8]) -> Result<Lookup, Error> {
         let address = self.address();
         let mut directory = self.context.directory.clone();
         let known =
             directory.wait_for(|directory| directory.find(user, &address) != Lookup::NotLoaded);
-        match tokio::time::timeout(self.context.limits.login / 2, known).await {
+        let patience = self.context.limits.login / 2;
+        let known = self.unless_closed(timeout(patience, known)).await?;
+        Ok(match known {
             Ok(Ok(directory)) => directory.find(user, &address),
             _ => Lookup::NotLoaded,
+        })
+    }
+
+    /// Waits for something that is of no use once the client has left.
+    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, Error> {
+        select! {
+            biased;
+            done = wait => Ok(done),
+            () = self.client.closed() => Err(Error::client(ErrorKind::Closed)),
         }
     }
 

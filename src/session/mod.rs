@@ -114,13 +114,15 @@ struct Session {
     /// How statements are read as long as the session changes nothing about it.
     base: Dialect,
     dialect: Dialect,
+    /// The schema in use is one of the server's own, whose tables differ from server to server.
+    in_system_schema: bool,
     /// The status flags that the client was last told.
     status: StatusFlags,
     /// The connection of an open transaction, or of a pinned session.
     held: Option<PooledConn>,
     pin: Option<PinReason>,
     /// The buckets used so far, by server.
-    buckets: Vec<(ServerId, bool, Arc<Bucket>)>,
+    buckets: Vec<(ServerId, Arc<Bucket>)>,
     /// A connection in the pool that may still be asked about an earlier statement.
     kept: Option<Kept>,
     last_insert_id: u64,

@@ -153,20 +153,16 @@ impl Session {
         {
             return Ok(conn);
         }
-        let fingerprint = self.wanted.fingerprint();
+        let wanted = Arc::clone(&self.wanted);
         let Some(bucket) = self.bucket(server) else {
-            return Err(Error::answer_with(
-                Origin::Proxy,
-                1105,
-                b"HY000",
-                "the server is not configured any more",
-            ));
+            let text = "the server is not configured any more";
+            return Err(Error::answer_with(Origin::Proxy, 1105, b"HY000", text));
         };
-        match bucket.take(worker, fingerprint) {
+        match bucket.take(worker, &wanted) {
             Some(conn) => Ok(conn),
             None => {
                 let bucket = Arc::clone(bucket);
-                Box::pin(bucket.checkout(worker, &self.login)).await
+                Box::pin(bucket.checkout(worker, &self.login, &wanted)).await
             }
         }
     }
@@ -188,27 +184,23 @@ impl Session {
     }
 
     fn bucket(&mut self, server: ServerId) -> Option<&Arc<Bucket>> {
-        let with_schema = self.wanted.schema().is_some();
-        let known = self
-            .buckets
-            .iter()
-            .position(|(id, schema, _)| *id == server && *schema == with_schema);
+        let known = self.buckets.iter().position(|(id, _)| *id == server);
         let index = match known {
             Some(index) => index,
             None => {
                 let profile = self.capabilities & PROFILE;
+                let user = Arc::clone(&self.login.user);
                 let key = Key {
                     server,
-                    user: Arc::clone(&self.login.user),
+                    user,
                     profile,
-                    with_schema,
                 };
                 let bucket = self.context.pool.bucket(&key)?;
-                self.buckets.push((server, with_schema, bucket));
+                self.buckets.push((server, bucket));
                 self.buckets.len() - 1
             }
         };
-        self.buckets.get(index).map(|(_, _, bucket)| bucket)
+        self.buckets.get(index).map(|(_, bucket)| bucket)
     }
 
     /// Why a statement went where it went, for the log.

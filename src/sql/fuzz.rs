@@ -2,9 +2,9 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Dialect, classify, digest_text, kill, set, use_schema};
+use super::{Dialect, classify, digest_text, kill, set, use_schema, with_connection_id};
 
-/// Classifies `data` and reads it as SET, USE and KILL.
+/// Classifies `data` and reads it as SET, USE and KILL, and looks for CONNECTION_ID().
 ///
 /// The first byte chooses the dialect. Panics are findings; so is a digest that is not the hash of
 /// the digest text.
@@ -29,4 +29,5 @@ pub fn run(data: &[u8]) {
     let _ = set::parse(sql, dialect);
     let _ = use_schema(sql, dialect);
     let _ = kill::parse(sql, dialect);
+    let _ = with_connection_id(sql, dialect, u32::MAX);
 }

@@ -5,7 +5,9 @@
 //! not answer rightly, which hint its leading comment gives, and the digest it is counted under.
 //! Whatever is not surely a read is not called a read. The room is pure: no IO, no clock.
 
+mod cache;
 mod class;
+mod connection_id;
 mod dialect;
 mod digest;
 mod facts;
@@ -14,15 +16,19 @@ pub mod fuzz;
 mod hint;
 pub mod kill;
 mod lexer;
+mod parse;
 pub mod set;
 pub mod variables;
 mod words;
 
+pub use cache::Classifier;
 pub use class::{Cause, Kind, StatementClass, classify};
+pub use connection_id::with_connection_id;
 pub use dialect::Dialect;
 pub use digest::digest_text;
 pub use facts::Facts;
 pub use hint::{Hint, ServerName};
+pub use parse::{Tables, tables};
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.
 pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {
