@@ -15,7 +15,7 @@ demo:
 
 test:
 	compose/install-servers --tests
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 bench:
 	compose/install-servers --bench

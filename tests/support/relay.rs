@@ -1,5 +1,6 @@
 //! A TCP relay between the proxy and a server, for faults that only the network makes.
 
+use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ pub enum Fault {
     None,
     /// The connection is cut before the server sees it.
     CutBefore,
-    /// The server gets it and answers; the connection is cut before the proxy sees any of the answer.
+    /// The server gets it, runs it and answers; the connection is cut before the proxy sees any of the answer.
     CutAfter,
 }
 
@@ -105,7 +106,7 @@ async fn relay(
     let _ = far.set_nodelay(true);
     let (mut from_proxy, mut to_proxy) = near.into_split();
     let (mut from_server, mut to_server) = far.into_split();
-    let cut_at_answer = AtomicBool::new(false);
+    let cut = AtomicBool::new(false);
     let mut also_flow = flow.clone();
     let requests = async {
         let mut buffer = vec![0; 64 * 1024];
@@ -115,31 +116,33 @@ async fn relay(
             };
             let _ = flow.wait_for(|flowing| *flowing).await;
             let judge = judge.lock().unwrap().clone();
-            match judge(&buffer[..length]) {
-                Fault::None => {}
-                Fault::CutBefore => {
-                    faults.fetch_add(1, Ordering::SeqCst);
-                    return;
-                }
-                Fault::CutAfter => cut_at_answer.store(true, Ordering::SeqCst),
+            let fault = judge(&buffer[..length]);
+            if fault == Fault::CutBefore {
+                faults.fetch_add(1, Ordering::SeqCst);
+                return;
             }
+            cut.store(fault == Fault::CutAfter, Ordering::SeqCst);
             if to_server.write_all(&buffer[..length]).await.is_err() {
                 return;
+            }
+            if fault == Fault::CutAfter {
+                // The server runs all that it was sent, then finds the end and closes: that ends the replies.
+                let _ = to_server.shutdown().await;
+                return pending().await;
             }
         }
     };
     let replies = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let Ok(length @ 1..) = from_server.read(&mut buffer).await else {
+            let read = from_server.read(&mut buffer).await;
+            let cut = cut.load(Ordering::SeqCst);
+            let Ok(length @ 1..) = read else {
+                faults.fetch_add(u32::from(cut), Ordering::SeqCst);
                 return;
             };
             let _ = also_flow.wait_for(|flowing| *flowing).await;
-            if cut_at_answer.load(Ordering::SeqCst) {
-                faults.fetch_add(1, Ordering::SeqCst);
-                return;
-            }
-            if to_proxy.write_all(&buffer[..length]).await.is_err() {
+            if !cut && to_proxy.write_all(&buffer[..length]).await.is_err() {
                 return;
             }
         }
