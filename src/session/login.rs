@@ -236,15 +236,17 @@ impl Session {
                 return Err(error);
             }
         };
-        let seq = door.seq;
+        let (seq, flavor) = (door.seq, door.flavor());
         self.login = Login {
             user: String::from_utf8_lossy(request.user).into(),
             proof,
         };
         self.account = context.states.of(&account.key);
         self.buckets.clear();
-        let charset = request.collation.and_then(Charset::of_collation);
-        let charset = charset.unwrap_or_else(|| self.initial.charset().clone());
+        let charset = match request.collation {
+            Some(id) => Charset::of_login(id, flavor),
+            None => self.initial.charset().clone(),
+        };
         let multi_statements = self.wanted.multi_statements();
         self.set_wanted(SessionState::new(
             request.database,
@@ -306,7 +308,7 @@ impl Door<'_> {
             connection_id: id,
             scramble,
             capabilities: offered(servers.version.flavor),
-            collation: servers.collation,
+            collation: u16::from(Charset::greeting_id(servers.collation)),
             status: INITIAL_STATUS,
             plugin: plugin.clone(),
         };
@@ -342,13 +344,12 @@ impl Door<'_> {
             user: String::from_utf8_lossy(request.user).into(),
             proof,
         };
-        let charset = Charset::of_collation(u16::from(request.collation))
-            .or_else(|| Charset::of_collation(servers.collation))
-            .unwrap_or(Charset::Server);
+        let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
-        let base =
-            Dialect::of(maria, servers.version.number()).with_sql_mode(servers.sql_mode.as_bytes());
+        let base = Dialect::of(maria, servers.version.number())
+            .with_sql_mode(servers.sql_mode.as_bytes())
+            .with_charset(Charset::name_of(servers.collation).as_bytes());
         Ok(Admitted {
             account,
             login,

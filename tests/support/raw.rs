@@ -84,6 +84,8 @@ pub struct Raw {
     sequence: u8,
     pub greeting: Greeting,
     pub capabilities: u32,
+    /// What a login asks for.
+    pub collation: u8,
 }
 
 impl Raw {
@@ -123,6 +125,7 @@ impl Raw {
             sequence: 0,
             greeting: Greeting::default(),
             capabilities: 0,
+            collation: 45,
         };
         let payload = raw.packet().await.unwrap();
         if payload[0] == 0xff {
@@ -165,7 +168,7 @@ impl Raw {
         let proof = proof(&plugin, &scramble, password);
         let mut payload = capabilities.to_le_bytes().to_vec();
         payload.extend_from_slice(&(1_u32 << 30).to_le_bytes());
-        payload.push(45);
+        payload.push(self.collation);
         payload.extend_from_slice(&[0; 23]);
         payload.extend_from_slice(user.as_bytes());
         payload.push(0);
@@ -197,7 +200,7 @@ impl Raw {
         payload.push(u8::try_from(proof.len()).unwrap());
         payload.extend_from_slice(&proof);
         payload.extend_from_slice(schema.as_bytes());
-        payload.extend_from_slice(&[0, 45, 0]);
+        payload.extend_from_slice(&[0, self.collation, 0]);
         payload.extend_from_slice(plugin.as_bytes());
         payload.push(0);
         self.send(&payload).await;
