@@ -28,6 +28,7 @@ on_both_flavors!(
     the_schema_of_the_handshake_counts,
     a_password_may_stand_in_the_configuration,
     a_changed_password_counts,
+    a_new_account_counts_at_once,
     a_dropped_account_is_refused,
     tls_is_refused_clearly,
     no_server_is_said_clearly,
@@ -268,6 +269,39 @@ async fn a_changed_password_counts(flavor: Flavor) {
             .is_err_and(|refused| refused.code == 1045)
     })
     .await;
+}
+
+async fn a_new_account_counts_at_once(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let run = async |sql: String| rig.cluster.primary().run(&sql).await.unwrap();
+    // The first attempt is let in unless the machine is too slow to read the accounts in the meantime.
+    let (mut new, mut changed) = (0, 0);
+    for round in 0..4 {
+        let name = format!("newcomer{round}");
+        run(format!("CREATE USER {name}@'%' IDENTIFIED BY 'first'")).await;
+        new += i32::from(
+            attempt(rig.proxy.port(), &name, "first", None)
+                .await
+                .is_ok(),
+        );
+        eventually("the account to be known", async || {
+            attempt(rig.proxy.port(), &name, "first", None)
+                .await
+                .is_ok()
+        })
+        .await;
+        run(format!("ALTER USER {name}@'%' IDENTIFIED BY 'second'")).await;
+        changed += i32::from(
+            attempt(rig.proxy.port(), &name, "second", None)
+                .await
+                .is_ok(),
+        );
+        for password in ["third", ""] {
+            let refused = attempt(rig.proxy.port(), &name, password, None).await;
+            assert_eq!(refused.unwrap_err().code, 1045);
+        }
+    }
+    assert!(new > 0 && changed > 0, "{new} new, {changed} changed");
 }
 
 async fn a_dropped_account_is_refused(flavor: Flavor) {

@@ -377,12 +377,16 @@ async fn accounts_are_followed(flavor: Flavor) {
 #[tokio::test]
 async fn a_wrong_monitor_password_is_not_death() {
     let cluster = cluster::Cluster::start(Flavor::MariaDb, 0).await.unwrap();
-    let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong")).await;
+    let needs = monitor::Needs {
+        connections: 100,
+        accounts: true,
+    };
+    let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong"), needs).await;
     assert!(matches!(
         inspection.facts,
         Err(dbproxy::topology::ProbeError::AccessDenied(_))
     ));
-    let inspection = monitor::inspect(&target(0, cluster.primary(), "dbproxy")).await;
+    let inspection = monitor::inspect(&target(0, cluster.primary(), "dbproxy"), needs).await;
     assert!(inspection.facts.is_ok());
     assert!(inspection.accounts.is_some_and(|accounts| accounts >= 3));
 }

@@ -13,10 +13,14 @@ use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
 use super::{Target, accounts, probe};
+use crate::config::Config;
 use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 
 /// A look takes at most this long.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connections of the monitor to one server: one for the probes, one for the accounts.
+const MONITOR_CONNECTIONS: usize = 2;
 
 /// Oldest versions whose words are known.
 const OLDEST_MYSQL: u32 = 80_000;
@@ -73,8 +77,26 @@ impl Display for Severity {
     }
 }
 
+/// What the configuration needs of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Most connections that the proxy opens for its clients.
+    pub connections: usize,
+    /// Whether clients get in by the servers' accounts only: without any in `[users]`.
+    pub accounts: bool,
+}
+
+impl From<&Config> for Needs {
+    fn from(config: &Config) -> Self {
+        Self {
+            connections: config.limits.server_connections,
+            accounts: config.users.is_empty(),
+        }
+    }
+}
+
 /// Looks at one server, once.
-pub async fn inspect(target: &Target) -> Inspection {
+pub async fn inspect(target: &Target, needs: Needs) -> Inspection {
     let facts = Prober::new(target.clone()).probe().await;
     let mut inspection = Inspection {
         server: target.name.clone(),
@@ -97,7 +119,7 @@ pub async fn inspect(target: &Target) -> Inspection {
         };
         inspection.findings.push(error_finding(text));
     }
-    let looked = time::timeout(DEADLINE, look(target, &mut inspection)).await;
+    let looked = time::timeout(DEADLINE, look(target, needs, &mut inspection)).await;
     match looked {
         Ok(Ok(())) => {}
         // That the server cannot be reached is said already.
@@ -110,7 +132,11 @@ pub async fn inspect(target: &Target) -> Inspection {
     inspection
 }
 
-async fn look(target: &Target, inspection: &mut Inspection) -> Result<(), ProbeError> {
+async fn look(
+    target: &Target,
+    needs: Needs,
+    inspection: &mut Inspection,
+) -> Result<(), ProbeError> {
     let mut conn = within(DEADLINE, connect(&options(target))).await?;
     let begun = Instant::now();
     let version = probe::version(&mut conn).await?;
@@ -121,6 +147,7 @@ async fn look(target: &Target, inspection: &mut Inspection) -> Result<(), ProbeE
     position_findings(&version, &variables, findings);
     findings.push(tracking(&mut conn, version.flavor).await);
     durability_findings(&variables, findings);
+    findings.extend(connections_finding(&variables, needs));
     if let Ok(facts) = &inspection.facts {
         replication_findings(facts, findings);
     }
@@ -129,14 +156,7 @@ async fn look(target: &Target, inspection: &mut Inspection) -> Result<(), ProbeE
             inspection.accounts = Some(count);
             findings.push(good(format!("{count} accounts can be read")));
         }
-        Err(error) => findings.push(error_finding(format!(
-            "accounts cannot be read ({error}): GRANT SELECT ON {} TO the monitor's account, or give passwords in \
-             [users.NAME]",
-            match version.flavor {
-                Flavor::MySql => "mysql.user",
-                Flavor::MariaDb => "mysql.global_priv",
-            }
-        ))),
+        Err(error) => findings.push(unread_accounts(&error, version.flavor, needs)),
     }
     // The server may close first.
     let _ = conn.disconnect().await;
@@ -265,6 +285,36 @@ fn durability_findings(variables: &HashMap<String, String>, findings: &mut Vec<F
     }
 }
 
+fn unread_accounts(error: &ProbeError, flavor: Flavor, needs: Needs) -> Finding {
+    let table = match flavor {
+        Flavor::MySql => "mysql.user",
+        Flavor::MariaDb => "mysql.global_priv",
+    };
+    if needs.accounts {
+        error_finding(format!(
+            "accounts cannot be read ({error}): GRANT SELECT ON {table} TO the monitor's account, or give passwords in \
+             [users.NAME]"
+        ))
+    } else {
+        warning(format!(
+            "accounts cannot be read ({error}): only users with a [users.NAME] section get in, unless you GRANT SELECT \
+             ON {table} TO the monitor's account"
+        ))
+    }
+}
+
+fn connections_finding(variables: &HashMap<String, String>, needs: Needs) -> Option<Finding> {
+    let allowed: usize = variables.get("max_connections")?.parse().ok()?;
+    let used = needs.connections + MONITOR_CONNECTIONS;
+    (allowed < used).then(|| {
+        warning(format!(
+            "max_connections is {allowed}: too few for limits.server_connections, {}, and the monitor's \
+             {MONITOR_CONNECTIONS}; under load the server refuses connections with error 1040",
+            needs.connections
+        ))
+    })
+}
+
 fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
     if let Some(block) = facts.write_block {
         findings.push(good(format!("takes no writes ({block})")));
@@ -298,6 +348,38 @@ fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
                 "replication from {from} is delayed by {} s on purpose",
                 source.delay.as_secs()
             )));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_connections_are_warned_of() {
+        let needs = Needs {
+            connections: 100,
+            accounts: true,
+        };
+        for (allowed, warned) in [("101", true), ("102", false), ("unknown", false)] {
+            let variables = HashMap::from([("max_connections".to_owned(), allowed.to_owned())]);
+            let found = connections_finding(&variables, needs).map(|finding| finding.severity);
+            assert_eq!(found, warned.then_some(Severity::Warning), "{allowed}");
+        }
+        assert_eq!(connections_finding(&HashMap::new(), needs), None);
+    }
+
+    #[test]
+    fn unread_accounts_matter_only_without_configured_users() {
+        let error = ProbeError::Other("denied".into());
+        for (accounts, severity) in [(true, Severity::Error), (false, Severity::Warning)] {
+            let needs = Needs {
+                connections: 1,
+                accounts,
+            };
+            let finding = unread_accounts(&error, Flavor::MySql, needs);
+            assert_eq!(finding.severity, severity, "{}", finding.text);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-pub use inspect::{Finding, Inspection, Severity, inspect};
+pub use inspect::{Finding, Inspection, Needs, Severity, inspect};
 
 use crate::config::{Config, Secret, ServerAddress};
 use crate::topology::{Observation, ProbeError, ServerId};

@@ -1,6 +1,6 @@
 //! From the greeting to a logged-in session; COM_CHANGE_USER does most of it again.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
 use bytes::{Buf, BytesMut};
@@ -17,7 +17,10 @@ use dbproxy_proto::{
     packet::{self, Frame, put_packet},
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
-use tokio::{select, time::timeout};
+use tokio::{
+    select,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 use tracing::info;
 use zeroize::Zeroizing;
 
@@ -64,6 +67,10 @@ fn offered(flavor: Flavor) -> Capabilities {
 
 /// Longest packet of a login.
 const LONGEST: usize = 64 * 1024;
+
+/// A denial comes this long after what the client gave. Accounts newer than the last reading can be read until then,
+/// and the time tells nobody whether the user is known.
+const DENIAL: Duration = Duration::from_millis(300);
 
 /// The status flags that a session begins with.
 pub(super) const INITIAL_STATUS: StatusFlags = StatusFlags::AUTOCOMMIT;
@@ -385,13 +392,16 @@ impl Door<'_> {
         default: AuthPlugin,
         scramble: Scramble,
     ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
+        let began = Instant::now();
         let lookup = self.lookup(claim.user).await?;
         let (account, plugin, credential) = match lookup {
             Lookup::Account(account) => {
                 let (plugin, credential) = self.credential(&account)?;
                 (Some(account), plugin, credential)
             }
-            Lookup::UnknownUser => (None, default, Credential::Unknown),
+            // Looks the same to the client as no credential at all, but keeps a password for an account that is
+            // newer than the last reading.
+            Lookup::UnknownUser => (None, default, Credential::Sha2 { known: None }),
             Lookup::HostNotAllowed => return Err(self.host_not_allowed(self.flavor())),
             Lookup::NotLoaded => {
                 let text = "Access denied: dbproxy has not been able to read the accounts from a server yet; \
@@ -400,21 +410,21 @@ impl Door<'_> {
             }
         };
         let auth = ServerAuth {
-            plugin,
+            plugin: plugin.clone(),
             credential,
-            channel: if self.client.is_secure() {
-                Channel::Secure
-            } else {
-                Channel::Plain
-            },
+            channel: self.channel(),
             public_key: Some(self.context.server_key.public()),
         };
+        let mut last = claim.answer.clone();
+        let mut reply;
         let mut step = auth.start(claim.answer, scramble);
         let outcome = loop {
             step = match step {
                 Step::Send { payload, next } => {
                     self.send(&payload).await?;
-                    next.handle(&Zeroizing::new(self.receive().await?.to_vec()))
+                    reply = Zeroizing::new(self.receive().await?.to_vec());
+                    last = AuthAnswer::to_switch(plugin.clone(), &reply, scramble);
+                    next.handle(&reply)
                 }
                 Step::Decrypt { ciphertext, next } => {
                     let plaintext = self.context.server_key.decrypt(&ciphertext).await;
@@ -428,24 +438,99 @@ impl Door<'_> {
                 }
             };
         };
-        let denied = |with_password| self.denied(claim.user, with_password);
-        match (outcome, account) {
-            (Outcome::Proven(proven), Some(account)) => {
-                let proof = self.accept(&account, proven).await?;
+        let with_password = match &outcome {
+            Outcome::Denied { with_password } => *with_password,
+            Outcome::Proven(_) => true,
+            Outcome::Unsupported => {
+                let text = "Client does not support authentication protocol requested by server; \
+                            consider upgrading MySQL client";
+                return Err(refusal(1251, b"08004", text));
+            }
+        };
+        let denial_at = Instant::now() + DENIAL.min(self.context.limits.login / 2);
+        let judged = match (outcome, account) {
+            (Outcome::Proven(proven), Some(account)) => Some((account, proven)),
+            (outcome, _) => self
+                .newer_account(claim.user, began, denial_at)
+                .await?
+                .and_then(|account| {
+                    let proven = self.judge_again(&account, outcome, last, scramble)?;
+                    Some((account, proven))
+                }),
+        };
+        let accepted = match judged {
+            Some((account, proven)) => {
+                let proof = self.accept(&account, proven).await;
+                proof.map(|proof| (account, proof))
+            }
+            None => Err(self.denied(claim.user, with_password)),
+        };
+        match accepted {
+            Ok((account, proof)) => {
                 self.check_state(&account)?;
                 Ok((account, proof))
             }
-            (Outcome::Denied { with_password }, _) => {
-                // The password may be newer than what was read of it.
-                self.context.nudge.notify_one();
-                Err(denied(with_password))
+            Err(error) => {
+                if error.answer().code == 1045 {
+                    self.unless_closed(sleep_until(denial_at)).await?;
+                }
+                Err(error)
             }
-            (Outcome::Unsupported, _) => {
-                let text = "Client does not support authentication protocol requested by server; \
-                            consider upgrading MySQL client";
-                Err(refusal(1251, b"08004", text))
-            }
-            (Outcome::Proven(_), None) => Err(denied(true)),
+        }
+    }
+
+    /// The account, if it stands in a reading of the accounts that is newer than this attempt.
+    async fn newer_account(
+        &self,
+        user: &[u8],
+        attempt: Instant,
+        until: Instant,
+    ) -> Result<Option<Arc<Account>>, Error> {
+        self.context.nudge.notify_one();
+        let mut directory = self.context.directory.clone();
+        let newer = directory.wait_for(|directory| directory.asked_at() >= Some(attempt));
+        let newer = self.unless_closed(timeout_at(until, newer)).await?;
+        Ok(match newer {
+            Ok(Ok(directory)) => match directory.find(user, &self.address()) {
+                Lookup::Account(account) => Some(account),
+                Lookup::HostNotAllowed | Lookup::UnknownUser | Lookup::NotLoaded => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Judges by a newer account what the client has given already: nothing more can be asked of it.
+    fn judge_again(
+        &self,
+        account: &Account,
+        outcome: Outcome,
+        answer: AuthAnswer<'_>,
+        scramble: Scramble,
+    ) -> Option<Proven> {
+        if let Outcome::Proven(password @ Proven::Password { .. }) = outcome {
+            return Some(password);
+        }
+        let (plugin, credential) = self.credential(account).ok()?;
+        let auth = ServerAuth {
+            plugin,
+            credential,
+            channel: self.channel(),
+            public_key: None,
+        };
+        match auth.start(answer, scramble) {
+            Step::Finished {
+                payload: None,
+                outcome: Outcome::Proven(proven),
+            } => Some(proven),
+            Step::Finished { .. } | Step::Send { .. } | Step::Decrypt { .. } => None,
+        }
+    }
+
+    fn channel(&self) -> Channel {
+        if self.client.is_secure() {
+            Channel::Secure
+        } else {
+            Channel::Plain
         }
     }
 

@@ -212,6 +212,16 @@ impl<'a> Answer<'a> {
             scramble,
         }
     }
+
+    /// What a client replied to an auth switch request for `plugin`: so an earlier reply can be judged again.
+    pub const fn to_switch(plugin: AuthPlugin, response: &'a [u8], scramble: Scramble) -> Self {
+        Self {
+            plugin,
+            switches: false,
+            response,
+            scramble,
+        }
+    }
 }
 
 /// What is known about an account.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{ConfigFile, Failure, Status};
 use crate::config::Config;
-use crate::monitor::{self, Inspection};
+use crate::monitor::{self, Inspection, Needs};
 use crate::topology::{Observation, Topology, Tracker};
 
 /// What to check.
@@ -46,9 +46,10 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
 
 /// Looks at all servers at once; the answers are in the order of the configuration.
 async fn inspect(config: &Config) -> Vec<Inspection> {
+    let needs = Needs::from(config);
     let mut looks = JoinSet::new();
     for target in monitor::targets(config) {
-        looks.spawn(async move { (target.id, monitor::inspect(&target).await) });
+        looks.spawn(async move { (target.id, monitor::inspect(&target, needs).await) });
     }
     let mut inspections = looks.join_all().await;
     inspections.sort_by_key(|(id, _)| *id);
