@@ -222,7 +222,7 @@ const CASES: &[Case] = &[
     (
         Primary,
         Any,
-        &["SELECT SQL_CALC_FOUND_ROWS a FROM {s}.t LIMIT 1"],
+        &["SELECT SQL_CALC_FOUND_ROWS a FROM {s}.t LIMIT 1 FOR UPDATE"],
         "SELECT FOUND_ROWS()",
     ),
     (

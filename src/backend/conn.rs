@@ -44,6 +44,7 @@ pub struct BackendConn {
     accepted: Arc<Accepted>,
     busy: bool,
     soiled: bool,
+    insert_id: u64,
     prepared: Prepared,
 }
 
@@ -90,6 +91,7 @@ impl BackendConn {
             accepted,
             busy: false,
             soiled: false,
+            insert_id: 0,
             prepared: Prepared::default(),
         }
     }
@@ -124,6 +126,21 @@ impl BackendConn {
             self.reset();
         }
         !self.busy
+    }
+
+    /// The server is about to close the connection, or it must not be used again.
+    pub fn condemn(&mut self) {
+        self.busy = true;
+    }
+
+    /// What LAST_INSERT_ID() gives here, as far as answers told; 0 on a new connection.
+    pub fn insert_id(&self) -> u64 {
+        self.insert_id
+    }
+
+    /// A statement changed what LAST_INSERT_ID() gives.
+    pub fn set_insert_id(&mut self, id: u64) {
+        self.insert_id = id;
     }
 
     /// The connection has a transaction, or other state that nobody else may find.
@@ -289,6 +306,7 @@ impl BackendConn {
         self.pending += 1;
         self.state = Arc::new(self.state.reset());
         self.tracked = false;
+        self.insert_id = 0;
         self.soiled = false;
         self.prepared.clear();
     }

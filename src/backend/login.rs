@@ -23,7 +23,7 @@ use super::{
     state::{Charset, SessionState},
 };
 use crate::{
-    accounts::Proof,
+    accounts::{AccountKey, Proof},
     config::ServerAddress,
     error::{Answer, Error, ErrorKind},
     net::Stream,
@@ -50,6 +50,8 @@ pub struct Target {
 pub struct Login {
     /// User name.
     pub user: Arc<str>,
+    /// The account that this stands for.
+    pub account: AccountKey,
     /// What the account has proven.
     pub proof: Arc<Proof>,
 }

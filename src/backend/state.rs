@@ -14,7 +14,7 @@ use mysql_common::{
 };
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::topology::Flavor;
+use crate::{sql::variables, topology::Flavor};
 
 /// The carried part of a session's state: what every connection that runs a
 /// statement of the session must have.
@@ -176,6 +176,15 @@ impl SessionState {
         self.variables.get(name).map(AsRef::as_ref)
     }
 
+    /// Another name than `name` under which the variable `canonical` was set.
+    pub fn spelling_of(&self, canonical: &str, name: &str) -> Option<Box<str>> {
+        let same = |set: &str| {
+            set != name
+                && variables::find(set.as_bytes()).is_some_and(|known| known.canonical == canonical)
+        };
+        self.variables.keys().find(|set| same(set)).cloned()
+    }
+
     /// The same with another schema.
     pub fn with_schema(&self, schema: Option<&[u8]>) -> Self {
         Self {
@@ -213,15 +222,39 @@ impl SessionState {
         if sql.eq_ignore_ascii_case("default") && !is_charset_variable(name) {
             changed.variables.remove(name);
         } else {
+            match name {
+                // Each sets the other one along with itself.
+                "collation_connection" => changed.variables.remove("character_set_connection"),
+                "character_set_connection" => changed.variables.remove("collation_connection"),
+                _ => None,
+            };
             changed.variables.insert(name.into(), sql.into());
         }
         changed.fingerprinted()
     }
 
-    /// The state of a connection after COM_RESET_CONNECTION: the schema and the
-    /// multi-statement option stay, everything else is the server's default.
+    /// The same, with everything that decides how the text of a statement is read as in `other`.
+    pub fn reading_as(&self, other: &Self) -> Self {
+        let decides = |name: &str| name == "sql_mode" || is_charset_variable(name);
+        let mut changed = Self {
+            schema: other.schema.clone().or_else(|| self.schema.clone()),
+            charset: other.charset.clone(),
+            ..self.clone()
+        };
+        changed.variables.retain(|name, _| !decides(name));
+        let read = other.variables.iter().filter(|(name, _)| decides(name));
+        changed
+            .variables
+            .extend(read.map(|(name, value)| (name.clone(), value.clone())));
+        changed.fingerprinted()
+    }
+
+    /// The state of a connection after COM_RESET_CONNECTION: the multi-statement option stays,
+    /// everything else is the server's default, and the schema is whatever it was.
     pub fn reset(&self) -> Self {
         Self {
+            // No name of a schema: it is always set anew, and nobody without one gets the connection.
+            schema: Some(Box::from(&b"\0"[..])),
             charset: Charset::Server,
             variables: BTreeMap::new(),
             ..self.clone()

@@ -12,7 +12,11 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, Interest, Ready},
     net::{TcpStream, UnixStream},
+    time::timeout,
 };
+
+/// How long a peer may refuse to read before it is given up, as servers do (`net_write_timeout`).
+const STALLED: Duration = Duration::from_secs(60);
 
 /// A connected stream socket.
 ///
@@ -138,13 +142,19 @@ impl Stream {
         }
     }
 
+    /// Waits until something can be written again, but not for ever.
+    async fn unstalled(&self) -> io::Result<()> {
+        let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading");
+        timeout(STALLED, self.writable()).await.map_err(stalled)?
+    }
+
     /// Writes all of `bytes`. Dropped half-way, an unknown part was written.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.try_write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unstalled().await?,
                 Err(error) => return Err(error),
             }
         }
@@ -160,7 +170,7 @@ impl Stream {
             match self.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => break written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unstalled().await?,
                 Err(error) => return Err(error),
             }
         };

@@ -211,19 +211,17 @@ impl Bucket {
         }
         let place = self.server.join(self.id(), Instant::now())?;
         // After the place is taken, so that what was returned a moment before is not missed.
-        if place.first {
-            let held = |idle: &Idle| idle.can_reach(state);
-            let found = self
-                .take_anywhere(worker, free)
-                .or_else(|| self.take_anywhere(worker, held));
-            if let Some(conn) = found {
-                self.server.leave(place);
-                return Ok(conn);
-            }
-            if let Some(slot) = self.server.slot().or_else(|| self.server.evict()) {
-                self.server.leave(place);
-                return self.open(slot, worker, login).await;
-            }
+        let held = |idle: &Idle| idle.can_reach(state);
+        let found = self
+            .take_anywhere(worker, free)
+            .or_else(|| self.take_anywhere(worker, held));
+        if let Some(conn) = found {
+            self.server.leave(place);
+            return Ok(conn);
+        }
+        if let Some(slot) = self.server.slot().or_else(|| self.server.evict()) {
+            self.server.leave(place);
+            return self.open(slot, worker, login).await;
         }
         let slot = match self.server.wait(place).await? {
             Grant::Slot(slot) => slot,
@@ -251,13 +249,22 @@ impl Bucket {
         Ok(self.lent(entry, worker))
     }
 
-    /// Ends what runs on one of this account's connections, over a connection of its own.
-    pub async fn kill_query(&self, login: &Login, thread_id: u32) -> Result<(), Error> {
+    /// Ends what runs on one of the server's connections, over a connection of its own,
+    /// unless `still_runs` says by then that it has ended.
+    pub async fn kill_query(
+        &self,
+        login: &Login,
+        thread_id: u32,
+        still_runs: impl Fn() -> bool,
+    ) -> Result<(), Error> {
         let _turn = self.server.kills.acquire().await;
-        BackendConn::connect(&self.server.target, login, Capabilities::empty())
-            .await?
-            .kill_query(thread_id)
-            .await
+        let target = &self.server.target;
+        let conn = BackendConn::connect(target, login, Capabilities::empty()).await?;
+        if still_runs() {
+            conn.kill_query(thread_id).await
+        } else {
+            Ok(())
+        }
     }
 
     fn put(self: &Arc<Self>, entry: Entry, worker: WorkerId, holder: Option<u32>) {

@@ -12,12 +12,18 @@ use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dbproxy_proto::capability::Capabilities;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use bucket::{Bucket, PooledConn};
 use server::ServerPool;
 
-use crate::{backend::Target, config::Limits, topology::ServerId};
+use crate::{
+    accounts::AccountKey,
+    backend::{BackendConn, Login, Target},
+    config::Limits,
+    error::{Error, ErrorKind},
+    topology::ServerId,
+};
 
 /// All pools of the proxy.
 #[derive(Debug)]
@@ -26,15 +32,20 @@ pub struct Pool {
     buckets: DashMap<Key, Arc<Bucket>>,
     workers: usize,
     idle: Duration,
+    trials: Semaphore,
 }
+
+/// Logins tried at a time.
+const TRIALS: usize = 4;
 
 /// What makes two sessions unable to share connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The server.
     pub server: ServerId,
-    /// The account's user name.
-    pub user: Arc<str>,
+    /// The account, by its user and its host pattern: two of the same user name may have
+    /// different passwords and rights.
+    pub account: AccountKey,
     /// The capabilities that change what a statement means or how its answer's bytes look.
     pub profile: Capabilities,
 }
@@ -55,6 +66,7 @@ impl Pool {
             buckets: DashMap::new(),
             workers,
             idle: limits.idle,
+            trials: Semaphore::new(TRIALS),
         }
     }
 
@@ -79,6 +91,19 @@ impl Pool {
         self.servers
             .get(server.index())
             .map(|server| server.target.clone())
+    }
+
+    /// Finds out whether a server lets this account in.
+    ///
+    /// Beyond the cap, but only a few at a time: it is done for clients that have proven nothing yet.
+    pub async fn try_login(&self, server: ServerId, login: &Login) -> Result<(), Error> {
+        let _turn = self.trials.acquire().await;
+        let Some(target) = self.target(server) else {
+            return Err(Error::server(ErrorKind::Closed));
+        };
+        BackendConn::connect(&target, login, Capabilities::empty())
+            .await
+            .map(drop)
     }
 
     /// Closes a worker's connections that were idle for too long or that their server has closed.

@@ -65,8 +65,6 @@ pub(super) enum Grant {
 #[derive(Debug)]
 pub(super) struct Place {
     granted: oneshot::Receiver<Grant>,
-    /// Whether nobody stood before it when it was taken.
-    pub(super) first: bool,
 }
 
 /// The right to have one connection open. Dropping it passes it to the next in line.
@@ -193,11 +191,10 @@ impl ServerPool {
             );
             return Err(self.full(line.since, now, &what));
         }
-        let first = line.waiters.is_empty();
         line.since.get_or_insert(now);
         line.waiters.push_back(Waiter { bucket, grant });
         self.waiting.store(line.waiters.len(), SeqCst);
-        Ok(Place { granted, first })
+        Ok(Place { granted })
     }
 
     /// Gives up a place.

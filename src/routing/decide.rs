@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::balance::{self, Candidate};
-use super::pin::PinReason;
+use super::pin::{PinReason, pin_for};
 use super::reason::Reason;
 use crate::config::Balance;
-use crate::sql::{Facts, Hint, ServerName, StatementClass};
+use crate::sql::{Facts, Hint, Kind, ServerName, StatementClass};
 use crate::topology::{Role, Server, ServerId, Topology};
 
 /// Where a statement goes, and why.
@@ -77,7 +77,15 @@ pub fn decide(
     if let Some(pin) = session.pinned {
         return kept(Reason::Pinned(pin));
     }
-    if class.facts.contains(Facts::PREVIOUS_STATEMENT) && session.previous.is_some() {
+    // A replica that ran the statement before may be asked about it, but not for more.
+    let only_asks = !class.facts.contains(Facts::MAY_WRITE)
+        && class.kind != Kind::Set
+        && pin_for(class).is_none();
+    if class.facts.contains(Facts::PREVIOUS_STATEMENT)
+        && session
+            .previous
+            .is_some_and(|server| only_asks || topology.primary == Some(server))
+    {
         return kept(Reason::PreviousStatement);
     }
     if !class.is_replica_read() {

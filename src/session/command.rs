@@ -20,7 +20,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::{self, PinReason},
-    sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope},
+    sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment},
 };
 
 /// A command that goes to the server with another text than the client's.
@@ -142,7 +142,7 @@ impl Session {
             .execute(class, Request::Forward { packet, expect })
             .await?
         {
-            self.finish(class, finished, effect);
+            return Ok(self.finish(class, finished, effect));
         }
         Ok(Flow::Continue)
     }
@@ -165,7 +165,9 @@ impl Session {
                 if let Some(kill) = sql::kill::parse(text, self.dialect) {
                     return Box::pin(self.kill(kill.scope, kill.id)).await;
                 }
-                Effect::None
+                // The server would take the id for one of its own.
+                let text = "This version of dbproxy doesn't yet support 'KILL of anything but a connection id'";
+                return self.reply_error(&Answer::new(1235, b"42000", text)).await;
             }
             _ => self.effect_of(&class, text),
         };
@@ -174,11 +176,13 @@ impl Session {
             expect: Expect::Query,
         };
         match self.execute(&class, request).await? {
-            Some(finished) => self.finish(&class, finished, effect),
-            None => return Ok(Flow::Continue),
+            Some(finished) => {
+                let flow = self.finish(&class, finished, effect);
+                let released = class.facts.contains(Facts::RELEASE);
+                Ok(if released { Flow::End } else { flow })
+            }
+            None => Ok(Flow::Continue),
         }
-        let released = class.facts.contains(Facts::RELEASE) && self.pin.is_none();
-        Ok(if released { Flow::End } else { Flow::Continue })
     }
 
     /// The command with the id that the client knows in place of CONNECTION_ID(); None if it stays as it is.
@@ -201,6 +205,9 @@ impl Session {
             Kind::Set => {
                 let assignments = sql::set::parse(text, self.dialect);
                 match routing::pin_for_set(assignments.as_deref()) {
+                    None if !assignments.iter().flatten().all(can_be_repeated) => {
+                        Effect::Pin(PinReason::Set)
+                    }
                     Some(reason) => Effect::Pin(reason),
                     None => assignments.map_or(Effect::Pin(PinReason::Set), Effect::Assign),
                 }
@@ -217,6 +224,10 @@ impl Session {
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
         let class = self.classify(text);
+        if class.kind == Kind::Kill {
+            let text = "This command is not supported in the prepared statement protocol yet";
+            return self.reply_error(&Answer::new(1295, b"HY000", text)).await;
+        }
         let changed = self.with_connection_id(&class, code::STMT_PREPARE, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
@@ -264,11 +275,11 @@ impl Session {
         let mut class = statement.class;
         if execute.flags != 0 {
             // A cursor lives on its connection.
-            class = self.of_connection();
+            class.cause = Cause::ServerState;
         }
         let effect = match class.kind {
-            Kind::Read | Kind::Write => Effect::None,
             _ if execute.flags != 0 => Effect::Pin(PinReason::Cursor),
+            Kind::Read | Kind::Write => Effect::None,
             _ => self.effect_of(&class, statement.key.text()),
         };
         let request = Request::Execute {
@@ -276,7 +287,7 @@ impl Session {
             statement: &statement,
         };
         if let Some(finished) = self.execute(&class, request).await? {
-            self.finish(&class, finished, effect);
+            return Ok(self.finish(&class, finished, effect));
         }
         Ok(Flow::Continue)
     }
@@ -297,5 +308,20 @@ impl Session {
         self.release_kept();
         self.prepared.clear();
         self.last_insert_id = 0;
+    }
+}
+
+/// Whether an assignment has the same meaning on a connection that has seen another history.
+fn can_be_repeated(assignment: &Assignment) -> bool {
+    let is_default = |name: &[u8]| name.eq_ignore_ascii_case(b"default");
+    match assignment {
+        Assignment::Names { charset, collation } => {
+            !is_default(charset) && !collation.as_deref().is_some_and(is_default)
+        }
+        // A number stands for modes that only the server knows how to spell.
+        Assignment::Variable { name, value } if name == "sql_mode" => {
+            !value.first().is_some_and(u8::is_ascii_digit)
+        }
+        _ => true,
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use dbproxy_proto::capability::StatusFlags;
-use tokio::time::Instant;
 
-use super::{Session, statement::Finished};
+use super::{Flow, Session, relay::Outcome, statement::Finished};
 use crate::{
     backend::{Charset, SessionState},
     pool::PooledConn,
     routing::{self, PinReason},
-    sql::{Facts, Kind, StatementClass, set::Assignment},
+    sql::{Facts, Kind, StatementClass, set::Assignment, variables},
+    topology::ServerId,
 };
 
 /// What a statement changes in the session's state if it succeeds.
@@ -31,29 +31,33 @@ pub(super) enum Effect {
 /// A connection that ran the statement before and still waits for questions about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
-    pub(super) server: crate::topology::ServerId,
+    pub(super) server: ServerId,
     /// It ran the very last statement, not one before that.
     pub(super) previous: bool,
 }
 
 impl Session {
     /// Takes over what a finished statement changed, and keeps its connection or gives it back.
-    pub(super) fn finish(&mut self, class: &StatementClass, finished: Finished, effect: Effect) {
+    pub(super) fn finish(
+        &mut self,
+        class: &StatementClass,
+        finished: Finished,
+        effect: Effect,
+    ) -> Flow {
         let Finished { mut conn, outcome } = finished;
         conn.mark_idle(&self.context.buffers);
+        let was_in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
         }
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         let failed = outcome.error.is_some();
         let understood = !matches!(effect, Effect::None);
         if let Effect::Pin(reason) = effect {
             self.pin.get_or_insert(reason);
-        } else if !failed {
-            let wanted = self.changed(effect);
-            if let Some(wanted) = wanted {
-                self.set_wanted(wanted);
-                conn.set_state(Arc::clone(&self.wanted));
-            }
+        } else if !failed && let Some(wanted) = self.changed(effect) {
+            self.set_wanted(wanted);
+            conn.set_state(Arc::clone(&self.wanted));
         }
         if let Some(schema) = &outcome.schema
             && self.wanted.schema() != Some(schema)
@@ -61,20 +65,31 @@ impl Session {
             self.set_wanted(self.wanted.with_schema(Some(schema)));
             conn.set_state(Arc::clone(&self.wanted));
         }
-        self.update_pin(class, outcome.state_changed && !understood);
-        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
-        if outcome.untracked && class.facts.contains(Facts::MAY_WRITE) && !in_transaction {
-            self.account.wrote_unknown(Instant::now());
+        self.update_pin(class, outcome.state_changed && !understood, failed);
+        if self.pin == Some(PinReason::NextTransaction) && was_in_transaction && !in_transaction {
+            // It was for the transaction that has ended.
+            self.pin = None;
         }
+        self.note_writes(class, &outcome, in_transaction);
         if outcome.last_insert_id != 0 {
             self.last_insert_id = outcome.last_insert_id;
+            conn.set_insert_id(outcome.last_insert_id);
         }
+        let closing =
+            outcome.error.is_some_and(is_connection_error) || class.facts.contains(Facts::RELEASE);
         // An error does not say whether it opened a transaction, or left one open.
         let unsure = failed && !self.status.contains(StatusFlags::AUTOCOMMIT);
-        if self.pin.is_some() || in_transaction || unsure {
+        let bound = self.pin.is_some() || in_transaction || unsure;
+        if closing || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server())) {
+            // The server ends the connection, or a read has tied the session to a replica,
+            // where nothing can be written.
+            conn.condemn();
+            return if bound { Flow::End } else { Flow::Continue };
+        }
+        if bound {
             conn.mark_soiled();
             self.held = Some(conn);
-            return;
+            return Flow::Continue;
         }
         conn.mark_clean();
         let leaves_answers = failed
@@ -87,6 +102,17 @@ impl Session {
         } else if let Some(kept) = &mut self.kept {
             kept.previous = false;
         }
+        Flow::Continue
+    }
+
+    /// Remembers within a transaction that it may have written; the relay has seen to the rest.
+    fn note_writes(&mut self, class: &StatementClass, outcome: &Outcome, in_transaction: bool) {
+        let wrote = may_have_written(class, outcome);
+        self.wrote_in_transaction = in_transaction && (self.wrote_in_transaction || wrote);
+    }
+
+    pub(super) fn is_primary(&self, server: ServerId) -> bool {
+        self.context.topology.borrow().primary == Some(server)
     }
 
     /// A statement was prepared: nothing ran, so that questions about the statement before are still to be answered.
@@ -135,24 +161,29 @@ impl Session {
         self.in_system_schema = self.wanted.schema().is_some_and(is_system_schema);
     }
 
-    fn update_pin(&mut self, class: &StatementClass, unexplained: bool) {
-        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
-        // It was for one transaction, or for one statement that was its own.
-        if self.pin == Some(PinReason::NextTransaction)
-            && class.kind != Kind::Set
-            && !in_transaction
-        {
-            self.pin = None;
+    fn update_pin(&mut self, class: &StatementClass, unexplained: bool, failed: bool) {
+        if self.pin.is_some() {
+            return;
         }
-        if self.pin.is_none() {
-            self.pin = match routing::pin_for(class) {
-                // The server tells whether a procedure left anything behind.
-                Some(PinReason::Procedure) if !unexplained => None,
-                None if unexplained && class.kind != Kind::Set => Some(PinReason::NotUnderstood),
-                reason => reason,
-            };
-        }
+        self.pin = match routing::pin_for(class) {
+            // One of its parts may have opened a transaction before another one failed.
+            None if failed && class.kind == Kind::Multi => Some(PinReason::MultiStatement),
+            None if unexplained && class.kind != Kind::Set => Some(PinReason::NotUnderstood),
+            reason => reason,
+        };
     }
+}
+
+/// Whether a statement may have changed data, given its answer.
+pub(super) fn may_have_written(class: &StatementClass, outcome: &Outcome) -> bool {
+    class.facts.contains(Facts::MAY_WRITE)
+        && (class.kind != Kind::Write || outcome.affected_rows > 0 || outcome.untracked)
+}
+
+/// Errors by which a server says that it ends the connection, not that the statement failed.
+pub(super) fn is_connection_error(code: u16) -> bool {
+    // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT
+    matches!(code, 1053 | 1927 | 4031)
 }
 
 pub(super) fn is_system_schema(name: &[u8]) -> bool {
@@ -182,6 +213,13 @@ const PASSING: StatusFlags = StatusFlags::MORE_RESULTS
 fn assigned(state: SessionState, assignment: Assignment) -> SessionState {
     match assignment {
         Assignment::Variable { name, value } => {
+            // The other spelling of the same variable must not come after it.
+            let canonical = variables::find(name.as_bytes()).map(|variable| variable.canonical);
+            let other = canonical.and_then(|canonical| state.spelling_of(canonical, &name));
+            let state = match other {
+                Some(other) => state.with_variable(&other, "DEFAULT"),
+                None => state,
+            };
             state.with_variable(&name, &String::from_utf8_lossy(&value))
         }
         Assignment::Autocommit(on) => state.with_variable("autocommit", if on { "1" } else { "0" }),

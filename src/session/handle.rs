@@ -33,6 +33,16 @@ pub struct Handle {
     user: Mutex<Option<Arc<str>>>,
 }
 
+/// The mark that a statement runs.
+#[derive(Debug)]
+pub(super) struct Running<'a>(&'a Handle);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.store(0, SeqCst);
+    }
+}
+
 /// Why a session should not wait any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
@@ -135,15 +145,18 @@ impl Handle {
         Some((ServerId(server), packed as u32))
     }
 
-    pub(super) fn set_running(&self, server: ServerId, thread_id: u32) {
+    /// A statement runs on this connection of a server's for as long as the result lives.
+    pub(super) fn run_on(&self, server: ServerId, thread_id: u32) -> Running<'_> {
         self.running.store(
             (u64::from(server.0) + 1) << 32 | u64::from(thread_id),
             SeqCst,
         );
+        Running(self)
     }
 
-    pub(super) fn set_resting(&self) {
-        self.running.store(0, SeqCst);
+    /// Forgets the death of a server that an earlier statement was told of.
+    pub(super) fn forget_down(&self) {
+        self.down.store(0, SeqCst);
     }
 
     /// Ends the session.
@@ -165,6 +178,13 @@ impl Handle {
     /// Waits until a session that is waiting for its client should end.
     pub(super) async fn ended(&self) {
         while !self.has_ended() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until the session is killed.
+    pub(super) async fn killed(&self) {
+        while !self.killed.load(SeqCst) {
             self.changed.notified().await;
         }
     }

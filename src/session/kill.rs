@@ -1,7 +1,5 @@
 //! KILL by the ids that clients know.
 
-use std::sync::Arc;
-
 use super::{Flow, Session};
 use crate::{
     error::{Answer, Error},
@@ -31,13 +29,15 @@ impl Session {
             Some((server, thread_id)) if victim.id() != self.handle().id() => {
                 let key = Key {
                     server,
-                    user: Arc::clone(&self.login.user),
+                    account: self.login.account.clone(),
                     profile: self.capabilities & super::route::PROFILE,
                 };
                 let Some(bucket) = self.context.pool.bucket(&key) else {
                     return self.reply_ok().await;
                 };
-                if let Err(error) = bucket.kill_query(&self.login, thread_id).await {
+                // It may have ended meanwhile, and its connection may serve somebody else.
+                let still_runs = || victim.running() == Some((server, thread_id));
+                if let Err(error) = bucket.kill_query(&self.login, thread_id, still_runs).await {
                     return self.reply_error(&error.answer()).await;
                 }
             }

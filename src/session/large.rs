@@ -1,11 +1,14 @@
 //! Commands too long to be collected: streamed to the primary as they arrive.
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Buf;
 use dbproxy_proto::{
     command::code,
     packet::{HEADER_LEN, PacketHeader},
     response::{Expect, ResponseTracker},
 };
+use tokio::time::timeout;
 
 use super::{COLLECTED, Flow, Session, client_io, finish::Effect, span::Span, statement::Finished};
 use crate::{
@@ -15,6 +18,9 @@ use crate::{
     routing::PinReason,
     sql::{self, Facts, Kind, StatementClass},
 };
+
+/// How long a client may pause in the middle of a command that holds a server connection.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Where the statement id of a binary command lies in its packet.
 const STATEMENT_ID: std::ops::Range<usize> = HEADER_LEN + 1..HEADER_LEN + 5;
@@ -46,10 +52,13 @@ impl Session {
 
     async fn read_some(&mut self) -> Result<(), Error> {
         self.input.reserve(Buffers::LARGE);
-        match self.client.read(&mut self.input).await {
-            Ok(0) => Err(Error::client(ErrorKind::Closed)),
-            Ok(_) => Ok(()),
-            Err(error) => Err(client_io(error)),
+        match timeout(STALLED, self.client.read(&mut self.input)).await {
+            Ok(Ok(0)) => Err(Error::client(ErrorKind::Closed)),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(client_io(error)),
+            Err(_) => Err(Error::client(ErrorKind::Timeout(
+                "the rest of a command".into(),
+            ))),
         }
     }
 
@@ -124,8 +133,14 @@ impl Session {
         let known = self
             .announced_statement()
             .filter(|id| self.prepared.find(*id).is_some());
+        let bound = self.is_bound();
         let conn = match known {
-            Some(id) => self.large_connection(&class, Some(id)).await.ok(),
+            Some(id) => match self.large_connection(&class, Some(id)).await {
+                Ok(conn) => Some(conn),
+                // With the connection its transaction is gone.
+                Err(error) if bound => return Err(error),
+                Err(_) => None,
+            },
             None => None,
         };
         // Has no answer, not even an error.
@@ -145,27 +160,24 @@ impl Session {
         expect: Expect,
         effect: Effect,
     ) -> Result<Flow, Error> {
+        let bound = self.is_bound();
         let mut conn = match self.large_connection(class, statement).await {
             Ok(conn) => conn,
             Err(error) => {
                 self.discard(Span::command()).await?;
-                return self.reply_error(&error.answer()).await;
+                let flow = self.reply_error(&error.answer()).await;
+                return if bound { Err(error) } else { flow };
             }
         };
-        self.registration
-            .handle()
-            .set_running(conn.server(), conn.thread_id());
+        let handle = Arc::clone(self.registration.handle());
+        let _running = handle.run_on(conn.server(), conn.thread_id());
         let seq = self.send_through(&mut conn).await?;
         let tracker =
             ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
-        let relayed = self.relay().run(&mut conn, tracker, 0, false).await;
-        self.registration.handle().set_resting();
+        let relayed = self.relay(class).run(&mut conn, tracker, 0, false).await;
         match relayed {
-            Ok(outcome) => {
-                self.finish(class, Finished { conn, outcome }, effect);
-                Ok(Flow::Continue)
-            }
-            Err(failure) => self.give_up(conn, failure).await,
+            Ok(outcome) => Ok(self.finish(class, Finished { conn, outcome }, effect)),
+            Err(failure) => self.give_up(conn, class, failure).await,
         }
     }
 

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use super::{Context, Flow, Registration, Session, client_io, prepared::Statements};
 use crate::{
     accounts::{Account, ClientAddress, Lookup, Proof, Verifier},
-    backend::{BackendConn, Charset, Login, SessionState},
+    backend::{Charset, Login, SessionState},
     error::{Answer, Error, ErrorKind, Origin},
     net::{Peer, Stream},
     sql::Dialect,
@@ -142,6 +142,8 @@ pub(super) async fn login(
         buckets: Vec::new(),
         kept: None,
         last_insert_id: 0,
+        taken_previous: false,
+        wrote_in_transaction: false,
         prepared: Statements::default(),
     };
     session.set_wanted(SessionState::clone(&session.wanted));
@@ -239,6 +241,7 @@ impl Session {
         let (seq, flavor) = (door.seq, door.flavor());
         self.login = Login {
             user: String::from_utf8_lossy(request.user).into(),
+            account: account.key.clone(),
             proof,
         };
         self.account = context.states.of(&account.key);
@@ -342,6 +345,7 @@ impl Door<'_> {
         let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
         let login = Login {
             user: String::from_utf8_lossy(request.user).into(),
+            account: account.key.clone(),
             proof,
         };
         let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
@@ -632,18 +636,18 @@ impl Door<'_> {
     async fn verify_at_primary(&self, account: &Account, proof: &Arc<Proof>) -> Result<(), Error> {
         let login = Login {
             user: Arc::clone(&account.key.user),
+            account: account.key.clone(),
             proof: Arc::clone(proof),
         };
         let topology = Arc::clone(&self.context.topology.borrow());
         let server = topology
             .primary()
             .or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
-        let target = server.and_then(|server| self.context.pool.target(server.id));
-        let Some(target) = target else {
+        let Some(server) = server else {
             return Err(unreachable(&topology));
         };
-        match BackendConn::connect(&target, &login, Capabilities::empty()).await {
-            Ok(_) => Ok(()),
+        match self.context.pool.try_login(server.id, &login).await {
+            Ok(()) => Ok(()),
             Err(Error {
                 kind: ErrorKind::Answer(Answer { code: 1045, .. }),
                 ..
@@ -655,7 +659,7 @@ impl Door<'_> {
                 },
             ) => Err(error),
             Err(error) => {
-                info!(server = %target.name, %error, "password could not be checked");
+                info!(server = %server.name, %error, "password could not be checked");
                 Err(unreachable(&topology))
             }
         }

@@ -126,6 +126,10 @@ struct Session {
     /// A connection in the pool that may still be asked about an earlier statement.
     kept: Option<Kept>,
     last_insert_id: u64,
+    /// The connection just taken ran the statement before.
+    taken_previous: bool,
+    /// The open transaction has a statement that may have written.
+    wrote_in_transaction: bool,
     prepared: prepared::Statements,
 }
 

@@ -92,9 +92,9 @@ impl Session {
         &mut self,
         class: &StatementClass,
     ) -> Result<PooledConn, Error> {
-        let mut tried = Tried::default();
-        let route = self.route(class, tried);
-        let mut conn = self.connection(&route, &mut tried).await?;
+        self.lose_demoted()?;
+        let route = self.route(class, Tried::default());
+        let mut conn = self.connection(&route).await?;
         let mut commands = BytesMut::new();
         self.put_state(&mut conn, class, &mut commands);
         conn.send(&commands, &[]).await?;
@@ -158,15 +158,18 @@ impl Session {
         if self.prepared.find(id).is_none() {
             return Ok(Flow::Continue);
         }
-        let Ok(mut conn) = self.settled_connection(&class).await else {
-            return Ok(Flow::Continue);
+        let bound = self.is_bound();
+        let sent = async {
+            let mut conn = self.settled_connection(&class).await?;
+            let there = self.prepared_on(&mut conn, id).await?;
+            conn.send(&with_statement(packet, there.id), &[]).await?;
+            Ok(conn)
         };
-        let Ok(there) = self.prepared_on(&mut conn, id).await else {
-            return Ok(Flow::Continue);
-        };
-        let packet = with_statement(packet, there.id);
-        if conn.send(&packet, &[]).await.is_ok() {
-            self.pin_to(conn, PinReason::LongData);
+        match sent.await {
+            Ok(conn) => self.pin_to(conn, PinReason::LongData),
+            // With the connection its transaction is gone.
+            Err(error) if bound => return Err(error),
+            Err(_) => {}
         }
         Ok(Flow::Continue)
     }
@@ -216,7 +219,9 @@ pub(super) async fn prepare_again(
     // The text means what it meant when the client prepared it.
     let wanted = std::sync::Arc::clone(conn.state());
     let mut commands = BytesMut::new();
-    conn.put_sync(&mut commands, key.state(), "");
+    // Nothing else: a change of autocommit would commit an open transaction.
+    let reading = std::sync::Arc::new(wanted.reading_as(key.state()));
+    conn.put_sync(&mut commands, &reading, "");
     put_command(&mut commands, code::STMT_PREPARE, key.text());
     conn.send(&commands, &[]).await?;
     conn.settle(buffers).await?;

@@ -11,6 +11,7 @@ use dbproxy_proto::{
 use tokio::{select, time::Instant};
 
 use super::{
+    finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt},
     span::Span,
 };
@@ -19,6 +20,7 @@ use crate::{
     backend::{BackendConn, ServerStatement},
     error::{Error, ErrorKind},
     net::{Buffers, Stream},
+    sql::{Facts, Kind, StatementClass},
 };
 
 /// Carries one response to the client, following it without decoding rows.
@@ -28,6 +30,11 @@ pub(super) struct Relay<'a> {
     pub(super) handle: &'a Handle,
     pub(super) account: &'a AccountState,
     pub(super) buffers: &'a Buffers,
+    /// What runs.
+    pub(super) class: StatementClass,
+    /// The transaction that is open now may have written.
+    pub(super) wrote_before: bool,
+    pub(super) in_transaction: bool,
 }
 
 /// What a complete response said.
@@ -49,6 +56,8 @@ pub(super) struct Outcome {
     pub(super) state_changed: bool,
     /// A result set ended with a packet that cannot tell a transaction's position.
     pub(super) untracked: bool,
+    /// The position of a transaction was told.
+    pub(super) tracked: bool,
     /// The statement that was prepared.
     pub(super) prepared: Option<ServerStatement>,
 }
@@ -62,12 +71,6 @@ pub(super) enum Failure {
     Client(Error),
     /// The session was told to stop.
     Interrupted { interrupt: Interrupt, started: bool },
-}
-
-/// Errors by which a server says that it ended the connection, not that the statement failed.
-fn is_connection_error(code: u16) -> bool {
-    // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT
-    matches!(code, 1053 | 1927 | 4031)
 }
 
 impl Relay<'_> {
@@ -209,7 +212,31 @@ impl Relay<'_> {
                 }
             }
         }
+        if tracker.is_done() {
+            self.note_end(outcome);
+        }
         Ok(walked)
+    }
+
+    /// A write whose position was not told: before the client can see that it ended.
+    fn note_end(&self, outcome: &Outcome) {
+        let in_transaction = match outcome.status {
+            Some(status) => status.contains(StatusFlags::IN_TRANS),
+            None => self.in_transaction,
+        };
+        if outcome.tracked || in_transaction || self.class.kind == Kind::Rollback {
+            return;
+        }
+        let wrote = match outcome.error {
+            // Parts of it may have been committed before it failed.
+            Some(_) => {
+                self.class.facts.contains(Facts::MAY_WRITE) && self.class.kind != Kind::Write
+            }
+            None => self.wrote_before || may_have_written(&self.class, outcome),
+        };
+        if wrote {
+            self.account.wrote_unknown(Instant::now());
+        }
     }
 
     /// Takes over what an OK packet says, before the client can see it.
@@ -220,11 +247,15 @@ impl Relay<'_> {
         outcome.affected_rows = packet.affected_rows;
         for change in packet.changes().map_while(Result::ok) {
             match change {
-                Change::Gtids(text) => self.account.wrote(text, Instant::now()),
+                Change::Gtids(text) => {
+                    outcome.tracked = true;
+                    self.account.wrote(text, Instant::now());
+                }
                 Change::SystemVariable {
                     name: b"last_gtid",
                     value,
                 } if !value.is_empty() => {
+                    outcome.tracked = true;
                     self.account.wrote(value, Instant::now());
                 }
                 Change::Schema(name) => outcome.schema = Some(name.into()),
@@ -248,6 +279,7 @@ impl Relay<'_> {
     async fn send_file(&mut self, conn: &mut BackendConn) -> Result<(), Failure> {
         let mut input = self.buffers.lend();
         let mut span = Span::file();
+        let mut failed = false;
         while !span.is_complete() {
             input.reserve(Buffers::SMALL);
             match self.client.read(&mut input).await {
@@ -256,14 +288,12 @@ impl Relay<'_> {
                 Err(error) => return Err(Failure::Client(Error::client(ErrorKind::Io(error)))),
             }
             let end = span.advance(&input);
-            // The server may have given up on the file already: its answer says why.
-            if conn
-                .send(&[], input.get(..end).unwrap_or_default())
-                .await
-                .is_err()
-            {
-                break;
-            }
+            // A server that gave up on the file has said why; the client still sends all of it.
+            failed = failed
+                || conn
+                    .send(&[], input.get(..end).unwrap_or_default())
+                    .await
+                    .is_err();
             input.advance(end);
         }
         Ok(())

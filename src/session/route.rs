@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use dbproxy_proto::capability::{Capabilities, StatusFlags};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    select,
+    time::{Instant, timeout_at},
+};
 use tracing::debug;
 
 use super::Session;
@@ -29,7 +32,7 @@ pub(super) const PROFILE: Capabilities = Capabilities::FOUND_ROWS
 /// Servers that failed a statement, so that it is not sent there again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
-    replicas: u64,
+    replicas: [u64; 4],
     times: u8,
 }
 
@@ -39,20 +42,17 @@ impl Tried {
 
     /// Notes a failure; false if that was the last try.
     pub(super) fn again(&mut self, server: ServerId, replica: bool) -> bool {
-        if replica {
-            self.replicas |= bit(server);
+        if replica && let Some(word) = self.replicas.get_mut(server.index() / 64) {
+            *word |= 1 << (server.index() % 64);
         }
         self.times += 1;
         self.times < Self::LIMIT
     }
 
-    fn contains(self, server: ServerId) -> bool {
-        self.replicas & bit(server) != 0
+    fn contains(&self, server: ServerId) -> bool {
+        let word = self.replicas.get(server.index() / 64);
+        word.is_some_and(|word| word & 1 << (server.index() % 64) != 0)
     }
-}
-
-fn bit(server: ServerId) -> u64 {
-    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
 }
 
 impl Session {
@@ -82,33 +82,60 @@ impl Session {
     }
 
     /// The connection that a route leads to, waiting for a server where there is none now.
-    pub(super) async fn connection(
-        &mut self,
-        route: &Route,
-        tried: &mut Tried,
-    ) -> Result<PooledConn, Error> {
+    ///
+    /// An error of the client's origin means that the session is to end.
+    pub(super) async fn connection(&mut self, route: &Route) -> Result<PooledConn, Error> {
+        self.taken_previous = false;
         match route.target {
-            Target::Kept => {
+            Target::Kept | Target::Primary => {
                 if let Some(conn) = self.held.take() {
                     return Ok(conn);
                 }
-                if let Some(conn) = self.take_kept() {
-                    return Ok(conn);
+                if self.is_bound() {
+                    // Never on another connection: half of a transaction would be missing.
+                    return Err(Error::server(ErrorKind::Closed));
+                }
+                if route.target == Target::Kept {
+                    let previous = self.kept.is_some_and(|kept| kept.previous);
+                    if let Some(conn) = self.take_kept() {
+                        self.taken_previous = previous;
+                        return Ok(conn);
+                    }
                 }
                 self.primary_connection().await
             }
-            Target::Primary => match self.held.take() {
-                Some(conn) => Ok(conn),
-                None => self.primary_connection().await,
-            },
-            Target::Replica(server) => match self.checkout(server).await {
-                Ok(conn) => Ok(conn),
-                Err(error) => {
-                    debug!(session = self.handle().id(), server = server.0, %error, "replica not to be had");
-                    tried.again(server, true);
-                    Err(error)
-                }
-            },
+            Target::Replica(server) => self.checkout(server).await,
+        }
+    }
+
+    /// Ends a session that is pinned to a server which is not the primary any more.
+    pub(super) fn lose_demoted(&mut self) -> Result<(), Error> {
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
+        let Some(pin) = self.pin.filter(|_| !in_transaction) else {
+            return Ok(());
+        };
+        let topology = self.context.topology.borrow();
+        let server = self.held.as_ref().map(|conn| conn.server());
+        match (topology.writable(), server) {
+            (Some(primary), Some(server)) if primary.id != server => {
+                let text = format!(
+                    "the primary has changed, and the session was pinned ({pin}) to the former one"
+                );
+                Err(Error::server(ErrorKind::Timeout(text)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for something as long as the client waits too.
+    async fn patiently<T>(&self, wait: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        select! {
+            biased;
+            result = wait => result,
+            () = self.client.closed() => Err(Error::client(ErrorKind::Closed)),
+            () = self.registration.handle().killed() => {
+                Err(Error::client(ErrorKind::Timeout("killed while waiting for a server".into())))
+            }
         }
     }
 
@@ -121,6 +148,7 @@ impl Session {
             if let Some(primary) = primary {
                 match self.checkout(primary).await {
                     Ok(conn) => return Ok(conn),
+                    Err(error) if error.origin == Origin::Client => return Err(error),
                     // Not there, or not yet: the monitor will see it soon.
                     Err(error)
                         if matches!(
@@ -134,7 +162,8 @@ impl Session {
                     Err(error) => return Err(error),
                 }
             }
-            if !matches!(timeout_at(deadline, topology.changed()).await, Ok(Ok(()))) {
+            let changed = async { Ok(timeout_at(deadline, topology.changed()).await) };
+            if !matches!(self.patiently(changed).await?, Ok(Ok(()))) {
                 let picture = topology.borrow();
                 return Err(no_primary(
                     &picture,
@@ -162,7 +191,8 @@ impl Session {
             Some(conn) => Ok(conn),
             None => {
                 let bucket = Arc::clone(bucket);
-                Box::pin(bucket.checkout(worker, &self.login, &wanted)).await
+                let checkout = Box::pin(bucket.checkout(worker, &self.login, &wanted));
+                self.patiently(checkout).await
             }
         }
     }
@@ -189,10 +219,9 @@ impl Session {
             Some(index) => index,
             None => {
                 let profile = self.capabilities & PROFILE;
-                let user = Arc::clone(&self.login.user);
                 let key = Key {
                     server,
-                    user,
+                    account: self.login.account.clone(),
                     profile,
                 };
                 let bucket = self.context.pool.bucket(&key)?;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use dbproxy_proto::{
+    capability::StatusFlags,
     command::{Execute, put_execute},
     response::{Expect, ResponseTracker},
 };
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
@@ -20,8 +22,8 @@ use crate::{
     backend::{ServerStatement, StatementKey},
     error::{Error, ErrorKind, Origin},
     pool::PooledConn,
-    routing::Target,
-    sql::{Facts, StatementClass},
+    routing::{self, Target},
+    sql::{Facts, Kind, StatementClass},
 };
 
 /// What is to be run.
@@ -61,11 +63,25 @@ impl Session {
         let mut tried = Tried::default();
         let context = Arc::clone(&self.context);
         loop {
+            self.handle().forget_down();
+            self.lose_demoted()?;
             let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
-            let mut conn = match self.connection(&route, &mut tried).await {
+            let mut conn = match self.connection(&route).await {
                 Ok(conn) => conn,
-                Err(_) if replica => continue,
+                // The client is gone, or the session is to end.
+                Err(error) if error.origin == Origin::Client => return Err(error),
+                Err(error) if let Target::Replica(server) = route.target => {
+                    debug!(session = self.handle().id(), server = server.0, %error, "replica not to be had");
+                    if !tried.again(server, true) {
+                        return self.answer_failure(error).await;
+                    }
+                    continue;
+                }
+                Err(error) if self.is_bound() => {
+                    self.reply_error(&error.answer()).await?;
+                    return Err(error);
+                }
                 Err(error) => return self.answer_failure(error).await,
             };
             let _counted = context.in_flight.count(conn.server());
@@ -84,17 +100,16 @@ impl Session {
                         return self.answer_failure(failure.into_error()).await;
                     }
                 }
-                Err(failure) => return self.give_up(conn, failure).await.map(|_: Flow| None),
+                Err(failure) => {
+                    return self.give_up(conn, class, failure).await.map(|_: Flow| None);
+                }
             }
         }
     }
 
     /// Whether the connection carries state of this session that another one does not have.
-    fn is_bound(&self) -> bool {
-        self.pin.is_some()
-            || self
-                .status
-                .contains(dbproxy_proto::capability::StatusFlags::IN_TRANS)
+    pub(super) fn is_bound(&self) -> bool {
+        self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS)
     }
 
     async fn answer_failure(&mut self, error: Error) -> Result<Option<Finished>, Error> {
@@ -106,8 +121,13 @@ impl Session {
     pub(super) async fn give_up(
         &mut self,
         conn: PooledConn,
+        class: &StatementClass,
         failure: Failure,
     ) -> Result<Flow, Error> {
+        if class.facts.contains(Facts::MAY_WRITE) || self.wrote_in_transaction {
+            // It may have been carried out all the same.
+            self.account.wrote_unknown(Instant::now());
+        }
         let server = conn.server();
         let bound = self.is_bound();
         let (error, started) = match failure {
@@ -165,10 +185,9 @@ impl Session {
                 .await
                 .map_err(not_started)?;
         }
-        self.registration
-            .handle()
-            .set_running(conn.server(), conn.thread_id());
-        let outcome = match request {
+        let handle = Arc::clone(self.registration.handle());
+        let _running = handle.run_on(conn.server(), conn.thread_id());
+        match request {
             Request::Forward { packet, expect } => {
                 conn.send(&prefix, packet).await.map_err(not_started)?;
                 self.relay_answer(conn, expect, 0, class).await
@@ -207,9 +226,7 @@ impl Session {
                 conn.send(&prefix, &[]).await.map_err(not_started)?;
                 self.relay_answer(conn, Expect::Execute, 0, class).await
             }
-        };
-        self.registration.handle().set_resting();
-        outcome
+        }
     }
 
     /// Appends what the connection needs so that the statement finds the session's state.
@@ -222,12 +239,24 @@ impl Session {
         if self.is_bound() {
             return;
         }
-        if class.facts.contains(Facts::LAST_INSERT_ID) && !conn.was_held() {
+        let asks_before = class.facts.contains(Facts::PREVIOUS_STATEMENT)
+            && !(conn.was_held() && self.taken_previous);
+        let uses_id = class.facts.contains(Facts::LAST_INSERT_ID) || self.may_bind(class);
+        if asks_before || (uses_id && !conn.was_held() && conn.insert_id() != self.last_insert_id) {
+            // It also clears what another session's statement left to be asked about.
             let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
             conn.put_sync(out, &self.wanted, &extra);
+            conn.set_insert_id(self.last_insert_id);
         } else {
             conn.put_sync(out, &self.wanted, "");
         }
+    }
+
+    /// Whether the session may be tied to the connection that runs this.
+    fn may_bind(&self, class: &StatementClass) -> bool {
+        matches!(class.kind, Kind::Begin { .. } | Kind::Multi)
+            || !self.status.contains(StatusFlags::AUTOCOMMIT)
+            || routing::pin_for(class).is_some()
     }
 
     fn put_execution(
@@ -261,18 +290,23 @@ impl Session {
         class: &StatementClass,
     ) -> Result<Outcome, Failure> {
         if conn.is_unsettled() {
+            // A write behind it may have run all the same, and not as the session wanted.
+            let started = !class.is_replica_read();
             conn.settle(&self.context.buffers)
                 .await
-                .map_err(not_started)?;
+                .map_err(|error| Failure::Server { error, started })?;
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
-        self.relay()
+        self.relay(class)
             .run(conn, tracker, statement, class.is_replica_read())
             .await
     }
 
-    pub(super) fn relay(&mut self) -> Relay<'_> {
+    pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
         Relay {
+            class: *class,
+            wrote_before: self.wrote_in_transaction,
+            in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             client: &mut self.client,
             capabilities: self.capabilities,
             handle: self.registration.handle(),
@@ -288,7 +322,7 @@ impl Session {
         drop(conn);
         let login = self.login.clone();
         tokio::spawn(async move {
-            if let Err(error) = bucket.kill_query(&login, thread_id).await {
+            if let Err(error) = bucket.kill_query(&login, thread_id, || true).await {
                 debug!(thread_id, %error, "query of a client that left could not be ended");
             }
         });
