@@ -22,6 +22,7 @@ use support::{Options, Proxy, Rig, addresses, code, eventually, login, one, with
 on_both_flavors!(
     the_greeting_is_the_servers,
     the_collation_of_the_handshake_counts,
+    backslashes_mean_what_the_flags_say,
     app_logs_in_over_tcp_and_socket,
     a_password_may_be_empty,
     errors_are_the_servers,
@@ -98,6 +99,32 @@ async fn the_collation_of_the_handshake_counts(flavor: Flavor) {
         }
         assert_eq!(heard[1], heard[0], "{collation}");
     }
+}
+
+async fn backslashes_mean_what_the_flags_say(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let sql = "SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES'";
+    cluster.primary().run(sql).await.unwrap();
+    let proxy = Proxy::start(&cluster, &Options::default()).await;
+    let mut heard = Vec::new();
+    for port in [cluster.primary().port(), proxy.port()] {
+        let mut raw = Raw::tcp(port).await.unwrap();
+        let mut flags = vec![raw.greeting.status];
+        raw.login("app", "app", None, capability::USUAL)
+            .await
+            .unwrap();
+        let set = b"\x03SET sql_mode = ''";
+        for command in [&b"\x0e"[..], set, b"\x0e", b"\x1f", b"\x0e"] {
+            raw.send(command).await;
+            let payload = raw.packet().await.unwrap();
+            assert_eq!(payload[..3], [0; 3], "an OK packet");
+            flags.push(u16::from_le_bytes([payload[3], payload[4]]));
+        }
+        let set: Vec<bool> = flags.iter().map(|flags| flags & 0x0200 != 0).collect();
+        assert_eq!(set, [true, true, false, false, true, true]);
+        heard.push(flags);
+    }
+    assert_eq!(heard[1], heard[0]);
 }
 
 #[tokio::test]

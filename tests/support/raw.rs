@@ -73,6 +73,7 @@ pub struct Greeting {
     pub connection: u32,
     pub capabilities: u32,
     pub charset: u8,
+    pub status: u16,
     pub plugin: String,
     pub scramble: Vec<u8>,
 }
@@ -143,6 +144,7 @@ impl Raw {
             connection: u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]),
             capabilities: u32::from(low) | u32::from(high) << 16,
             charset: rest[15],
+            status: u16::from_le_bytes([rest[16], rest[17]]),
             plugin: String::from_utf8_lossy(rest[44..].split(|&byte| byte == 0).next().unwrap())
                 .into_owned(),
             scramble,
