@@ -78,6 +78,7 @@ const DENIAL: Duration = Duration::from_millis(300);
 pub(super) fn initial_status(base: Dialect) -> StatusFlags {
     let mut status = StatusFlags::AUTOCOMMIT;
     status.set(StatusFlags::NO_BACKSLASH_ESCAPES, base.no_backslash_escapes);
+    status.set(StatusFlags::ANSI_QUOTES, base.maria && base.ansi_quotes);
     status
 }
 
