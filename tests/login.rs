@@ -21,6 +21,8 @@ use support::{Options, Proxy, Rig, addresses, code, eventually, login, one, with
 
 on_both_flavors!(
     the_greeting_is_the_servers,
+    the_collation_of_the_handshake_counts,
+    backslashes_mean_what_the_flags_say,
     app_logs_in_over_tcp_and_socket,
     a_password_may_be_empty,
     errors_are_the_servers,
@@ -74,6 +76,73 @@ async fn the_greeting_is_the_servers(flavor: Flavor) {
     let again = Raw::tcp(rig.proxy.port()).await.unwrap().greeting;
     assert_ne!(through.scramble, again.scramble);
     assert_ne!(through.connection, again.connection);
+}
+
+/// The character sets of a session as SQL sees them.
+const CHARACTER_SETS: &str =
+    "SELECT @@character_set_client, @@character_set_results, @@collation_connection";
+
+async fn the_collation_of_the_handshake_counts(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    for collation in [0, 8, 33, 45, 46, 224, 248, 255] {
+        let mut heard = Vec::new();
+        for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+            let mut raw = Raw::tcp(port).await.unwrap();
+            raw.collation = collation;
+            raw.login("app", "app", None, capability::USUAL)
+                .await
+                .unwrap();
+            let at_login = raw.rows(CHARACTER_SETS).await.unwrap();
+            raw.rows("SET NAMES latin2").await.unwrap();
+            raw.change_user("app", "app", "").await.unwrap();
+            heard.push((at_login, raw.rows(CHARACTER_SETS).await.unwrap()));
+        }
+        assert_eq!(heard[1], heard[0], "{collation}");
+    }
+}
+
+async fn backslashes_mean_what_the_flags_say(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let sql = "SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES'";
+    cluster.primary().run(sql).await.unwrap();
+    let proxy = Proxy::start(&cluster, &Options::default()).await;
+    let mut heard = Vec::new();
+    for port in [cluster.primary().port(), proxy.port()] {
+        let mut raw = Raw::tcp(port).await.unwrap();
+        let mut flags = vec![raw.greeting.status];
+        raw.login("app", "app", None, capability::USUAL)
+            .await
+            .unwrap();
+        let set = b"\x03SET sql_mode = ''";
+        for command in [&b"\x0e"[..], set, b"\x0e", b"\x1f", b"\x0e"] {
+            raw.send(command).await;
+            let payload = raw.packet().await.unwrap();
+            assert_eq!(payload[..3], [0; 3], "an OK packet");
+            flags.push(u16::from_le_bytes([payload[3], payload[4]]));
+        }
+        let set: Vec<bool> = flags.iter().map(|flags| flags & 0x0200 != 0).collect();
+        assert_eq!(set, [true, true, false, false, true, true]);
+        heard.push(flags);
+    }
+    assert_eq!(heard[1], heard[0]);
+}
+
+#[tokio::test]
+async fn a_default_collation_beyond_a_byte_is_greeted_by_its_character_set() {
+    let cluster = Cluster::start(Flavor::MariaDb, 0).await.unwrap();
+    let sql = "SET GLOBAL collation_server = 'utf8mb4_uca1400_ai_ci', \
+               GLOBAL collation_connection = 'utf8mb4_uca1400_ai_ci'";
+    cluster.primary().run(sql).await.unwrap();
+    let proxy = Proxy::start(&cluster, &Options::default()).await;
+    let mut raw = Raw::tcp(proxy.port()).await.unwrap();
+    assert_eq!(raw.greeting.charset, 45);
+    // Who asks for nothing that the server knows gets its default.
+    raw.collation = 0;
+    raw.login("app", "app", None, capability::USUAL)
+        .await
+        .unwrap();
+    let row = raw.rows(CHARACTER_SETS).await.unwrap().remove(0);
+    assert_eq!(row[2].as_deref(), Some("utf8mb4_uca1400_ai_ci"));
 }
 
 async fn app_logs_in_over_tcp_and_socket(flavor: Flavor) {

@@ -27,7 +27,7 @@ use crate::{
     config::ServerAddress,
     error::{Answer, Error, ErrorKind},
     net::Stream,
-    topology::ServerId,
+    topology::{Flavor, ServerId},
 };
 
 /// A server as connections need it.
@@ -161,13 +161,13 @@ async fn connect(
             Step::Done(done) => break done,
         };
     };
-    let trackers = if greeting.version.contains("MariaDB") {
-        Trackers::MARIADB
+    let (flavor, trackers) = if greeting.version.contains("MariaDB") {
+        (Flavor::MariaDb, Trackers::MARIADB)
     } else {
-        Trackers::MYSQL
+        (Flavor::MySql, Trackers::MYSQL)
     };
     // As logged in: no schema, and the collation of client::Login::new.
-    let charset = Charset::of_collation(Charset::HANDSHAKE_ID).unwrap_or(Charset::Server);
+    let charset = Charset::of_login(Charset::HANDSHAKE_ID, flavor);
     let state = Arc::new(SessionState::new(None, charset, false));
     Ok(BackendConn::new(
         talk.stream,

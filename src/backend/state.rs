@@ -14,7 +14,7 @@ use mysql_common::{
 };
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::sql::variables;
+use crate::{sql::variables, topology::Flavor};
 
 /// The carried part of a session's state: what every connection that runs a
 /// statement of the session must have.
@@ -30,6 +30,12 @@ pub struct SessionState {
     multi_statements: bool,
     fingerprint: u64,
 }
+
+/// From here on numbers below 256 are MySQL's alone: gb18030_chinese_ci.
+const FIRST_OF_MYSQL_ONLY: u16 = 248;
+
+/// utf8mb4_0900_ai_ci, the default of utf8mb4 in MySQL since 8.0.
+const UTF8MB4_0900: u16 = 255;
 
 /// The four variables that `SET NAMES` sets together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,12 +57,47 @@ impl Charset {
     pub const HANDSHAKE_ID: u16 = 45;
 
     /// The character set and collation that a login with this collation id sets.
-    pub fn of_collation(id: u16) -> Option<Self> {
+    pub fn of_login(id: u16, flavor: Flavor) -> Self {
         let collation = Collation::resolve(CollationId::from(id));
-        (collation.id() != CollationId::UNKNOWN_COLLATION_ID).then(|| Self::Names {
+        // A server keeps to its own default when it does not know the number.
+        let unknown = collation.id() == CollationId::UNKNOWN_COLLATION_ID
+            || (flavor == Flavor::MariaDb && id >= FIRST_OF_MYSQL_ONLY);
+        if unknown {
+            return Self::Server;
+        }
+        // MariaDB from 11.2 on takes the number of a character set's oldest default for "the default", which since
+        // 11.5 is a collation that no login can name; SET NAMES without COLLATE means the same to it, and to older
+        // versions the old default.
+        let is_default = id == Self::HANDSHAKE_ID || (collation.is_default() && id != UTF8MB4_0900);
+        Self::Names {
             charset: collation.charset().into(),
-            collation: Some(collation.collation().into()),
-        })
+            collation: (flavor == Flavor::MySql || !is_default)
+                .then(|| collation.collation().into()),
+        }
+    }
+
+    /// The id that greets clients of servers with this default collation.
+    ///
+    /// The packet has room for one byte. MariaDB sends the lower byte of a larger number, which names another
+    /// character set or none; this is the old default of the same character set.
+    pub fn greeting_id(collation: u16) -> u8 {
+        // https://github.com/MariaDB/server/blob/main/include/my_sys.h, strings/ctype-uca1400.h: above 1023 the
+        // numbers of the NO PAD collations are those of their PAD SPACE twins plus 1024.
+        match collation {
+            ..=255 => collation as u8,
+            576..=607 | 2048..=2303 => 33,
+            640..=671 | 2560..=2815 => 35,
+            672..=703 | 2816..=3071 => 54,
+            736..=767 | 3072..=3327 => 60,
+            1024..=2047 => Self::greeting_id(collation - 1024),
+            _ => Self::HANDSHAKE_ID as u8,
+        }
+    }
+
+    /// The name of the character set that this collation belongs to.
+    pub fn name_of(collation: u16) -> &'static str {
+        let id = u16::from(Self::greeting_id(collation));
+        Collation::resolve(CollationId::from(id)).charset
     }
 }
 
@@ -263,20 +304,28 @@ pub(super) fn put_difference(
 
 fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> String {
     let mut assignments = String::new();
-    let charset = actual.charset != wanted.charset
+    let differs = actual.charset != wanted.charset
         || actual
             .variables
             .iter()
             .any(|(name, _)| is_charset_variable(name) && !wanted.variables.contains_key(name));
-    if charset && let Charset::Names { charset, collation } = &wanted.charset {
-        assignments.push_str(", NAMES '");
-        assignments.push_str(charset);
-        assignments.push('\'');
-        if let Some(collation) = collation {
-            assignments.push_str(" COLLATE '");
-            assignments.push_str(collation);
+    match &wanted.charset {
+        Charset::Names { charset, collation } if differs => {
+            assignments.push_str(", NAMES '");
+            assignments.push_str(charset);
             assignments.push('\'');
+            if let Some(collation) = collation {
+                assignments.push_str(" COLLATE '");
+                assignments.push_str(collation);
+                assignments.push('\'');
+            }
         }
+        // Not NAMES DEFAULT, which forgets the server's default collation.
+        Charset::Server if differs => assignments.push_str(
+            ", SESSION character_set_client=DEFAULT, SESSION character_set_results=DEFAULT, \
+             SESSION collation_connection=DEFAULT",
+        ),
+        Charset::Names { .. } | Charset::Server => {}
     }
     let mut assign = |name: &str, value: &str| {
         assignments.push_str(", SESSION ");
@@ -290,7 +339,7 @@ fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> S
         }
     }
     for (name, value) in &wanted.variables {
-        let again = charset && is_charset_variable(name);
+        let again = differs && is_charset_variable(name);
         if again || actual.variables.get(name) != Some(value) {
             assign(name, value);
         }
@@ -307,7 +356,7 @@ mod tests {
     use super::*;
 
     fn latin1() -> Charset {
-        Charset::of_collation(8).unwrap()
+        Charset::of_login(8, Flavor::MySql)
     }
 
     fn commands(actual: &SessionState, wanted: &SessionState) -> Vec<String> {
@@ -344,7 +393,7 @@ mod tests {
 
     #[test]
     fn all_variables_go_in_one_statement() {
-        let actual = SessionState::new(None, Charset::of_collation(45).unwrap(), false)
+        let actual = SessionState::new(None, Charset::of_login(45, Flavor::MySql), false)
             .with_variable("sql_mode", "'ANSI'")
             .with_variable("autocommit", "0");
         let wanted =
@@ -379,6 +428,69 @@ mod tests {
             ]
         );
         assert_eq!(single.with_charset(latin1()), before);
+    }
+
+    #[test]
+    fn the_servers_character_set_can_be_reached() {
+        let before = SessionState::new(None, latin1(), false);
+        let default = "SESSION character_set_client=DEFAULT, SESSION character_set_results=DEFAULT, \
+                       SESSION collation_connection=DEFAULT";
+        let wanted = SessionState::new(None, Charset::Server, false);
+        assert_eq!(commands(&before, &wanted), [format!("0x3 SET {default}")]);
+        let single = wanted.with_variable("character_set_results", "NULL");
+        assert_eq!(
+            commands(&before, &single),
+            [format!(
+                "0x3 SET {default}, SESSION character_set_results=NULL"
+            )]
+        );
+        assert_eq!(
+            commands(&wanted, &single),
+            ["0x3 SET SESSION character_set_results=NULL"]
+        );
+    }
+
+    #[test]
+    fn a_login_sets_what_the_server_would_set() {
+        let names = |charset: &str, collation: Option<&str>| Charset::Names {
+            charset: charset.into(),
+            collation: collation.map(Into::into),
+        };
+        use Flavor::{MariaDb, MySql};
+        for (id, flavor, expected) in [
+            (45, MySql, names("utf8mb4", Some("utf8mb4_general_ci"))),
+            (45, MariaDb, names("utf8mb4", None)),
+            (46, MariaDb, names("utf8mb4", Some("utf8mb4_bin"))),
+            (8, MariaDb, names("latin1", None)),
+            (255, MySql, names("utf8mb4", Some("utf8mb4_0900_ai_ci"))),
+            (255, MariaDb, Charset::Server),
+            (248, MySql, names("gb18030", Some("gb18030_chinese_ci"))),
+            (248, MariaDb, Charset::Server),
+            (0, MySql, Charset::Server),
+            (2304, MariaDb, Charset::Server),
+        ] {
+            assert_eq!(Charset::of_login(id, flavor), expected, "{id} {flavor:?}");
+        }
+    }
+
+    #[test]
+    fn the_greetings_byte_names_the_character_set() {
+        for (collation, byte, charset) in [
+            (8, 8, "latin1"),
+            (255, 255, "utf8mb4"),
+            (309, 45, "utf8mb4"),
+            (608, 45, "utf8mb4"),
+            (2304, 45, "utf8mb4"),
+            (2503, 45, "utf8mb4"),
+            (2048, 33, "utf8mb3"),
+            (1600, 33, "utf8mb3"),
+            (1032, 8, "latin1"),
+            (1071, 47, "latin1"),
+            (2560, 35, "ucs2"),
+        ] {
+            assert_eq!(Charset::greeting_id(collation), byte, "{collation}");
+            assert_eq!(Charset::name_of(collation), charset, "{collation}");
+        }
     }
 
     #[test]

@@ -297,7 +297,7 @@ impl Session {
         self.leave_connections();
         let schema = self.wanted.schema().map(<[u8]>::to_vec);
         self.set_wanted(self.initial.with_schema(schema.as_deref()));
-        self.status = super::login::INITIAL_STATUS;
+        self.status = super::login::initial_status(self.base);
     }
 
     /// Gives back what the session holds; its connections are reset where they need it.

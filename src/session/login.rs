@@ -72,8 +72,14 @@ const LONGEST: usize = 64 * 1024;
 /// and the time tells nobody whether the user is known.
 const DENIAL: Duration = Duration::from_millis(300);
 
-/// The status flags that a session begins with.
-pub(super) const INITIAL_STATUS: StatusFlags = StatusFlags::AUTOCOMMIT;
+/// The status flags that a session begins with, when statements are read like this.
+///
+/// Clients escape what they put into statements by the flag: it must be right before the first answer of a server.
+pub(super) fn initial_status(base: Dialect) -> StatusFlags {
+    let mut status = StatusFlags::AUTOCOMMIT;
+    status.set(StatusFlags::NO_BACKSLASH_ESCAPES, base.no_backslash_escapes);
+    status
+}
 
 /// Greets a client and logs it in. A client that is refused gets the error that a server would give.
 pub(super) async fn login(
@@ -136,7 +142,7 @@ pub(super) async fn login(
         base,
         dialect: base,
         in_system_schema: false,
-        status: INITIAL_STATUS,
+        status: initial_status(base),
         held: None,
         pin: None,
         buckets: Vec::new(),
@@ -210,7 +216,7 @@ impl Session {
     /// COM_CHANGE_USER: another login on the same connection, after which nothing of the session before is left.
     pub(super) async fn change_user(&mut self, request: ChangeUser<'_>) -> Result<Flow, Error> {
         self.leave_connections();
-        self.status = INITIAL_STATUS;
+        self.status = initial_status(self.base);
         let context = Arc::clone(&self.context);
         let mut door = Door {
             client: &mut self.client,
@@ -238,7 +244,7 @@ impl Session {
                 return Err(error);
             }
         };
-        let seq = door.seq;
+        let (seq, flavor) = (door.seq, door.flavor());
         self.login = Login {
             user: String::from_utf8_lossy(request.user).into(),
             account: account.key.clone(),
@@ -246,8 +252,10 @@ impl Session {
         };
         self.account = context.states.of(&account.key);
         self.buckets.clear();
-        let charset = request.collation.and_then(Charset::of_collation);
-        let charset = charset.unwrap_or_else(|| self.initial.charset().clone());
+        let charset = match request.collation {
+            Some(id) => Charset::of_login(id, flavor),
+            None => self.initial.charset().clone(),
+        };
         let multi_statements = self.wanted.multi_statements();
         self.set_wanted(SessionState::new(
             request.database,
@@ -304,13 +312,16 @@ impl Door<'_> {
         } else {
             servers.version.text.to_string()
         };
+        let base = Dialect::of(maria, servers.version.number())
+            .with_sql_mode(servers.sql_mode.as_bytes())
+            .with_charset(Charset::name_of(servers.collation).as_bytes());
         let greeting = Greeting {
             version: &version,
             connection_id: id,
             scramble,
             capabilities: offered(servers.version.flavor),
-            collation: servers.collation,
-            status: INITIAL_STATUS,
+            collation: u16::from(Charset::greeting_id(servers.collation)),
+            status: initial_status(base),
             plugin: plugin.clone(),
         };
         self.send(&greeting.payload()).await?;
@@ -346,13 +357,9 @@ impl Door<'_> {
             account: account.key.clone(),
             proof,
         };
-        let charset = Charset::of_collation(u16::from(request.collation))
-            .or_else(|| Charset::of_collation(servers.collation))
-            .unwrap_or(Charset::Server);
+        let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
-        let base =
-            Dialect::of(maria, servers.version.number()).with_sql_mode(servers.sql_mode.as_bytes());
         Ok(Admitted {
             account,
             login,

@@ -73,6 +73,7 @@ pub struct Greeting {
     pub connection: u32,
     pub capabilities: u32,
     pub charset: u8,
+    pub status: u16,
     pub plugin: String,
     pub scramble: Vec<u8>,
 }
@@ -84,6 +85,8 @@ pub struct Raw {
     sequence: u8,
     pub greeting: Greeting,
     pub capabilities: u32,
+    /// What a login asks for.
+    pub collation: u8,
 }
 
 impl Raw {
@@ -123,6 +126,7 @@ impl Raw {
             sequence: 0,
             greeting: Greeting::default(),
             capabilities: 0,
+            collation: 45,
         };
         let payload = raw.packet().await.unwrap();
         if payload[0] == 0xff {
@@ -140,6 +144,7 @@ impl Raw {
             connection: u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]),
             capabilities: u32::from(low) | u32::from(high) << 16,
             charset: rest[15],
+            status: u16::from_le_bytes([rest[16], rest[17]]),
             plugin: String::from_utf8_lossy(rest[44..].split(|&byte| byte == 0).next().unwrap())
                 .into_owned(),
             scramble,
@@ -165,7 +170,7 @@ impl Raw {
         let proof = proof(&plugin, &scramble, password);
         let mut payload = capabilities.to_le_bytes().to_vec();
         payload.extend_from_slice(&(1_u32 << 30).to_le_bytes());
-        payload.push(45);
+        payload.push(self.collation);
         payload.extend_from_slice(&[0; 23]);
         payload.extend_from_slice(user.as_bytes());
         payload.push(0);
@@ -197,7 +202,7 @@ impl Raw {
         payload.push(u8::try_from(proof.len()).unwrap());
         payload.extend_from_slice(&proof);
         payload.extend_from_slice(schema.as_bytes());
-        payload.extend_from_slice(&[0, 45, 0]);
+        payload.extend_from_slice(&[0, self.collation, 0]);
         payload.extend_from_slice(plugin.as_bytes());
         payload.push(0);
         self.send(&payload).await;
