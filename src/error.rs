@@ -119,6 +119,14 @@ impl Error {
         Self::proxy(ErrorKind::Setup(message.into()))
     }
 
+    /// Whether it says that the other side is not there, rather than that it answered.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::Io(_) | ErrorKind::Closed | ErrorKind::Timeout(_)
+        )
+    }
+
     /// What the client is told.
     ///
     /// The texts of lost connections are those that drivers and frameworks

@@ -36,6 +36,8 @@ struct Written {
     last: Option<Instant>,
     /// When the last write happened whose position is not known; the token lacks it.
     unknown: Option<Instant>,
+    /// When a write was broken off of which nobody knows whether it was carried out.
+    perhaps: Option<Instant>,
     /// When the token was last replaced by a position of the primary.
     rebased: Option<Instant>,
 }
@@ -79,6 +81,14 @@ impl AccountState {
     pub fn wrote_unknown(&self, now: Instant) {
         let mut written = self.lock();
         written.unknown = written.unknown.max(Some(now));
+        self.count(written, now);
+    }
+
+    /// A write was broken off, and nobody knows whether it was carried out. As long as the primary answers, reads
+    /// go where it can be seen; without a primary they rather go on than wait for what was never acknowledged.
+    pub fn wrote_perhaps(&self, now: Instant) {
+        let mut written = self.lock();
+        written.perhaps = written.perhaps.max(Some(now));
         self.count(written, now);
     }
 
@@ -131,7 +141,11 @@ impl Written {
         let past = |at: Option<Instant>| {
             at.is_none_or(|at| topology.at.saturating_duration_since(at) > grace)
         };
-        if self.unknown.is_some() && !self.rebase(topology) {
+        let primary_answers = topology
+            .primary()
+            .is_some_and(|primary| primary.health.is_up());
+        let unsure = self.unknown.is_some() || (self.perhaps.is_some() && primary_answers);
+        if unsure && !self.rebase(topology) {
             return past(self.last);
         }
         let covers = |written: &Self| {
@@ -163,6 +177,7 @@ impl Written {
         }
         self.token.rebase(position.clone());
         self.unknown = None;
+        self.perhaps = None;
         self.rebased = Some(asked_at);
         true
     }

@@ -81,31 +81,50 @@ impl Session {
         routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
     }
 
-    /// The connection that a route leads to, waiting for a server where there is none now.
+    /// The connection that a route leads to, waiting for a primary where there is none now.
     ///
     /// An error of the client's origin means that the session is to end.
     pub(super) async fn connection(&mut self, route: &Route) -> Result<PooledConn, Error> {
-        self.taken_previous = false;
-        match route.target {
-            Target::Kept | Target::Primary => {
-                if let Some(conn) = self.held.take() {
-                    return Ok(conn);
-                }
-                if self.is_bound() {
-                    // Never on another connection: half of a transaction would be missing.
-                    return Err(Error::server(ErrorKind::Closed));
-                }
-                if route.target == Target::Kept {
-                    let previous = self.kept.is_some_and(|kept| kept.previous);
-                    if let Some(conn) = self.take_kept() {
-                        self.taken_previous = previous;
-                        return Ok(conn);
-                    }
-                }
-                self.primary_connection().await
-            }
-            Target::Replica(server) => self.checkout(server).await,
+        match self.own_connection(route)? {
+            Some(conn) => Ok(conn),
+            None => match route.target {
+                Target::Replica(server) => self.checkout(server).await,
+                Target::Kept | Target::Primary => self.primary_connection().await,
+            },
         }
+    }
+
+    /// The same without waiting for a primary.
+    pub(super) async fn connection_now(&mut self, route: &Route) -> Result<PooledConn, Error> {
+        match self.own_connection(route)? {
+            Some(conn) => Ok(conn),
+            None => match route.target {
+                Target::Replica(server) => self.checkout(server).await,
+                Target::Kept | Target::Primary => self.primary_now().await,
+            },
+        }
+    }
+
+    /// The connection that the session has already, if the route leads there.
+    fn own_connection(&mut self, route: &Route) -> Result<Option<PooledConn>, Error> {
+        self.taken_previous = false;
+        if matches!(route.target, Target::Replica(_)) {
+            return Ok(None);
+        }
+        if let Some(conn) = self.held.take() {
+            return Ok(Some(conn));
+        }
+        if self.is_bound() {
+            // Never on another connection: half of a transaction would be missing.
+            return Err(Error::server(ErrorKind::Closed));
+        }
+        if route.target == Target::Primary {
+            return Ok(None);
+        }
+        let previous = self.kept.is_some_and(|kept| kept.previous);
+        let conn = self.take_kept();
+        self.taken_previous = previous && conn.is_some();
+        Ok(conn)
     }
 
     /// Ends a session that is pinned to a server which is not the primary any more.
@@ -139,39 +158,48 @@ impl Session {
         }
     }
 
+    async fn primary_now(&mut self) -> Result<PooledConn, Error> {
+        let primary = writable_primary(&self.context.topology.borrow());
+        match primary {
+            Some(primary) => self.checkout(primary).await,
+            None => Err(Error::server(ErrorKind::Timeout("no primary".into()))),
+        }
+    }
+
     async fn primary_connection(&mut self) -> Result<PooledConn, Error> {
-        let deadline = Instant::now() + self.context.limits.hold;
-        let mut topology = self.context.topology.clone();
-        let mut last_error = None;
+        let mut deadline = None;
         loop {
-            let primary = writable_primary(&topology.borrow_and_update());
-            if let Some(primary) = primary {
-                match self.checkout(primary).await {
-                    Ok(conn) => return Ok(conn),
-                    Err(error) if error.origin == Origin::Client => return Err(error),
-                    // Not there, or not yet: the monitor will see it soon.
-                    Err(error)
-                        if matches!(
-                            error.kind,
-                            ErrorKind::Io(_) | ErrorKind::Closed | ErrorKind::Timeout(_)
-                        ) =>
-                    {
-                        debug!(session = self.handle().id(), %error, "primary not to be had");
-                        last_error = Some(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            let changed = async { Ok(timeout_at(deadline, topology.changed()).await) };
-            if !matches!(self.patiently(changed).await?, Ok(Ok(()))) {
-                let picture = topology.borrow();
-                return Err(no_primary(
-                    &picture,
-                    self.context.limits.hold,
-                    last_error.as_ref(),
-                ));
+            let error = match self.primary_now().await {
+                // Not there, or not yet: the monitor will see it soon.
+                Err(error) if error.origin != Origin::Client && error.is_absence() => error,
+                result => return result,
+            };
+            debug!(session = self.handle().id(), %error, "primary not to be had");
+            let hold = self.context.limits.hold;
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + hold);
+            if !self.topology_changes(deadline).await? {
+                return Err(self.no_primary(Some(&error)));
             }
         }
+    }
+
+    /// Waits for news of the servers; false if there were none before the deadline.
+    pub(super) async fn topology_changes(&self, deadline: Instant) -> Result<bool, Error> {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        let mut topology = self.context.topology.clone();
+        topology.mark_unchanged();
+        let changed = async { Ok(timeout_at(deadline, topology.changed()).await) };
+        Ok(matches!(self.patiently(changed).await?, Ok(Ok(()))))
+    }
+
+    pub(super) fn no_primary(&self, error: Option<&Error>) -> Error {
+        no_primary(
+            &self.context.topology.borrow(),
+            self.context.limits.hold,
+            error,
+        )
     }
 
     /// A connection of this session's account to `server`.

@@ -61,13 +61,20 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Option<Finished>, Error> {
         let mut tried = Tried::default();
+        let mut deadline = None;
         let context = Arc::clone(&self.context);
         loop {
             self.handle().forget_down();
             self.lose_demoted()?;
             let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
-            let mut conn = match self.connection(&route).await {
+            let movable = class.is_replica_read() && !self.is_bound();
+            let conn = if movable {
+                self.connection_now(&route).await
+            } else {
+                self.connection(&route).await
+            };
+            let mut conn = match conn {
                 Ok(conn) => conn,
                 // The client is gone, or the session is to end.
                 Err(error) if error.origin == Origin::Client => return Err(error),
@@ -82,14 +89,22 @@ impl Session {
                     self.reply_error(&error.answer()).await?;
                     return Err(error);
                 }
+                // A read need not wait for the primary: a replica may serve it sooner.
+                Err(error) if movable && error.is_absence() => {
+                    let hold = context.limits.hold;
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + hold);
+                    if !self.topology_changes(deadline).await? {
+                        return self.answer_failure(self.no_primary(Some(&error))).await;
+                    }
+                    continue;
+                }
                 Err(error) => return self.answer_failure(error).await,
             };
             let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
-            let bound = self.is_bound();
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => return Ok(Some(Finished { conn, outcome })),
-                Err(failure) if class.is_replica_read() && !bound && failure.is_unseen() => {
+                Err(failure) if movable && failure.is_unseen() => {
                     debug!(
                         session = self.handle().id(),
                         server = conn.server().0,
@@ -126,7 +141,7 @@ impl Session {
     ) -> Result<Flow, Error> {
         if class.facts.contains(Facts::MAY_WRITE) || self.wrote_in_transaction {
             // It may have been carried out all the same.
-            self.account.wrote_unknown(Instant::now());
+            self.account.wrote_perhaps(Instant::now());
         }
         let server = conn.server();
         let bound = self.is_bound();

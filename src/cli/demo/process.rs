@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, OptsBuilder};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::cli::demo::cluster::until;
 use crate::cli::demo::error::{LaunchError, statement, system};
@@ -97,7 +97,16 @@ impl ServerProcess {
     /// # Errors
     /// What the system says.
     pub fn stop(&self) -> Result<(), LaunchError> {
-        self.signal("STOP")
+        self.signal("STOP")?;
+        let deadline = Instant::now() + PATIENCE;
+        // On a busy machine a thread may still answer a query before the signal reaches it.
+        while let Some(pid) = self.pid()
+            && !is_stopped(pid)
+            && Instant::now() < deadline
+        {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Lets a server that was stopped go on (SIGCONT).
@@ -357,6 +366,20 @@ pub fn signal(pid: u32, name: &str) -> io::Result<()> {
         return Err(io::Error::other(format!("kill -s {name} {pid}: {status}")));
     }
     Ok(())
+}
+
+/// Whether every thread of a process is stopped, as `/proc` has it.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which stands in parentheses and may hold anything.
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| rest.starts_with('T'))
+    })
 }
 
 /// How long a server that runs may take to accept a login.
