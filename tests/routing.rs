@@ -220,6 +220,12 @@ const CASES: &[Case] = &[
     (Primary, Any, &[], "SELECT GET_LOCK('routing', 0)"),
     (Primary, Any, &[], "SELECT IS_FREE_LOCK('routing')"),
     (
+        Replica,
+        Any,
+        &["SELECT SQL_CALC_FOUND_ROWS name FROM test.where_am_i LIMIT 1"],
+        "SELECT FOUND_ROWS()",
+    ),
+    (
         Primary,
         Any,
         &["SELECT SQL_CALC_FOUND_ROWS a FROM {s}.t LIMIT 1 FOR UPDATE"],
