@@ -133,6 +133,29 @@ fn explain_follows_one_session() {
 }
 
 #[test]
+fn explain_names_the_tables() {
+    let text = stdout(&output(&[
+        "explain",
+        "INSERT INTO shop.orders SELECT * FROM carts c JOIN shop.items i ON i.id = c.item",
+        "OPTIMIZE TABLE carts",
+        "SELECT 1",
+    ]));
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("  reads ") || line.starts_with("  writes "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "  reads   carts, shop.items",
+            "  writes  shop.orders",
+            "  writes  carts (guessed)",
+        ],
+        "{text}"
+    );
+}
+
+#[test]
 fn a_closed_pipe_ends_the_program_quietly() {
     let mut child = dbproxy(&["explain"])
         .stdin(Stdio::piped())

@@ -146,6 +146,13 @@ impl Session {
         }
         writeln!(out, "  target  {}", self.target(&route))?;
         writeln!(out, "  reason  {}", route.reason)?;
+        let tables = sql::tables(statement, self.dialect);
+        let doubt = if tables.parsed { "" } else { " (guessed)" };
+        for (label, names) in [("reads ", &tables.read), ("writes", &tables.written)] {
+            if !names.is_empty() {
+                writeln!(out, "  {label}  {}{doubt}", names.join(", "))?;
+            }
+        }
         writeln!(out, "  digest  {:016x}", class.digest)?;
         self.follow(statement, &class, &route);
         Ok(())
