@@ -177,6 +177,16 @@ pub enum Lookup {
     NotLoaded,
 }
 
+/// Does a server look up the names of its clients' addresses?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resolution {
+    /// It does: a client on its own host is `localhost` over TCP as well.
+    #[default]
+    On,
+    /// It does not (`skip_name_resolve`): only a unix socket is `localhost`.
+    Off,
+}
+
 /// All accounts. Immutable; a newer one replaces it whole.
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -185,6 +195,7 @@ pub struct Directory {
     configured: BTreeMap<Arc<str>, Arc<Account>>,
     loaded: bool,
     read_at: Option<Instant>,
+    resolution: Resolution,
 }
 
 impl Directory {
@@ -250,6 +261,7 @@ impl Directory {
             configured,
             loaded,
             read_at: None,
+            resolution: Resolution::On,
         }
     }
 
@@ -259,6 +271,11 @@ impl Directory {
             read_at: Some(at),
             ..self
         }
+    }
+
+    /// Notes whether the server looks up the names of its clients.
+    pub fn with_resolution(self, resolution: Resolution) -> Self {
+        Self { resolution, ..self }
     }
 
     /// When the accounts were asked for: whatever was changed before is in here.
@@ -285,7 +302,10 @@ impl Directory {
     pub fn allows_host(&self, client: &ClientAddress) -> bool {
         !self.loaded
             || !self.configured.is_empty()
-            || self.accounts.iter().any(|(host, _)| host.matches(client))
+            || self
+                .accounts
+                .iter()
+                .any(|(host, _)| host.matches(client, self.resolution))
     }
 
     /// The account that a server would use for `user` (the bytes of the login packet) from `client`.
@@ -301,7 +321,7 @@ impl Directory {
         }
         let found = self.accounts.iter().find(|(host, account)| {
             let name = account.key.user.as_bytes();
-            (name == user || name.is_empty()) && host.matches(client)
+            (name == user || name.is_empty()) && host.matches(client, self.resolution)
         });
         match found {
             Some((_, account)) => Lookup::Account(account.clone()),

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::directory::ClientAddress;
+use super::directory::{ClientAddress, Resolution};
 
 /// Positions of a first wildcard count up to here when patterns are ordered (`get_sort`, sql/auth/sql_auth_cache.cc).
 const LAST_PREFIX: u8 = 127;
@@ -77,7 +77,7 @@ impl HostPattern {
         })
     }
 
-    pub(super) fn matches(&self, client: &ClientAddress) -> bool {
+    pub(super) fn matches(&self, client: &ClientAddress, resolution: Resolution) -> bool {
         let ip = match client {
             ClientAddress::Unix => None,
             ClientAddress::Ip(ip) => Some(ip.to_canonical()),
@@ -91,7 +91,9 @@ impl HostPattern {
             Self::Text(pattern) => {
                 // The only addresses whose name it is: 127.0.0.2 has none.
                 let local = ip.is_none_or(|ip| {
-                    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
+                    resolution == Resolution::On
+                        && (ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+                            || ip == IpAddr::V6(Ipv6Addr::LOCALHOST))
                 });
                 (local && like(pattern, b"localhost"))
                     || ip.is_some_and(|ip| like(pattern, ip.to_string().as_bytes()))
@@ -207,7 +209,7 @@ mod tests {
             ("10.0.0.0/33", "10.0.0.0", false),
             ("db1.example.com", "10.1.2.3", false),
         ] {
-            let found = HostPattern::parse(pattern).matches(&client(address));
+            let found = HostPattern::parse(pattern).matches(&client(address), Resolution::On);
             assert_eq!(found, matches, "{pattern} {address}");
         }
     }

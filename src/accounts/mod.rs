@@ -10,5 +10,7 @@ mod freshness;
 mod host;
 
 pub use credentials::{Credentials, Proof};
-pub use directory::{Account, AccountKey, ClientAddress, Directory, Lookup, Method, Verifier};
+pub use directory::{
+    Account, AccountKey, ClientAddress, Directory, Lookup, Method, Resolution, Verifier,
+};
 pub use freshness::{AccountState, AccountStates};

@@ -298,7 +298,7 @@ impl BackendConn {
     /// Orders the server to forget the session: its transaction, locks,
     /// temporary tables, variables and prepared statements end now, not when
     /// the next user comes.
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         let mut command = BytesMut::new();
         put_command(&mut command, code::RESET_CONNECTION, b"");
         // Half a command, or one that does not go out at once: not worth waiting for.

@@ -302,6 +302,15 @@ pub(super) fn put_difference(
     answers
 }
 
+/// A name of a character set or collation; DEFAULT is none.
+fn quoted(name: &str) -> String {
+    if name.eq_ignore_ascii_case("default") {
+        name.to_owned()
+    } else {
+        format!("'{name}'")
+    }
+}
+
 fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> String {
     let mut assignments = String::new();
     let differs = actual.charset != wanted.charset
@@ -311,13 +320,11 @@ fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> S
             .any(|(name, _)| is_charset_variable(name) && !wanted.variables.contains_key(name));
     match &wanted.charset {
         Charset::Names { charset, collation } if differs => {
-            assignments.push_str(", NAMES '");
-            assignments.push_str(charset);
-            assignments.push('\'');
+            assignments.push_str(", NAMES ");
+            assignments.push_str(&quoted(charset));
             if let Some(collation) = collation {
-                assignments.push_str(" COLLATE '");
-                assignments.push_str(collation);
-                assignments.push('\'');
+                assignments.push_str(" COLLATE ");
+                assignments.push_str(&quoted(collation));
             }
         }
         // Not NAMES DEFAULT, which forgets the server's default collation.

@@ -15,7 +15,7 @@ use super::Target;
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe;
-use crate::accounts::{Account, AccountKey, Directory, Method};
+use crate::accounts::{Account, AccountKey, Directory, Method, Resolution};
 use crate::config::User;
 use crate::topology::{Flavor, ProbeError, ServerId, Topology};
 
@@ -65,8 +65,10 @@ pub async fn watch(
             None => NO_SERVER,
             Some(server) => {
                 match reader.read(server).await {
-                    Ok(accounts) => {
-                        let next = Directory::new(&users, accounts).read_at(asked_at);
+                    Ok((accounts, resolution)) => {
+                        let next = Directory::new(&users, accounts)
+                            .read_at(asked_at)
+                            .with_resolution(resolution);
                         directory.send_replace(Arc::new(next));
                     }
                     Err(problem) => reader.report(server, &problem),
@@ -105,7 +107,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(&mut self, server: ServerId) -> Result<Vec<Account>, ProbeError> {
+    async fn read(&mut self, server: ServerId) -> Result<(Vec<Account>, Resolution), ProbeError> {
         let (flavor, mut conn) = match self.link.take() {
             Some((linked, flavor, conn)) if linked == server => (flavor, conn),
             _ => self.open(server).await?,
@@ -118,11 +120,11 @@ impl Reader {
             }
             result => result,
         };
-        if let Ok((_, source)) = &result {
+        if let Ok((_, source, _)) = &result {
             self.link = Some((server, flavor, conn));
             self.recovered(server, *source);
         }
-        result.map(|(accounts, _)| accounts)
+        result.map(|(accounts, _, resolution)| (accounts, resolution))
     }
 
     async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
@@ -188,10 +190,29 @@ enum Source {
 
 /// The accounts of the server that `conn` leads to.
 pub(super) async fn count(conn: &mut Conn, flavor: Flavor) -> Result<usize, ProbeError> {
-    read(conn, flavor).await.map(|(accounts, _)| accounts.len())
+    let read = read_accounts(conn, flavor).await;
+    read.map(|(accounts, _)| accounts.len())
 }
 
-async fn read(conn: &mut Conn, flavor: Flavor) -> Result<(Vec<Account>, Source), ProbeError> {
+async fn read(
+    conn: &mut Conn,
+    flavor: Flavor,
+) -> Result<(Vec<Account>, Source, Resolution), ProbeError> {
+    let (accounts, source) = read_accounts(conn, flavor).await?;
+    let off = rows(conn, "SELECT @@global.skip_name_resolve AS off").await?;
+    let off = off.first().and_then(|row| row.get::<u8, _>("off"));
+    let resolution = if off == Some(1) {
+        Resolution::Off
+    } else {
+        Resolution::On
+    };
+    Ok((accounts, source, resolution))
+}
+
+async fn read_accounts(
+    conn: &mut Conn,
+    flavor: Flavor,
+) -> Result<(Vec<Account>, Source), ProbeError> {
     match flavor {
         Flavor::MySql => Ok((
             rows(conn, MYSQL).await?.iter().filter_map(mysql).collect(),

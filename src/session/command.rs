@@ -161,7 +161,7 @@ impl Session {
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
-            Kind::Kill => {
+            _ if class.facts.contains(Facts::KILL) => {
                 if let Some(kill) = sql::kill::parse(text, self.dialect) {
                     return Box::pin(self.kill(kill.scope, kill.id)).await;
                 }
@@ -313,11 +313,7 @@ impl Session {
 
 /// Whether an assignment has the same meaning on a connection that has seen another history.
 fn can_be_repeated(assignment: &Assignment) -> bool {
-    let is_default = |name: &[u8]| name.eq_ignore_ascii_case(b"default");
     match assignment {
-        Assignment::Names { charset, collation } => {
-            !is_default(charset) && !collation.as_deref().is_some_and(is_default)
-        }
         // A number stands for modes that only the server knows how to spell.
         Assignment::Variable { name, value } if name == "sql_mode" => {
             !value.first().is_some_and(u8::is_ascii_digit)

@@ -257,8 +257,11 @@ impl Session {
         let asks_before = class.facts.contains(Facts::PREVIOUS_STATEMENT)
             && !(conn.was_held() && self.taken_previous);
         let uses_id = class.facts.contains(Facts::LAST_INSERT_ID) || self.may_bind(class);
+        if asks_before {
+            // Nothing is left to be asked about, neither of another session nor of this one.
+            conn.reset();
+        }
         if asks_before || (uses_id && !conn.was_held() && conn.insert_id() != self.last_insert_id) {
-            // It also clears what another session's statement left to be asked about.
             let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
             conn.put_sync(out, &self.wanted, &extra);
             conn.set_insert_id(self.last_insert_id);

@@ -854,7 +854,10 @@ impl<'a> Part<'a> {
                 *facts |= Facts::IMPLICIT_COMMIT;
                 (Kind::Xa, Cause::Transaction)
             }
-            Word::Kill => (Kind::Kill, Cause::Administration),
+            Word::Kill => {
+                *facts |= Facts::KILL;
+                (Kind::Kill, Cause::Administration)
+            }
             Word::Handler => {
                 *facts |= Facts::HANDLER;
                 (Kind::Handler, Cause::Handler)

@@ -76,6 +76,8 @@ facts! {
     SERVER_STATE = 24,
     /// Bytes that server versions or character sets read differently; never a read.
     AMBIGUOUS = 25,
+    /// KILL: its ids are the proxy's, not the server's.
+    KILL = 26,
 }
 
 impl Facts {
