@@ -295,20 +295,26 @@ impl BackendConn {
             .map_err(|error| Error::server(ErrorKind::Io(error)))
     }
 
-    /// Orders the server to forget the session: its transaction, locks,
-    /// temporary tables, variables and prepared statements end now, not when
-    /// the next user comes.
-    pub fn reset(&mut self) {
-        let mut command = BytesMut::new();
-        put_command(&mut command, code::RESET_CONNECTION, b"");
-        // Half a command, or one that does not go out at once: not worth waiting for.
-        self.busy = !matches!(self.stream.try_write(&command), Ok(sent) if sent == command.len());
+    /// Appends the order to forget the session: its transaction, locks, temporary tables,
+    /// variables, warnings and prepared statements.
+    ///
+    /// What is appended must be sent before anything else.
+    pub fn put_reset(&mut self, out: &mut BytesMut) {
+        put_command(out, code::RESET_CONNECTION, b"");
         self.pending += 1;
         self.state = Arc::new(self.state.reset());
         self.tracked = false;
         self.insert_id = 0;
         self.soiled = false;
         self.prepared.clear();
+    }
+
+    /// Orders the server to forget the session now, not when the next user comes.
+    fn reset(&mut self) {
+        let mut command = BytesMut::new();
+        self.put_reset(&mut command);
+        // What does not go out at once is not worth waiting for: the connection is closed.
+        self.busy = !matches!(self.stream.try_write(&command), Ok(sent) if sent == command.len());
     }
 
     /// The id under which this connection knows a prepared statement.

@@ -259,7 +259,7 @@ impl Session {
         let uses_id = class.facts.contains(Facts::LAST_INSERT_ID) || self.may_bind(class);
         if asks_before {
             // Nothing is left to be asked about, neither of another session nor of this one.
-            conn.reset();
+            conn.put_reset(out);
         }
         if asks_before || (uses_id && !conn.was_held() && conn.insert_id() != self.last_insert_id) {
             let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
