@@ -161,7 +161,7 @@ impl Session {
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
-            _ if class.facts.contains(Facts::KILL) => {
+            _ if class.facts.contains(Facts::KILL) || hides_kill(&class, text) => {
                 if let Some(kill) = sql::kill::parse(text, self.dialect) {
                     return Box::pin(self.kill(kill.scope, kill.id)).await;
                 }
@@ -309,6 +309,18 @@ impl Session {
         self.prepared.clear();
         self.last_insert_id = 0;
     }
+}
+
+/// Whether a statement that runs another one, given as text, may run a KILL.
+fn hides_kill(class: &StatementClass, text: &[u8]) -> bool {
+    let is_word =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    (class.kind == Kind::Compound || class.facts.contains(Facts::TEXT_PREPARE))
+        && text.windows(4).enumerate().any(|(at, word)| {
+            word.eq_ignore_ascii_case(b"kill")
+                && !is_word(at.checked_sub(1).and_then(|before| text.get(before)))
+                && !is_word(text.get(at + 4))
+        })
 }
 
 /// Whether an assignment has the same meaning on a connection that has seen another history.
