@@ -1,6 +1,7 @@
 //! One client: login, command loop, relay, pins, prepared statements.
 
 mod command;
+mod door;
 mod finish;
 mod handle;
 mod in_flight;
