@@ -3,14 +3,13 @@
 use std::{io, sync::Arc, time::Duration};
 
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
     handshake::{
         auth::{Channel, NativeStage1, SecretBytes, Secrets, Sha2Stage1},
         client::{self, LoggedIn, LoginError, ServerGreeting, Step},
     },
-    packet::{self, Frame, put_packet},
 };
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -25,8 +24,8 @@ use super::{
 use crate::{
     accounts::{AccountKey, Proof},
     config::ServerAddress,
-    error::{Answer, Error, ErrorKind},
-    net::Stream,
+    error::{Answer, Error, ErrorKind, Origin},
+    net::{Stream, conversation},
     topology::{Flavor, ServerId},
 };
 
@@ -66,9 +65,6 @@ const ALWAYS: Capabilities = Capabilities::LONG_PASSWORD
     .union(Capabilities::PLUGIN_AUTH_LENENC_DATA)
     .union(Capabilities::CONNECT_ATTRS)
     .union(Capabilities::SESSION_TRACK);
-
-/// Longest packet of a login.
-const LONGEST: usize = 64 * 1024;
 
 impl BackendConn {
     /// Connects and logs in. `profile` are the capabilities wanted beyond those that the proxy itself needs.
@@ -239,36 +235,11 @@ struct Talk {
 
 impl Talk {
     async fn receive(&mut self) -> Result<BytesMut, Error> {
-        loop {
-            match packet::complete(&self.input) {
-                Frame::Complete { len, payload } => {
-                    self.seq = self.input.get(3).map_or(0, |seq| seq.wrapping_add(1));
-                    let mut packet = self.input.split_to(len);
-                    packet.advance(payload.start);
-                    return Ok(packet);
-                }
-                Frame::Incomplete if self.input.len() < LONGEST => {}
-                Frame::Incomplete | Frame::Large => {
-                    return Err(Error::server(ErrorKind::Protocol(
-                        "oversized packet during login".into(),
-                    )));
-                }
-            }
-            self.input.reserve(1024);
-            match self.stream.read(&mut self.input).await {
-                Ok(0) => return Err(Error::server(ErrorKind::Closed)),
-                Ok(_) => {}
-                Err(error) => return Err(Error::server(ErrorKind::Io(error))),
-            }
-        }
+        let Self { stream, input, seq } = self;
+        conversation::receive(stream, input, seq, Origin::Server).await
     }
 
     async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        let mut out = BytesMut::with_capacity(payload.len() + packet::HEADER_LEN);
-        put_packet(&mut out, &mut self.seq, payload);
-        self.stream
-            .write_all(&out)
-            .await
-            .map_err(|error| Error::server(ErrorKind::Io(error)))
+        conversation::send(&self.stream, &mut self.seq, payload, Origin::Server).await
     }
 }

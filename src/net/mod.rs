@@ -1,6 +1,7 @@
 //! Listeners, streams and the buffers that bytes pass through.
 
 mod buffers;
+pub mod conversation;
 mod listener;
 mod stream;
 

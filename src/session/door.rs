@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
     handshake::{
@@ -13,7 +13,6 @@ use dbproxy_proto::{
             ServerAuth, Step,
         },
     },
-    packet::{self, Frame, put_packet},
     reply::put_err,
 };
 use tokio::{
@@ -23,12 +22,12 @@ use tokio::{
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{Context, client_io, login::initial_status};
+use super::{Context, login::initial_status};
 use crate::{
     accounts::{Account, ClientAddress, Lookup, Proof, Verifier},
     backend::{Charset, Login, SessionState},
     error::{Answer, Error, ErrorKind, Origin},
-    net::{Peer, Stream},
+    net::{Peer, Stream, conversation},
     sql::Dialect,
     topology::{Flavor, Topology},
 };
@@ -63,9 +62,6 @@ fn offered(flavor: Flavor) -> Capabilities {
         Flavor::MariaDb => OFFERED.difference(Capabilities::LONG_PASSWORD),
     }
 }
-
-/// Longest packet of a login.
-const LONGEST: usize = 64 * 1024;
 
 /// A denial comes this long after what the client gave. Accounts newer than the last reading can be read until then,
 /// and the time tells nobody whether the user is known.
@@ -560,34 +556,11 @@ impl Door<'_> {
     }
 
     async fn receive(&mut self) -> Result<BytesMut, Error> {
-        loop {
-            match packet::complete(self.input) {
-                Frame::Complete { len, payload } => {
-                    self.seq = self.input.get(3).map_or(0, |seq| seq.wrapping_add(1));
-                    let mut packet = self.input.split_to(len);
-                    packet.advance(payload.start);
-                    return Ok(packet);
-                }
-                Frame::Incomplete if self.input.len() < LONGEST => {}
-                Frame::Incomplete | Frame::Large => {
-                    return Err(Error::client(ErrorKind::Protocol(
-                        "oversized packet during login".into(),
-                    )));
-                }
-            }
-            self.input.reserve(1024);
-            match self.client.read(self.input).await {
-                Ok(0) => return Err(Error::client(ErrorKind::Closed)),
-                Ok(_) => {}
-                Err(error) => return Err(client_io(error)),
-            }
-        }
+        conversation::receive(self.client, self.input, &mut self.seq, Origin::Client).await
     }
 
     async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        let mut out = BytesMut::with_capacity(payload.len() + packet::HEADER_LEN);
-        put_packet(&mut out, &mut self.seq, payload);
-        self.client.write_all(&out).await.map_err(client_io)
+        conversation::send(self.client, &mut self.seq, payload, Origin::Client).await
     }
 }
 
