@@ -261,7 +261,7 @@ impl Session {
             // Nothing is left to be asked about, neither of another session nor of this one.
             conn.put_reset(out);
         }
-        if asks_before || (uses_id && !conn.was_held() && conn.insert_id() != self.last_insert_id) {
+        if asks_before || (uses_id && conn.insert_id() != self.last_insert_id) {
             let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
             conn.put_sync(out, &self.wanted, &extra);
             conn.set_insert_id(self.last_insert_id);
