@@ -206,7 +206,7 @@ pub(super) const SERVER_CONNECTIONS: Key<Count> = Key {
         min: 1,
         max: 100_000,
     },
-    meaning: "Connections to one server, over all workers: never exceeded.",
+    meaning: "Connections to one server, over all workers; beyond it only a few short ones that check a password or end a query.",
 };
 
 pub(super) const QUEUE_DEPTH: Key<Count> = Key {

@@ -125,7 +125,7 @@ pub struct Limits {
     pub hold: Duration,
     /// Clients in all; one more gets error 1040.
     pub connections: usize,
-    /// Connections to one server, over all workers: never exceeded.
+    /// Connections to one server, over all workers; beyond it only a few short ones that check a password or end a query.
     pub server_connections: usize,
     /// Statements that may wait for a connection to one server.
     pub queue_depth: usize,
