@@ -58,11 +58,6 @@ impl Default for Shutdown {
 }
 
 impl Drain {
-    /// Whether the stop was ordered.
-    pub fn is_ordered(&self) -> bool {
-        *self.signal.borrow()
-    }
-
     /// Waits until the stop is ordered. May be dropped and called again.
     pub async fn ordered(&mut self) {
         // An error means that the ordering side is gone, which is a stop as well.

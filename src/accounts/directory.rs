@@ -125,13 +125,6 @@ impl Account {
             .find(|method| method.verifier != Verifier::Other)
             .or_else(|| self.methods.first())
     }
-
-    /// The methods with this plugin, in order: several if the account has a retained second password.
-    pub fn methods_of<'a>(&'a self, plugin: &'a str) -> impl Iterator<Item = &'a Method> {
-        self.methods
-            .iter()
-            .filter(move |method| &*method.plugin == plugin)
-    }
 }
 
 impl fmt::Debug for Account {

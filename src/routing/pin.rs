@@ -32,9 +32,6 @@ pub enum PinReason {
     UnknownFunction,
     /// An XA transaction belongs to the connection.
     Xa,
-    /// LAST_INSERT_ID() is known on this connection only. Never from [`pin_for`]: for the caller,
-    /// when a response carries an insert id.
-    LastInsertId,
     /// LASTVAL() and PREVIOUS VALUE are known on this connection only.
     Sequence,
     /// A cursor of a prepared statement is open. Never from [`pin_for`].
@@ -63,7 +60,6 @@ impl fmt::Display for PinReason {
             Self::Procedure => "stored procedure",
             Self::UnknownFunction => "function that may be a stored one",
             Self::Xa => "XA transaction",
-            Self::LastInsertId => "last insert id",
             Self::Sequence => "sequence value",
             Self::Cursor => "open cursor",
             Self::LongData => "parameter value sent ahead",

@@ -65,7 +65,10 @@ impl Session {
         let context = Arc::clone(&self.context);
         loop {
             self.handle().forget_down();
-            self.lose_demoted()?;
+            if let Err(error) = self.lose_demoted() {
+                self.reply_error(&error.answer()).await?;
+                return Err(error);
+            }
             let route = self.route(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
             let movable = class.is_replica_read() && !self.is_bound();
