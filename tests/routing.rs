@@ -894,6 +894,8 @@ async fn roles_are_followed(flavor: Flavor) {
     let servers = rig.cluster.servers();
     let mut number = 0;
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let mut pinned = rig.connect().await;
+        pinned.query_drop("SET @seen = 1").await.unwrap();
         rig.cluster
             .switch_primary(&servers[from], &servers[to])
             .await
@@ -909,6 +911,10 @@ async fn roles_are_followed(flavor: Flavor) {
         let sql = format!("SELECT COUNT(*) FROM test.roles WHERE a = {number}");
         assert_eq!(servers[to].first::<i64>(&sql).await.unwrap(), 1);
         assert_eq!(one::<i64>(&mut conn, &sql).await, 1);
+        // What only the former primary knew of a session is lost, and the session is told so.
+        let error = pinned.query_drop("SELECT @seen").await.unwrap_err();
+        assert!(error.to_string().contains("2013"), "{error}");
+        assert!(error.to_string().contains("was pinned"), "{error}");
         let mut fresh = rig.connect().await;
         number += 1;
         fresh
