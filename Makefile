@@ -4,7 +4,7 @@
 CARGO ?= cargo
 FLAVOR ?= mariadb
 
-.PHONY: build demo test bench fuzz fmt lint doc
+.PHONY: build demo test compat bench fuzz fmt lint doc
 
 build:
 	$(CARGO) build --release
@@ -16,6 +16,11 @@ demo:
 test:
 	compose/install-servers --tests
 	$(CARGO) test --workspace --no-fail-fast
+
+compat:
+	compose/install-servers --compat
+	$(CARGO) build
+	tests/compat/run
 
 bench:
 	compose/install-servers --bench

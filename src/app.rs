@@ -5,27 +5,34 @@ mod worker;
 
 use std::{future::Future, io, sync::Arc};
 
+use dbproxy_proto::compress::Method;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 
 use crate::{
     accounts::{AccountStates, Credentials, Directory},
     backend,
-    config::Config,
+    config::{ClientMode, Config, ServerCompression, ServerConfig},
     control,
     error::Error,
     monitor,
-    net::Listener,
+    net::{
+        Listener,
+        tls::{self, Acceptor, Admission, Connector, Outgoing},
+    },
     pool::{Pool, WorkerId},
-    session::{Context, Registry, ServerKey},
+    session::{Context, Registry, ServerKey, TICK},
     shutdown::Shutdown,
     topology::{ServerId, Topology},
 };
 use worker::Worker;
+
+/// Passwords that each worker has checked at a time.
+const CHECKS: usize = 2;
 
 /// Runs the proxy until `stop` resolves, then lets running statements end.
 ///
@@ -34,6 +41,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
     let listeners = bind(&config)?;
     let server_key = Arc::new(ServerKey::generate()?);
     let mut control_plane = JoinSet::new();
+    let for_clients =
+        tls::for_clients(&config.tls.client, config.state_directory.as_deref())?.map(|followed| {
+            control_plane.spawn(followed.following);
+            followed.current
+        });
+    let for_servers = tls::for_servers(&config.tls.server)?;
+    control_plane.spawn(for_servers.following);
     let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
     control_plane.spawn(control.run());
     let targets = monitor::targets(&config);
@@ -59,10 +73,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         directory.clone(),
         Arc::clone(&credentials),
     ));
+    control_plane.spawn(count_idleness(Arc::clone(&registry)));
     control_plane.spawn(announce_deaths(topology.clone(), Arc::clone(&registry)));
 
     let pool = Arc::new(Pool::new(
-        server_targets(&config),
+        server_targets(&config, &for_servers.current),
         config.workers,
         &config.limits,
     ));
@@ -80,7 +95,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         schemas: crate::session::Schemas::default(),
         registry: Arc::clone(&registry),
         server_key: Arc::clone(&server_key),
+        checks: Semaphore::new(CHECKS),
+        tls: for_clients.clone().map(Acceptor::new),
         limits: config.limits.clone(),
+        compression: config.compression,
+        balancers: config.listen.proxy_protocol.clone(),
         cluster: config.cluster.clone(),
         in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
@@ -98,7 +117,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
             listener,
             Arc::clone(&workers),
             Arc::clone(&registry),
-            config.limits.connections,
+            config.limits.clone(),
+            config.listen.proxy_protocol.clone(),
         ));
     }
 
@@ -123,13 +143,22 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
 
 fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
-    for address in &config.listen.mysql {
-        listeners.extend(Listener::bind(address)?);
+    let usual = match config.tls.client.mode {
+        ClientMode::Required => Admission::Secure,
+        ClientMode::Disabled | ClientMode::Optional => Admission::Any,
+    };
+    let plain = config.listen.mysql.iter().map(|address| (address, usual));
+    let with_tls = config.listen.mysql_tls.iter();
+    for (address, admission) in plain.chain(with_tls.map(|address| (address, Admission::Secure))) {
+        listeners.extend(Listener::bind(address, admission)?);
     }
     Ok(listeners)
 }
 
-fn server_targets(config: &Config) -> impl Iterator<Item = backend::Target> {
+fn server_targets(
+    config: &Config,
+    outgoing: &watch::Receiver<Arc<Outgoing>>,
+) -> impl Iterator<Item = backend::Target> {
     (0_u16..)
         .zip(&config.cluster.servers)
         .map(|(id, server)| backend::Target {
@@ -138,7 +167,20 @@ fn server_targets(config: &Config) -> impl Iterator<Item = backend::Target> {
             address: server.address.clone(),
             deadline: config.limits.login,
             accepted: Arc::default(),
+            compression: compression(config, server),
+            tls: Connector::new(
+                server.tls.unwrap_or(config.tls.server.mode),
+                outgoing.clone(),
+            ),
         })
+}
+
+fn compression(config: &Config, server: &ServerConfig) -> Option<Method> {
+    match server.compression.unwrap_or(config.cluster.compression) {
+        ServerCompression::Off => None,
+        ServerCompression::Zlib => Some(Method::Zlib(config.compression.zlib_level)),
+        ServerCompression::Zstd => Some(Method::Zstd(config.compression.zstd_level)),
+    }
 }
 
 async fn forget_changed_proofs(
@@ -148,6 +190,16 @@ async fn forget_changed_proofs(
     while directory.changed().await.is_ok() {
         let current = Arc::clone(&directory.borrow_and_update());
         credentials.retain(&current);
+    }
+}
+
+/// The clock of idle clients.
+async fn count_idleness(registry: Arc<Registry>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        registry.tick();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, io};
 
 use dbproxy_proto::reply::ErrPacket;
+use rustls::CertificateError;
 
 /// An error of the proxy.
 ///
@@ -156,6 +157,22 @@ impl Error {
             ),
             ErrorKind::Setup(text) => Answer::new(1105, b"HY000", text.clone()),
         }
+    }
+}
+
+/// Why TLS with a server could not be agreed on, in words.
+pub fn tls_problem(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            CertificateError::UnknownIssuer => {
+                "its certificate is not signed by an authority in tls.server.ca".to_owned()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("its certificate is for another name: {problem}")
+            }
+            problem => format!("its certificate is not valid: {problem}"),
+        },
+        error => error.to_string(),
     }
 }
 

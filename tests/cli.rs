@@ -183,7 +183,7 @@ async fn served(format: &str, level: Option<&str>, signal: &str) -> (Option<i32>
     let path = directory.path().join("dbproxy.toml");
     let socket = directory.path().join("proxy.sock");
     let text = format!(
-        "[listen]\nmysql = [\"unix:{}\"]\n[monitor]\nuser = \"u\"\npassword = \"hunter2\"\n\
+        "state_directory = \"state\"\n[listen]\nmysql = [\"unix:{}\"]\n[monitor]\nuser = \"u\"\npassword = \"hunter2\"\n\
          [cluster]\nservers = [\"db1=127.0.0.1:1\"]\n[log]\nformat = \"{format}\"\n",
         socket.display()
     );

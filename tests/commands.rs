@@ -26,10 +26,14 @@ on_both_flavors!(
     several_statements_need_the_option,
     statements_are_prepared,
     parameters_come_in_pieces,
+    cursors_inside_routines_are_not_the_clients,
     rows_come_through_a_cursor,
     the_connection_id_is_the_clients,
     a_statement_is_killed,
     a_connection_is_killed,
+    processes_have_the_clients_ids,
+    a_victim_may_be_an_expression,
+    an_administrator_kills_anybody,
     unknown_commands_are_refused,
     procedures_answer_several_times,
     errors_come_in_the_middle,
@@ -363,6 +367,60 @@ async fn parameters_come_in_pieces(flavor: Flavor) {
             );
             raw.command(STMT_RESET, &statement.to_le_bytes()).await;
             raw.ok().await.unwrap();
+        }
+    }
+}
+
+async fn cursors_inside_routines_are_not_the_clients(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("commands_inner_cursor").await;
+    let mut admin = rig.cluster.primary().connect().await.unwrap();
+    for sql in [
+        "CREATE PROCEDURE {}.p() BEGIN DECLARE c CURSOR FOR SELECT 1; OPEN c; CLOSE c; SELECT 2; SELECT 3; END",
+        "CREATE FUNCTION {}.f(x INT) RETURNS INT DETERMINISTIC READS SQL DATA BEGIN DECLARE r INT; \
+         DECLARE c CURSOR FOR SELECT x + 1; OPEN c; FETCH c INTO r; CLOSE c; RETURN r; END",
+    ] {
+        admin.query_drop(sql.replace("{}", &schema)).await.unwrap();
+    }
+    rig.cluster.caught_up().await.unwrap();
+    for mut raw in both(rig).await {
+        // MySQL runs the function in front of the definitions.
+        let function =
+            format!("SELECT 4 FROM (SELECT {schema}.f(1) AS a) t WHERE a = {schema}.f(1)");
+        let procedure = format!("CALL {schema}.p()");
+        for (sql, cursor, values) in [
+            (&function, 0, vec![4]),
+            (&procedure, 0, vec![2, 3]),
+            (&procedure, 1, vec![2, 3]),
+        ] {
+            raw.command(PREPARE, sql.as_bytes()).await;
+            let answer = raw.packet().await.unwrap();
+            let statement = u32::from_le_bytes(answer[1..5].try_into().unwrap());
+            let columns = u16::from_le_bytes(answer[5..7].try_into().unwrap());
+            for _ in 0..columns + u16::from(columns > 0) {
+                raw.packet().await.unwrap();
+            }
+            raw.send(&execute(statement, cursor, &[])).await;
+            for value in &values {
+                assert_eq!(raw.packet().await.unwrap(), [1]);
+                for _ in 0..2 {
+                    raw.packet().await.unwrap();
+                }
+                // A proxy that takes the flag for the client's cursor sends nothing more.
+                let row = tokio::time::timeout(support::SOON, raw.packet())
+                    .await
+                    .expect("rows");
+                let row = row.unwrap();
+                assert_eq!(row[..3], [0, 0, *value], "{sql}");
+                assert!(is_eof(&raw.packet().await.unwrap()), "{sql}");
+            }
+            if values.len() > 1 {
+                raw.ok().await.unwrap();
+            }
+            assert_eq!(
+                raw.rows("SELECT 1").await.unwrap()[0][0].as_deref(),
+                Some("1")
+            );
         }
     }
 }
@@ -900,5 +958,118 @@ async fn binary_rows(raw: &mut Raw) -> Result<Vec<Vec<u8>>, Refused> {
             return Ok(rows);
         }
         rows.push(payload);
+    }
+}
+
+async fn processes_have_the_clients_ids(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut watcher = Raw::app(rig.proxy.port()).await;
+    let mut idle = Raw::app(rig.proxy.port()).await;
+    idle.rows("SET @commands_idle = 1").await.unwrap();
+    let mut busy = Raw::app(rig.proxy.port()).await;
+    busy.query("SELECT SLEEP(300), GET_LOCK('commands_busy', 0)")
+        .await;
+    let id = |raw: &Raw| Some(raw.greeting.connection.to_string());
+    for full in ["", "FULL "] {
+        let mut rows = Vec::new();
+        eventually("the statement to run", async || {
+            rows = watcher
+                .rows(&format!("SHOW {full}PROCESSLIST"))
+                .await
+                .unwrap();
+            let sleeps = |info: &Option<String>| info.iter().any(|info| info.contains("SLEEP"));
+            rows.iter()
+                .any(|row| row[0] == id(&busy) && sleeps(&row[7]))
+        })
+        .await;
+        let found = |raw: &Raw| rows.iter().filter(|row| row[0] == id(raw)).count();
+        assert_eq!(
+            [found(&watcher), found(&idle), found(&busy)],
+            [1, 1, 1],
+            "{rows:?}"
+        );
+    }
+    watcher.send(&[PROCESS_INFO]).await;
+    match watcher.result().await {
+        Ok(rows) => assert!(rows.iter().any(|row| row[0] == id(&watcher))),
+        Err(refused) => assert_eq!((flavor, refused.code), (Flavor::MySql, 1047)),
+    }
+    // The servers' own ids are told apart, and can be used as well.
+    let sql = "SELECT id FROM information_schema.processlist WHERE info LIKE '%commands_busy%' \
+               AND id <> CONNECTION_ID()";
+    let thread = watcher.rows(sql).await.unwrap()[0][0].clone().unwrap();
+    assert_ne!(Some(&thread), id(&busy).as_ref());
+    let sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = CONNECTION_ID()";
+    assert_eq!(watcher.rows(sql).await.unwrap()[0][0].as_deref(), Some("1"));
+    watcher.rows(&format!("KILL QUERY {thread}")).await.unwrap();
+    let _ = busy.result().await;
+    assert_eq!(busy.rows("SELECT 1").await.unwrap().len(), 1);
+}
+
+async fn a_victim_may_be_an_expression(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut killer = Raw::app(rig.proxy.port()).await;
+    let victim = async || {
+        let conn = rig.connect().await;
+        (conn.id(), conn)
+    };
+    let (id, conn) = victim().await;
+    killer.rows(&format!("SET @id = {id}")).await.unwrap();
+    killer.rows("KILL @id").await.unwrap();
+    gone(conn).await;
+    let (id, conn) = victim().await;
+    killer
+        .rows(&format!("KILL CONNECTION {} + 1", id - 1))
+        .await
+        .unwrap();
+    gone(conn).await;
+    let (id, conn) = victim().await;
+    let mut prepared = rig.connect().await;
+    match prepared.exec_drop("KILL ?", (id,)).await {
+        Ok(()) => gone(conn).await,
+        // Dynamic parameters can only be used in DML statements.
+        Err(error) => assert_eq!((flavor, code(&error)), (Flavor::MySql, 6413)),
+    }
+    assert_eq!(error_of(&mut prepared, "KILL @id").await, 1094);
+    // Itself: as the server says it.
+    let mut heard = Vec::new();
+    for mut raw in both(rig).await {
+        let mut packets = raw.exchange(b"\x03KILL QUERY CONNECTION_ID()").await;
+        packets.extend(raw.exchange(b"\x03KILL CONNECTION_ID()").await);
+        heard.push(packets);
+    }
+    assert_eq!(heard[0], heard[1]);
+}
+
+async fn an_administrator_kills_anybody(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut root = Conn::new(rig.account("commands_root").await).await.unwrap();
+    let administrator = rig.account("commands_admin").await;
+    let other = rig.account("commands_victim").await;
+    let idle = Conn::new(other.clone()).await.unwrap();
+    let kill = format!("KILL {}", idle.id());
+    assert_eq!(error_of(&mut root, &kill).await, 1095);
+    let grant = match flavor {
+        Flavor::MariaDb => "GRANT CONNECTION ADMIN ON *.* TO commands_admin@'%'",
+        Flavor::MySql => "GRANT CONNECTION_ADMIN ON *.* TO commands_admin@'%'",
+    };
+    rig.cluster.primary().run(grant).await.unwrap();
+    let mut root = Conn::new(administrator).await.unwrap();
+    root.query_drop(kill).await.unwrap();
+    gone(idle).await;
+    let mut pinned = Conn::new(other.clone()).await.unwrap();
+    pinned.query_drop("SET @pinned = 1").await.unwrap();
+    root.query_drop(format!("KILL {}", pinned.id()))
+        .await
+        .unwrap();
+    gone(pinned).await;
+    if flavor == Flavor::MariaDb {
+        let [first, second] = [
+            Conn::new(other.clone()).await.unwrap(),
+            Conn::new(other).await.unwrap(),
+        ];
+        root.query_drop("KILL USER commands_victim").await.unwrap();
+        gone(first).await;
+        gone(second).await;
     }
 }

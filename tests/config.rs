@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dbproxy::config::{
-    self, Balance, Config, Consistency, Limits, ListenAddress, LogFormat, Problems, SecretFile,
-    ServerAddress, Severity, Sources,
+    self, Balance, ClientCompression, ClientMode, Compression, Config, Consistency, Limits,
+    ListenAddress, LogFormat, Problems, SecretFile, ServerAddress, ServerCompression, ServerMode,
+    Severity, Sources, Tls,
 };
 
 const SMALLEST: &str = r#"
@@ -107,6 +108,7 @@ fn every_key_is_read() {
         workers = 2
         [listen]
         mysql = ["0.0.0.0:3307", "[::]:3308", "unix:/run/dbproxy/mysqld.sock"]
+        proxy_protocol = ["10.1.0.0/16", "fd00::1"]
         [monitor]
         user = "watch"
         password = ""
@@ -116,9 +118,11 @@ fn every_key_is_read() {
         consistency = "strong"
         max_lag = "2m"
         balance = "round-robin"
+        compression = "zstd"
         [[cluster.server]]
         name = "db1"
         address = "db1.example.org"
+        compression = "zlib"
         [[cluster.server]]
         address = "unix:/run/mysqld/a=b.sock"
         weight = 5
@@ -126,14 +130,24 @@ fn every_key_is_read() {
         password = "one"
         [users."with.dot"]
         password = "two"
+        [compression]
+        client = "off"
+        zlib_level = 1
+        zstd_level = 2
         [limits]
         hold = "1s"
         connections = 1
+        address_connections = 8
+        account_connections = 9
+        logins = 10
         server_connections = 2
         queue_depth = 3
         queue_wait = "4s"
         login = "5s"
         idle = "6s"
+        read_timeout = "31s"
+        write_timeout = "61s"
+        abandoned = "4s"
         drain = "7s"
         [log]
         level = "warn,dbproxy::monitor=debug"
@@ -152,6 +166,13 @@ fn every_key_is_read() {
         listen,
         ["0.0.0.0:3307", "[::]:3308", "unix:/run/dbproxy/mysqld.sock"]
     );
+    let balancer = |address: &str| {
+        let address = address.parse().unwrap();
+        let mut networks = config.listen.proxy_protocol.iter();
+        networks.any(|network| network.contains(address))
+    };
+    assert!(balancer("10.1.255.1") && balancer("::ffff:10.1.0.1") && balancer("fd00::1"));
+    assert!(!balancer("10.2.0.1") && !balancer("fd00::2") && !balancer("::1"));
     assert_eq!(config.monitor.interval, Duration::from_secs(1));
     assert_eq!(config.cluster.name, "shop");
     assert_eq!(config.cluster.consistency, Consistency::Strong);
@@ -172,16 +193,33 @@ fn every_key_is_read() {
         (second.name.as_str(), second.weight),
         ("unix:/run/mysqld/a=b.sock", 5)
     );
+    assert_eq!(config.cluster.compression, ServerCompression::Zstd);
+    assert_eq!(
+        (first.compression, second.compression),
+        (Some(ServerCompression::Zlib), None)
+    );
+    let compression = Compression {
+        client: ClientCompression::Off,
+        zlib_level: 1,
+        zstd_level: 2,
+    };
+    assert_eq!(config.compression, compression);
     assert_eq!(config.users["app"].password.expose(), "one");
     assert_eq!(config.users["with.dot"].password.expose(), "two");
     let limits = Limits {
         hold: Duration::from_secs(1),
         connections: 1,
+        address_connections: Some(8),
+        account_connections: Some(9),
+        logins: 10,
         server_connections: 2,
         queue_depth: 3,
         queue_wait: Duration::from_secs(4),
         login: Duration::from_secs(5),
         idle: Duration::from_secs(6),
+        read_timeout: Duration::from_secs(31),
+        write_timeout: Duration::from_secs(61),
+        abandoned: Duration::from_secs(4),
         drain: Duration::from_secs(7),
     };
     assert_eq!(config.limits, limits);
@@ -261,7 +299,6 @@ fn what_is_missing_is_named() {
 #[test]
 fn keys_of_later_versions_say_so() {
     for (addition, key) in [
-        ("[tls.client]\ncertificate = \"x\"", "tls"),
         ("[[rule]]\nmatch = {}", "rule"),
         ("[clusters.a]", "clusters"),
         ("[listen]\nadmin = []", "listen.admin"),
@@ -321,6 +358,93 @@ fn a_proxy_does_not_connect_to_itself() {
         problem.contains("listen.mysql: 10.0.0.11:3306 is also the address of a server"),
         "{problem}"
     );
+}
+
+#[test]
+fn tls_is_read() {
+    let config = parse(SMALLEST).unwrap();
+    assert_eq!(config.tls, Tls::default());
+    assert_eq!(config.tls.client.mode, ClientMode::Optional);
+    assert_eq!(config.tls.server.mode, ServerMode::Preferred);
+    assert_eq!(config.state_directory, None);
+    let config = parse(
+        r#"
+        state_directory = "state"
+        [listen]
+        mysql_tls = ["127.0.0.1:3307"]
+        [monitor]
+        user = "watch"
+        password = ""
+        [[cluster.server]]
+        address = "db1"
+        tls = "verify-ca"
+        [[cluster.server]]
+        address = "db2"
+        [tls.client]
+        mode = "required"
+        certificate = "c.pem"
+        key = "c.key"
+        ca = "clients.pem"
+        [tls.server]
+        mode = "required"
+        ca = "/servers.pem"
+        "#,
+    )
+    .unwrap();
+    let path = |path: &str| Some(PathBuf::from(path));
+    assert_eq!(config.state_directory, path("state"));
+    assert_eq!(config.listen.mysql_tls[0].to_string(), "127.0.0.1:3307");
+    let client = config.tls.client;
+    assert_eq!(client.mode, ClientMode::Required);
+    let identity = client.identity.unwrap();
+    assert_eq!(Some(identity.certificate), path("c.pem"));
+    assert_eq!(Some(identity.key), path("c.key"));
+    assert_eq!(client.ca, path("clients.pem"));
+    assert_eq!(config.tls.server.mode, ServerMode::Required);
+    assert_eq!(config.tls.server.ca, path("/servers.pem"));
+    let modes: Vec<_> = config
+        .cluster
+        .servers
+        .iter()
+        .map(|server| server.tls)
+        .collect();
+    assert_eq!(modes, [Some(ServerMode::VerifyCa), None]);
+}
+
+#[test]
+fn tls_does_not_contradict_itself() {
+    for (addition, said) in [
+        (
+            "[tls.client]\ncertificate = \"c.pem\"",
+            "tls.client.certificate: needs tls.client.key as well",
+        ),
+        (
+            "[tls.server]\nkey = \"k.pem\"",
+            "tls.server.key: needs tls.server.certificate as well",
+        ),
+        (
+            "[tls.server]\nmode = \"verify-ca\"",
+            "tls.server.mode: needs tls.server.ca",
+        ),
+        (
+            "[tls.server]\nmode = \"verify_identity\"",
+            "did you mean \"verify-identity\"?",
+        ),
+        (
+            "[tls.client]\nmode = \"disabled\"\n[listen]\nmysql_tls = [\"127.0.0.1:3307\"]",
+            "listen.mysql_tls: needs TLS, which tls.client.mode disables",
+        ),
+        (
+            "[listen]\nmysql = [\"127.0.0.1:3307\"]\nmysql_tls = [\"127.0.0.1:3307\"]",
+            "listen.mysql_tls: 127.0.0.1:3307 is also in listen.mysql",
+        ),
+    ] {
+        let problem = problem_with(addition);
+        assert!(problem.contains(said), "{problem}");
+    }
+    let text = "[monitor]\nuser = \"u\"\npassword = \"\"\n[[cluster.server]]\naddress = \"db1\"\ntls = \"verify-ca\"";
+    let problem = problems(text).join("\n");
+    assert!(problem.contains("needs tls.server.ca"), "{problem}");
 }
 
 #[test]

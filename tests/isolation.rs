@@ -32,16 +32,17 @@ on_both_flavors!(
     the_last_insert_id_is_the_sessions,
     character_sets_are_the_same_everywhere,
     effects_of_failed_statements_are_seen,
-    only_an_id_can_be_killed,
     a_hidden_kill_ends_nobody_else,
     warnings_are_of_the_statement_before,
     warnings_of_other_sessions_are_not_shown,
+    a_reset_connection_is_as_the_client_logged_in,
 );
 
 const QUIT: u8 = 0x01;
 const PING: u8 = 0x0e;
 const PREPARE: u8 = 0x16;
 const EXECUTE: u8 = 0x17;
+const RESET_CONNECTION: u8 = 0x1f;
 const LONG_DATA: u8 = 0x18;
 
 /// A proxy whose sessions share so many connections to each server.
@@ -836,56 +837,6 @@ async fn effects_of_failed_statements_are_seen(flavor: Flavor) {
     }
 }
 
-async fn only_an_id_can_be_killed(flavor: Flavor) {
-    let rig = Rig::shared(flavor).await;
-    let direct_id = "SELECT CONNECTION_ID()";
-    let mut direct = rig.direct(rig.cluster.primary()).await;
-    let direct_id: u64 = one(&mut direct, direct_id).await;
-    let mut idle = rig.connect().await;
-    let mut holding = rig.connect().await;
-    holding.query_drop("BEGIN").await.unwrap();
-    holding
-        .query_drop("SELECT name FROM test.where_am_i")
-        .await
-        .unwrap();
-    // Of sessions of its own: with a server's ids as with the proxy's, as they were before.
-    let mut raw = Raw::app(rig.proxy.port()).await;
-    for sql in ["KILL ?", "KILL QUERY ?", "KILL CONNECTION ?", "KILL 1"] {
-        assert_eq!(
-            prepare(&mut raw, sql).await.unwrap_err().code,
-            1295,
-            "{sql}"
-        );
-    }
-    let mut texts = vec![
-        "KILL (1+1)".to_owned(),
-        "KILL USER app".to_owned(),
-        "KILL SOFT USER app".to_owned(),
-        "KILL USER 'app'@'%'".to_owned(),
-        "KILL @nobody".to_owned(),
-        "KILL QUERY ID 1".to_owned(),
-    ];
-    for id in [direct_id, u64::from(idle.id()), u64::from(holding.id())] {
-        texts.push(format!("KILL ({id})"));
-        texts.push(format!("KILL {id} + 0"));
-        texts.push(format!("KILL CONNECTION (SELECT {id})"));
-    }
-    for sql in texts {
-        let Err(refused) = raw.rows(&sql).await else {
-            panic!("{sql}: no error");
-        };
-        assert_ne!(refused.code, 0, "{sql}");
-        assert!(
-            refused.message.contains("KILL") || refused.message.contains("thread"),
-            "{sql}: {refused:?}"
-        );
-        for conn in [&mut direct, &mut idle, &mut holding] {
-            assert_eq!(one::<u64>(conn, "SELECT 1").await, 1, "{sql}");
-        }
-        assert_eq!(field(&mut raw, "SELECT 2").await.as_deref(), Some("2"));
-    }
-}
-
 async fn a_hidden_kill_ends_nobody_else(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     let mut ended = Vec::new();
@@ -895,8 +846,9 @@ async fn a_hidden_kill_ends_nobody_else(flavor: Flavor) {
         "PREPARE s FROM 'KILL {}'; EXECUTE s",
         "BEGIN NOT ATOMIC KILL {}; END",
     ] {
-        let mut victim = rig.direct(rig.cluster.primary()).await;
+        let mut victim = rig.connect().await;
         let id: u64 = one(&mut victim, "SELECT CONNECTION_ID()").await;
+        assert_eq!(id, u64::from(victim.id()));
         let sql = hidden.replace("{}", &id.to_string());
         let mut raw = Raw::app(rig.proxy.port()).await;
         let results = sql.matches("; ").count() + 1;
@@ -906,7 +858,7 @@ async fn a_hidden_kill_ends_nobody_else(flavor: Flavor) {
                 break;
             }
         }
-        // The id is a server's own; to a client of the proxy it is nobody's, or another session's.
+        // To the server, which alone sees that it is a KILL, the session's id is nobody's.
         if victim.query_drop("SELECT 1").await.is_err() {
             ended.push(hidden);
         }
@@ -987,4 +939,28 @@ async fn warnings_of_other_sessions_are_not_shown(flavor: Flavor) {
         assert!(nothing(rows.clone()), "{question}: {rows:?}");
         quit(fresh).await;
     }
+}
+
+/// CLIENT_IGNORE_SPACE changes `sql_mode` at login, and a reset takes that back.
+async fn a_reset_connection_is_as_the_client_logged_in(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let proxy = sharing(rig, 1).await;
+    let flags = capability::USUAL | capability::IGNORE_SPACE;
+    let mut modes = Vec::new();
+    for port in [rig.cluster.primary().port(), proxy.port(), proxy.port()] {
+        let mut raw = Raw::tcp(port).await.unwrap();
+        raw.login("app", "app", None, flags).await.unwrap();
+        let count = raw.rows("SELECT COUNT (*) FROM (SELECT 1) t").await;
+        assert_eq!(count.unwrap(), [[Some("1".to_owned())]]);
+        modes.push(field(&mut raw, "SELECT @@SESSION.sql_mode").await);
+        // Ties the session to its connection, which is reset afterwards.
+        raw.rows("SET @a = 1").await.unwrap();
+        raw.send(&[RESET_CONNECTION]).await;
+        raw.ok().await.unwrap();
+        modes.push(field(&mut raw, "SELECT @@SESSION.sql_mode").await);
+        raw.rows("SET @a = 1").await.unwrap();
+        quit(raw).await;
+    }
+    assert_eq!(modes[..2], modes[2..4]);
+    assert_eq!(modes[..2], modes[4..]);
 }

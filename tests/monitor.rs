@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy::accounts::{ClientAddress, Directory, Lookup, Verifier};
+use dbproxy::accounts::{ClientAddress, Directory, Lookup, Requirement, Verifier};
 use dbproxy::cli::demo::cluster::{self, ServerProcess};
-use dbproxy::config::{Balance, Consistency, Secret, ServerAddress, ServerConfig, User};
+use dbproxy::config::{
+    Balance, Consistency, Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
+};
 use dbproxy::monitor::{self, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
 use dbproxy::{config, control};
@@ -54,6 +56,7 @@ fn target(id: u16, server: &ServerProcess, password: &str) -> Target {
         user: "dbproxy".to_owned(),
         password: Secret::new(password),
         interval: INTERVAL,
+        tls: ServerTls::default(),
     }
 }
 
@@ -68,15 +71,12 @@ impl Scene {
             name: "main".to_owned(),
             servers: targets
                 .iter()
-                .map(|target| ServerConfig {
-                    name: target.name.to_string(),
-                    address: target.address.clone(),
-                    weight: 1,
-                })
+                .map(|target| ServerConfig::new(&*target.name, target.address.clone()))
                 .collect(),
             consistency: Consistency::User,
             max_lag,
             balance: Balance::RoundRobin,
+            compression: ServerCompression::Off,
         };
         let (control, evidence, topology) = control::new(&configured, INTERVAL);
         let (publish, directory) = watch::channel(Arc::new(Directory::default()));
@@ -327,7 +327,7 @@ async fn accounts_are_followed(flavor: Flavor) {
         .borrow()
         .find(user.as_bytes(), &ClientAddress::Unix)
     {
-        Lookup::Account(account) => Some(account.method().unwrap().verifier.clone()),
+        Lookup::Account(account) => Some(account.methods[0].verifier.clone()),
         _ => None,
     };
     eventually("the accounts to be read", async || {
@@ -343,10 +343,9 @@ async fn accounts_are_followed(flavor: Flavor) {
     scene.nudge.notify_one();
     eventually("the new account", async || verifier("newcomer").is_some()).await;
     let first = verifier("newcomer").unwrap();
-    match flavor {
-        Flavor::MariaDb => assert!(matches!(first, Verifier::Native(_))),
-        Flavor::MySql => assert!(first == Verifier::Sha2),
-    }
+    assert!(matches!(first, Verifier::Stored(_)));
+    assert_eq!(first.accepts(b"one"), Some(true));
+    assert_eq!(first.accepts(b"two"), Some(false));
     let stored = || match scene
         .directory
         .borrow()
@@ -366,7 +365,7 @@ async fn accounts_are_followed(flavor: Flavor) {
     let Lookup::Account(account) = directory.find(b"newcomer", &ClientAddress::Unix) else {
         panic!("gone");
     };
-    assert!(account.locked && !account.expired && !account.requires_tls);
+    assert!(account.locked && !account.expired && account.requirement == Requirement::None);
     scene.server(1).run("DROP USER newcomer@'%'").await.unwrap();
     eventually("the account to be gone", async || {
         verifier("newcomer").is_none()

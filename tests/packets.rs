@@ -13,13 +13,19 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value};
 
 use support::raw::{Raw, capability, field, is_eof};
-use support::{Rig, application, one};
+use support::{Options, Rig, application, eventually, one};
 
 on_both_flavors!(
     statements_of_every_size,
     rows_of_every_size,
     parameters_of_every_size,
+    executions_without_types_of_every_size,
+    preparations_of_many_sizes,
+    a_statement_of_many_rows,
     a_statement_too_large_is_refused,
+    a_server_decides_what_is_too_large,
+    no_command_at_all,
+    as_many_columns_as_a_table_can_have,
     results_of_every_length,
     results_of_every_length_in_binary,
     wide_rows,
@@ -143,6 +149,219 @@ async fn parameters_of_every_size(flavor: Flavor) {
         .unwrap();
     let seen: Vec<u8> = one(&mut conn, &format!("SELECT b FROM {schema}.t WHERE id = 1")).await;
     assert!(seen == large);
+}
+
+/// COM_STMT_EXECUTE with one string, of so many bytes in all.
+fn execution(id: &[u8], size: usize, types: bool) -> Vec<u8> {
+    let mut payload = vec![0x17];
+    payload.extend_from_slice(id);
+    payload.extend_from_slice(&[0, 1, 0, 0, 0, 0, u8::from(types)]);
+    if types {
+        payload.extend_from_slice(&[0xfd, 0]);
+    }
+    let value = size - payload.len() - 9;
+    payload.push(0xfe);
+    payload.extend_from_slice(&(value as u64).to_le_bytes());
+    payload.resize(size, b'z');
+    payload
+}
+
+async fn executions_without_types_of_every_size(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut raw = Raw::app(rig.proxy.port()).await;
+    raw.command(0x16, b"SELECT LENGTH(?)").await;
+    let prepared = raw.packet().await.unwrap();
+    assert_eq!(prepared[0], 0);
+    for _ in 0..4 {
+        raw.packet().await.unwrap();
+    }
+    // The client tells the types once. What is executed next may find another connection.
+    for (size, types) in [
+        (1000, true),
+        (2000, false),
+        (2 << 20, false),
+        (LARGEST - 100, false),
+        (LARGEST, false),
+        (LARGEST + 1, false),
+        (2 * LARGEST - 100, false),
+        (2 * LARGEST, false),
+        (40 << 20, false),
+        (40 << 20, true),
+        (1000, false),
+    ] {
+        raw.send(&execution(&prepared[1..5], size, types)).await;
+        let answer = raw.answer(b"").await;
+        let length = size - if types { 23 } else { 21 };
+        // Header and NULL bitmap of a binary row.
+        assert_eq!(answer[3][..2], [0, 0], "{size}");
+        let seen = answer[3][2..]
+            .iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        assert_eq!(seen, length, "{size}");
+        raw.rows("SELECT @@port").await.unwrap();
+    }
+    // A statement that there is not.
+    raw.send(&execution(&[0xee, 0xee, 0, 0], 20 << 20, false))
+        .await;
+    assert_eq!(raw.refused().await.code, 1243);
+    raw.rows("SELECT 1").await.unwrap();
+}
+
+async fn preparations_of_many_sizes(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut conn = rig.connect().await;
+    for size in [1 << 10, (1 << 20) - 1, 1 << 20, 3 << 20, 6 << 20] {
+        let sql = format!("SELECT LENGTH('{}'), ?", "p".repeat(size));
+        let row: Option<(usize, i64)> = conn.exec_first(&sql, (size as i64,)).await.unwrap();
+        assert_eq!(row, Some((size, size as i64)));
+    }
+}
+
+async fn a_statement_of_many_rows(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("packets_rows").await;
+    let row = format!("(NULL, '{}')", "r".repeat(1000));
+    let sql = format!(
+        "INSERT INTO {schema}.t VALUES {}",
+        vec![row; 20_000].join(",")
+    );
+    let mut answers = Vec::new();
+    for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+        rig.schema("packets_rows").await;
+        let mut raw = Raw::app(port).await;
+        raw.execute(&format!(
+            "CREATE TABLE {schema}.t (id INT PRIMARY KEY AUTO_INCREMENT, a TEXT)"
+        ))
+        .await;
+        answers.push(raw.execute(&sql).await);
+        let id = raw.rows("SELECT LAST_INSERT_ID()").await.unwrap();
+        assert_eq!(id[0][0].as_deref(), Some("1"));
+    }
+    assert_eq!(answers[1], answers[0]);
+}
+
+/// Sends a command that may be refused before all of it is sent: the answer, and that nothing follows it.
+async fn refusal(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut raw = Raw::app(port).await;
+    let _ = raw.try_send(payload).await;
+    let (_, answer) = raw.frame().await.expect("an answer");
+    assert_eq!(raw.frame().await, None);
+    answer
+}
+
+async fn a_server_decides_what_is_too_large(flavor: Flavor) {
+    const LIMIT: usize = 1 << 20;
+    let rig = Rig::start(flavor, 1, &Options::default()).await;
+    let mut before = Raw::app(rig.proxy.port()).await;
+    for server in rig.cluster.servers() {
+        let sql = format!("SET GLOBAL max_allowed_packet = {LIMIT}");
+        server.run(&sql).await.unwrap();
+    }
+    let statement = |size: usize| {
+        let mut payload = b"\x03SELECT LENGTH('".to_vec();
+        payload.resize(size - 2, b'x');
+        payload.extend_from_slice(b"')");
+        payload
+    };
+    // The proxy sees the new value soon.
+    eventually("the limit to be known", async || {
+        let mut raw = Raw::app(rig.proxy.port()).await;
+        let _ = raw.try_send(&statement(LIMIT)).await;
+        matches!(raw.frame().await, Some((1, answer)) if answer[0] == 0xff)
+    })
+    .await;
+    let mut raw = Raw::app(rig.proxy.port()).await;
+    raw.send(&statement(LIMIT - 1)).await;
+    let length = raw.result().await.unwrap()[0][0].clone();
+    assert_eq!(length, Some((LIMIT - 1 - 18).to_string()));
+    let direct = refusal(rig.cluster.primary().port(), &statement(LIMIT)).await;
+    for size in [LIMIT, LIMIT + 1, 2 * LIMIT, LARGEST, LARGEST + 1, 40 << 20] {
+        assert_eq!(
+            refusal(rig.proxy.port(), &statement(size)).await,
+            direct,
+            "{size}"
+        );
+    }
+    // Whatever command it is.
+    for code in [0x02, 0x16, 0x17, 0x18, 0x1c, 0x0e] {
+        let mut payload = statement(2 * LIMIT);
+        payload[0] = code;
+        assert_eq!(refusal(rig.proxy.port(), &payload).await, direct, "{code}");
+    }
+    // Who was there before keeps his limit, as long as a connection has it.
+    before.rows("SELECT 1").await.unwrap();
+    rig.proxy.must_run();
+}
+
+async fn no_command_at_all(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut answers = Vec::new();
+    for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+        let mut raw = Raw::app(port).await;
+        raw.send(&[]).await;
+        let answer = raw.packet().await.unwrap();
+        // The session goes on.
+        raw.rows("SELECT 1").await.unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(answers[1], answers[0]);
+}
+
+async fn as_many_columns_as_a_table_can_have(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let columns: Vec<String> = (0..4096)
+        .map(|number| format!("{number} AS c{number}"))
+        .collect();
+    for sql in [
+        format!("SELECT {}", columns.join(", ")),
+        format!("SELECT {}, nosuch", columns.join(", ")),
+    ] {
+        for capabilities in [
+            capability::USUAL,
+            capability::USUAL | capability::DEPRECATE_EOF,
+        ] {
+            let mut seen = Vec::new();
+            for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+                let mut raw = Raw::tcp(port).await.unwrap();
+                raw.login("app", "app", None, capabilities).await.unwrap();
+                raw.query(&sql).await;
+                let mut packets = wide_answer(&mut raw).await;
+                raw.command(0x16, sql.as_bytes()).await;
+                let mut prepared = raw.packet().await.unwrap();
+                if prepared[0] == 0 {
+                    let id: [u8; 4] = prepared[1..5].try_into().unwrap();
+                    let columns = usize::from(u16::from_le_bytes([prepared[5], prepared[6]]));
+                    let eof = usize::from(capabilities & capability::DEPRECATE_EOF == 0);
+                    for _ in 0..columns + eof {
+                        packets.push(raw.packet().await.unwrap());
+                    }
+                    prepared[1..5].fill(0);
+                    raw.send(&[&[0x17][..], &id, &[0, 1, 0, 0, 0]].concat())
+                        .await;
+                    packets.extend(wide_answer(&mut raw).await);
+                }
+                packets.push(prepared);
+                seen.push(packets);
+            }
+            assert!(seen[1] == seen[0]);
+        }
+    }
+}
+
+/// An answer with more columns than fit into one byte, to its end; an error is all of it.
+async fn wide_answer(raw: &mut Raw) -> Vec<Vec<u8>> {
+    let mut packets = vec![raw.packet().await.unwrap()];
+    let mut ends = if raw.capabilities & capability::DEPRECATE_EOF == 0 {
+        2
+    } else {
+        1
+    };
+    while packets[0][0] != 0xff && ends > 0 {
+        packets.push(raw.packet().await.unwrap());
+        ends -= usize::from(packets[packets.len() - 1][0] == 0xfe);
+    }
+    packets
 }
 
 async fn a_statement_too_large_is_refused(flavor: Flavor) {

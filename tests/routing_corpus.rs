@@ -108,6 +108,7 @@ fn server(id: u16, role: Role) -> Server {
         delay: Duration::ZERO,
         barred: None,
         why: Arc::from("test"),
+        wait_timeout: Duration::MAX,
     }
 }
 

@@ -45,6 +45,7 @@ fn facts(number: u16) -> ServerFacts {
         sources: Vec::new(),
         collation: 45,
         sql_mode: "".into(),
+        defaults: Defaults::default(),
     }
 }
 
@@ -82,10 +83,12 @@ impl Scene {
             })
             .collect();
         let configs: Vec<_> = (1..=facts.len())
-            .map(|number| ServerConfig {
-                name: format!("db{number}"),
-                address: ServerAddress::parse(&format!("127.0.0.1:{}", 3300 + number)).unwrap(),
-                weight: 1,
+            .map(|number| {
+                let address = format!("127.0.0.1:{}", 3300 + number);
+                ServerConfig::new(
+                    format!("db{number}"),
+                    ServerAddress::parse(&address).unwrap(),
+                )
             })
             .collect();
         let start = Instant::now();

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::codec::Reader;
+use crate::codec::{Reader, put_lenenc};
 use crate::packet::{self, put_packet_with};
 use crate::response::Expect;
 use crate::{Capabilities, ProtocolError};
@@ -34,6 +34,23 @@ pub mod code {
     pub const STMT_FETCH: u8 = 0x1C;
     pub const BINLOG_DUMP_GTID: u8 = 0x1E;
     pub const RESET_CONNECTION: u8 = 0x1F;
+    pub const CLONE: u8 = 0x20;
+    pub const SUBSCRIBE_GROUP_REPLICATION_STREAM: u8 = 0x21;
+    pub const STMT_BULK_EXECUTE: u8 = 0xFA;
+}
+
+/// Flags of COM_STMT_EXECUTE.
+pub mod execute_flag {
+    /// Those that ask for a cursor.
+    pub const CURSOR: u8 = 0x07;
+    /// The number of parameters stands in front of them, query attributes counted among them.
+    pub const PARAMETER_COUNT_AVAILABLE: u8 = 0x08;
+}
+
+/// Flags of COM_STMT_BULK_EXECUTE.
+pub mod bulk_flag {
+    /// The parameters' types stand in front of the rows.
+    pub const SEND_TYPES: u16 = 128;
 }
 
 /// One command, borrowed from its payload. Text is bytes: its character set is the session's.
@@ -74,6 +91,8 @@ pub enum Command<'a> {
     StmtPrepare(&'a [u8]),
     /// Run a prepared statement.
     StmtExecute(Execute<'a>),
+    /// Run a prepared statement once for each of several rows of parameters (MariaDB).
+    StmtBulkExecute(BulkExecute<'a>),
     /// A piece of a parameter's value. No response.
     StmtSendLongData {
         /// Statement id.
@@ -107,7 +126,7 @@ impl<'a> Command<'a> {
     /// Decodes a command's payload. `caps` is what was negotiated with the client.
     ///
     /// # Errors
-    /// An empty payload, an element cut short, or the query attributes of COM_STMT_EXECUTE, which are not decoded.
+    /// An empty payload, or an element cut short.
     pub fn parse(payload: &'a [u8], caps: Capabilities) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new(payload);
         let code = reader.u8("command code")?;
@@ -135,6 +154,9 @@ impl<'a> Command<'a> {
             code::SET_OPTION => Self::SetOption(reader.u16("option")?),
             code::STMT_PREPARE => Self::StmtPrepare(reader.rest()),
             code::STMT_EXECUTE => Self::StmtExecute(Execute::parse(reader, caps)?),
+            code::STMT_BULK_EXECUTE if caps.contains(Capabilities::STMT_BULK_OPERATIONS) => {
+                Self::StmtBulkExecute(BulkExecute::parse(reader)?)
+            }
             code::STMT_SEND_LONG_DATA => Self::StmtSendLongData {
                 statement: reader.u32("statement id")?,
                 parameter: reader.u16("parameter number")?,
@@ -158,7 +180,8 @@ impl<'a> Command<'a> {
     pub const fn expect(&self) -> Option<Expect> {
         Some(match self {
             Self::Query(_) | Self::ProcessInfo => Expect::Query,
-            Self::StmtExecute(_) => Expect::Execute,
+            Self::StmtExecute(execute) => execute.expect(),
+            Self::StmtBulkExecute(_) => Expect::Execute,
             Self::StmtPrepare(_) => Expect::Prepare,
             Self::FieldList { .. } => Expect::FieldList,
             Self::StmtFetch { .. } => Expect::Fetch,
@@ -279,27 +302,44 @@ impl<'a> ConnectAttributes<'a> {
 pub struct Execute<'a> {
     /// Statement id. MariaDB reads 0xFFFF_FFFF as the statement prepared last.
     pub statement: u32,
-    /// Cursor flags: 0 none, 1 read only.
+    /// See [`execute_flag`].
     pub flags: u8,
     /// Always 1.
     pub iterations: u32,
-    /// Everything from the NULL bitmap on; what it holds depends on the number of parameters.
+    /// [`Capabilities::QUERY_ATTRIBUTES`] is in force: parameters have names.
+    pub named: bool,
+    /// Everything behind; what it holds depends on the number of parameters.
     pub body: &'a [u8],
 }
 
 impl<'a> Execute<'a> {
-    fn parse(mut reader: Reader<'a>, caps: Capabilities) -> Result<Self, ProtocolError> {
-        if caps.contains(Capabilities::QUERY_ATTRIBUTES) {
-            return Err(ProtocolError::Unsupported(
-                "query attributes of prepared statements",
-            ));
-        }
+    /// Decodes what follows the command's code. `body` may be cut short.
+    ///
+    /// # Errors
+    /// An element cut short.
+    pub fn parse(mut reader: Reader<'a>, caps: Capabilities) -> Result<Self, ProtocolError> {
         Ok(Self {
             statement: reader.u32("statement id")?,
             flags: reader.u8("cursor flags")?,
             iterations: reader.u32("iteration count")?,
+            named: caps.contains(Capabilities::QUERY_ATTRIBUTES),
             body: reader.rest(),
         })
+    }
+
+    /// The shape of the server's response.
+    pub const fn expect(&self) -> Expect {
+        Self::expects(self.flags)
+    }
+
+    /// The shape of the response to an execution with these cursor flags.
+    pub const fn expects(flags: u8) -> Expect {
+        const READ_ONLY: u8 = 1;
+        if flags & READ_ONLY == 0 {
+            Expect::Execute
+        } else {
+            Expect::Cursor
+        }
     }
 
     /// Splits the body for a statement with `count` parameters.
@@ -307,64 +347,163 @@ impl<'a> Execute<'a> {
     /// # Errors
     /// A body too short for that many parameters.
     pub fn parameters(&self, count: usize) -> Result<Parameters<'a>, ProtocolError> {
-        if count == 0 {
-            return Ok(Parameters {
-                null_bitmap: &[],
-                types: None,
-                values: &[],
-            });
-        }
         let mut reader = Reader::new(self.body);
-        let null_bitmap = reader.bytes(count.div_ceil(8), "NULL bitmap")?;
-        let types = match reader.u8("new-params-bound flag")? {
-            0 => None,
-            _ => Some(reader.bytes(count.saturating_mul(2), "parameter types")?),
+        let counted = self.named && self.flags & execute_flag::PARAMETER_COUNT_AVAILABLE != 0;
+        let count = if counted {
+            let count = reader.lenenc("parameter count")?;
+            usize::try_from(count).map_err(|_| ProtocolError::Malformed("parameter count"))?
+        } else {
+            count
         };
-        Ok(Parameters {
-            null_bitmap,
-            types,
-            values: reader.rest(),
-        })
+        let mut parameters = Parameters {
+            count: counted.then_some(count),
+            null_bitmap: &[],
+            types: None,
+            values: &[],
+        };
+        if count == 0 {
+            return Ok(parameters);
+        }
+        parameters.null_bitmap = reader.bytes(count.div_ceil(8), "NULL bitmap")?;
+        if reader.u8("new-params-bound flag")? != 0 {
+            let mut rest = reader;
+            let types = first_types(rest.rest(), count, self.named)
+                .ok_or(ProtocolError::Truncated("parameter types"))?;
+            parameters.types = Some(reader.bytes(types.len(), "parameter types")?);
+        }
+        parameters.values = reader.rest();
+        Ok(parameters)
     }
 }
 
 /// The parameters of a COM_STMT_EXECUTE, not decoded any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters<'a> {
+    /// Their number, if the command says it: those of the statement and the query attributes behind them.
+    pub count: Option<usize>,
     /// One bit per parameter.
     pub null_bitmap: &'a [u8],
-    /// Two bytes per parameter (type, and 0x80 for unsigned) if they were sent with this execution; otherwise those of the
-    /// execution before count.
+    /// The types if they were sent with this execution, otherwise those of the execution before count: two bytes per parameter
+    /// (type, and 0x80 for unsigned), each followed by a name where parameters are [`named`](Execute::named).
     pub types: Option<&'a [u8]>,
     /// The values of the parameters that are neither NULL nor sent as long data.
     pub values: &'a [u8],
 }
 
-/// Appends a COM_STMT_EXECUTE. Where there are parameters their types are always sent along (`new_params_bound` = 1), so that it
-/// is complete on a connection that never ran the statement.
-#[allow(clippy::too_many_arguments)]
+/// The types of the first `count` parameters of a block that an execution brought along; `None` if it has fewer.
+pub fn first_types(block: &[u8], count: usize, named: bool) -> Option<&[u8]> {
+    let mut rest = Reader::new(block);
+    if named {
+        for _ in 0..count {
+            rest.u16("parameter types").ok()?;
+            rest.lenenc_bytes("parameter name").ok()?;
+        }
+    } else {
+        rest.bytes(count.checked_mul(2)?, "parameter types").ok()?;
+    }
+    block.get(..block.len() - rest.remaining())
+}
+
+/// Appends a COM_STMT_EXECUTE like `execute` of a statement with the id `statement`. With the parameters' `types`
+/// (`new_params_bound` = 1) it is complete on a connection that never ran the statement.
 pub fn put_execute(
     out: &mut BytesMut,
     seq: &mut u8,
     statement: u32,
-    flags: u8,
-    iterations: u32,
-    null_bitmap: &[u8],
-    types: &[u8],
-    values: &[u8],
+    execute: &Execute<'_>,
+    parameters: &Parameters<'_>,
+    types: Option<&[u8]>,
 ) {
-    out.reserve(packet::HEADER_LEN + 11 + null_bitmap.len() + types.len() + values.len());
+    let Parameters {
+        null_bitmap,
+        values,
+        ..
+    } = parameters;
+    let block = types.unwrap_or_default();
+    out.reserve(packet::HEADER_LEN + 20 + null_bitmap.len() + block.len() + values.len());
     put_packet_with(out, seq, |out| {
         out.put_u8(code::STMT_EXECUTE);
         out.put_u32_le(statement);
-        out.put_u8(flags);
-        out.put_u32_le(iterations);
+        out.put_u8(execute.flags);
+        out.put_u32_le(execute.iterations);
+        if let Some(count) = parameters.count {
+            put_lenenc(out, count as u64);
+        }
         if !null_bitmap.is_empty() {
             out.put_slice(null_bitmap);
-            out.put_u8(1);
-            out.put_slice(types);
+            out.put_u8(u8::from(types.is_some()));
+            out.put_slice(block);
             out.put_slice(values);
         }
+    });
+}
+
+/// COM_STMT_BULK_EXECUTE.
+///
+/// Source: <https://mariadb.com/kb/en/com_stmt_bulk_execute/>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BulkExecute<'a> {
+    /// Statement id. 0xFFFF_FFFF is the statement prepared last.
+    pub statement: u32,
+    /// See [`bulk_flag`].
+    pub flags: u16,
+    /// Types, if they are sent, and rows.
+    pub body: &'a [u8],
+}
+
+impl<'a> BulkExecute<'a> {
+    fn parse(mut reader: Reader<'a>) -> Result<Self, ProtocolError> {
+        Ok(Self {
+            statement: reader.u32("statement id")?,
+            flags: reader.u16("bulk flags")?,
+            body: reader.rest(),
+        })
+    }
+
+    /// Splits the body of a statement with `count` parameters into their types, if they are sent, and the rows.
+    ///
+    /// # Errors
+    /// A body too short for that many parameters.
+    pub fn split(&self, count: usize) -> Result<(Option<&'a [u8]>, &'a [u8]), ProtocolError> {
+        let mut reader = Reader::new(self.body);
+        let types = if self.flags & bulk_flag::SEND_TYPES != 0 {
+            Some(reader.bytes(count.saturating_mul(2), "parameter types")?)
+        } else {
+            None
+        };
+        Ok((types, reader.rest()))
+    }
+}
+
+/// Appends a COM_STMT_BULK_EXECUTE with the parameters' types, so that it is complete on a connection that never ran the statement.
+pub fn put_bulk_execute(
+    out: &mut BytesMut,
+    seq: &mut u8,
+    statement: u32,
+    flags: u16,
+    types: &[u8],
+    rows: &[u8],
+) {
+    out.reserve(packet::HEADER_LEN + 7 + types.len() + rows.len());
+    put_packet_with(out, seq, |out| {
+        out.put_u8(code::STMT_BULK_EXECUTE);
+        out.put_u32_le(statement);
+        out.put_u16_le(flags | bulk_flag::SEND_TYPES);
+        out.put_slice(types);
+        out.put_slice(rows);
+    });
+}
+
+/// Appends a COM_QUERY of the proxy's own, in the layout that `caps` ask for.
+pub fn put_query(out: &mut BytesMut, text: &[u8], caps: Capabilities) {
+    out.reserve(packet::HEADER_LEN + 3 + text.len());
+    put_packet_with(out, &mut 0, |out| {
+        out.put_u8(code::QUERY);
+        if caps.contains(Capabilities::QUERY_ATTRIBUTES) {
+            // No attributes, in one set.
+            out.put_slice(&[0, 1]);
+        }
+        out.put_slice(text);
     });
 }
 
@@ -513,16 +652,15 @@ mod tests {
     #[test]
     fn execute_round_trip() {
         let mut out = BytesMut::new();
-        put_execute(
-            &mut out,
-            &mut 0,
-            7,
-            1,
-            1,
-            &[0b10],
-            &[3, 0, 0xFD, 0],
-            &[9, 0, 0, 0],
-        );
+        let sent = Execute {
+            statement: 1,
+            flags: 1,
+            iterations: 1,
+            named: false,
+            body: &[0b10, 0, 9, 0, 0, 0],
+        };
+        let values = sent.parameters(2).unwrap();
+        put_execute(&mut out, &mut 0, 7, &sent, &values, Some(&[3, 0, 0xFD, 0]));
         let Ok(Command::StmtExecute(execute)) = parse(&out[4..]) else {
             panic!()
         };
@@ -538,7 +676,13 @@ mod tests {
         assert!(execute.parameters(usize::MAX).is_err());
 
         let mut none = BytesMut::new();
-        put_execute(&mut none, &mut 0, 7, 0, 1, &[], &[], &[]);
+        let sent = Execute {
+            flags: 0,
+            body: &[],
+            ..sent
+        };
+        let no_values = sent.parameters(0).unwrap();
+        put_execute(&mut none, &mut 0, 7, &sent, &no_values, None);
         assert_eq!(&none[..], b"\x0a\0\0\0\x17\x07\0\0\0\0\x01\0\0\0");
     }
 
@@ -548,10 +692,53 @@ mod tests {
             statement: 1,
             flags: 0,
             iterations: 1,
+            named: false,
             body: &[0, 0, 5],
         };
         let parameters = execute.parameters(3).unwrap();
         assert_eq!((parameters.types, parameters.values), (None, &[5][..]));
+    }
+
+    #[test]
+    fn attributes_of_an_execution_are_carried() {
+        let caps = Capabilities::QUERY_ATTRIBUTES;
+        // One parameter, and one attribute "id".
+        let payload = b"\x17\x05\0\0\0\x08\x01\0\0\0\x02\0\x01\x03\0\0\xfe\0\x02id\x09\0\0\0\x01x";
+        let Ok(Command::StmtExecute(execute)) = Command::parse(payload, caps) else {
+            panic!()
+        };
+        let parameters = execute.parameters(1).unwrap();
+        assert_eq!(parameters.count, Some(2));
+        assert_eq!(parameters.types, Some(&b"\x03\0\0\xfe\0\x02id"[..]));
+        assert_eq!(parameters.values, b"\x09\0\0\0\x01x");
+        let mut out = BytesMut::new();
+        put_execute(&mut out, &mut 0, 5, &execute, &parameters, parameters.types);
+        assert_eq!(&out[4..], payload);
+        for end in 10..payload.len() - 6 {
+            let Ok(Command::StmtExecute(cut)) = Command::parse(&payload[..end], caps) else {
+                panic!()
+            };
+            assert!(cut.parameters(1).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn bulk_executions_are_completed() {
+        let caps = Capabilities::STMT_BULK_OPERATIONS;
+        let payload = b"\xfa\xff\xff\xff\xff\x80\0\x03\0\0\x01\0\0\0";
+        let Ok(Command::StmtBulkExecute(bulk)) = Command::parse(payload, caps) else {
+            panic!()
+        };
+        let (types, rows) = bulk.split(1).unwrap();
+        assert_eq!((types, rows), (Some(&[3, 0][..]), &b"\0\x01\0\0\0"[..]));
+        assert!(bulk.split(9).is_err());
+        let mut out = BytesMut::new();
+        put_bulk_execute(&mut out, &mut 0, u32::MAX, 0, &[3, 0], rows);
+        assert_eq!(&out[4..], payload);
+        assert!(matches!(
+            Command::parse(payload, Capabilities::empty()),
+            Ok(Command::Other { code: 0xFA, .. })
+        ));
     }
 
     #[test]

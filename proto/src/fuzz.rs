@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use crate::codec::Reader;
 use crate::command::{Command, put_execute};
+use crate::compress::{Compression, Method, Side};
 use crate::gtid::{GtidPosition, GtidSet};
 use crate::handshake::auth::{
     AuthPlugin, Channel, NativeStage1, NativeStage2, Scramble, SecretBytes, Secrets, Sha2Stage1,
@@ -13,7 +14,8 @@ use crate::handshake::auth::{
 use crate::handshake::client::{self, ClientLogin, Login, ServerGreeting};
 use crate::handshake::pem;
 use crate::handshake::server::{self, Answer, Credential, FirstPacket, ServerAuth};
-use crate::packet::HEADER_LEN;
+use crate::handshake::stored::Stored;
+use crate::packet::{HEADER_LEN, put_packet};
 use crate::reply::{ErrPacket, OkHeader, OkPacket, put_err, put_ok};
 use crate::response::{Event, Expect, ResponseTracker};
 use crate::track::{Change, Changes};
@@ -51,17 +53,14 @@ pub fn command(data: &[u8]) {
                     continue;
                 };
                 let mut out = BytesMut::new();
-                let flags = execute.flags;
-                let (nulls, values) = (parameters.null_bitmap, parameters.values);
+                let statement = execute.statement;
                 put_execute(
                     &mut out,
                     &mut 0,
-                    execute.statement,
-                    flags,
-                    execute.iterations,
-                    nulls,
-                    types,
-                    values,
+                    statement,
+                    &execute,
+                    &parameters,
+                    Some(types),
                 );
                 let Some(written) = out.get(HEADER_LEN..) else {
                     panic!("no packet")
@@ -139,13 +138,14 @@ pub fn response(data: &[u8]) {
     let (Ok(shape), Ok(piece), Ok(bits)) = (reader.u8(""), reader.u8(""), reader.u64("")) else {
         return;
     };
-    let expect = match shape % 7 {
+    let expect = match shape % 8 {
         0 => Expect::Query,
         1 => Expect::Execute,
         2 => Expect::Prepare,
         3 => Expect::FieldList,
         4 => Expect::Fetch,
         5 => Expect::Statistics,
+        6 => Expect::Cursor,
         _ => Expect::Status,
     };
     let caps = Capabilities::from_bits_retain(bits);
@@ -220,10 +220,10 @@ pub fn server_login(data: &[u8]) {
 fn judge(answer: Answer<'_>, replies: &[&[u8]]) {
     let credentials = [
         Credential::NoPassword,
-        Credential::Native(NativeStage2::new([1; 20])),
-        Credential::Sha2 { known: None },
-        Credential::Sha2 {
-            known: Some(Sha2Stage1::of(b"secret").stage2()),
+        Credential::Native(vec![NativeStage2::new([1; 20])]),
+        Credential::Password { known: Vec::new() },
+        Credential::Password {
+            known: vec![Sha2Stage1::of(b"secret").stage2()],
         },
         Credential::Cleartext(SecretBytes::from(&b"secret"[..])),
         Credential::Unknown,
@@ -231,7 +231,9 @@ fn judge(answer: Answer<'_>, replies: &[&[u8]]) {
     let plugins = [
         AuthPlugin::MysqlNativePassword,
         AuthPlugin::CachingSha2Password,
+        AuthPlugin::Sha256Password,
         AuthPlugin::MysqlClearPassword,
+        AuthPlugin::Ed25519,
     ];
     for (credential, plugin) in credentials
         .iter()
@@ -306,6 +308,20 @@ pub fn key(data: &[u8]) {
     }
 }
 
+/// What a server stores of a password, by every plugin. Whether a password fits may take long: that is not asked.
+pub fn stored(data: &[u8]) {
+    let plugins = [
+        "mysql_native_password",
+        "caching_sha2_password",
+        "sha256_password",
+        "ed25519",
+        "parsec",
+    ];
+    let read = plugins.map(|plugin| Stored::parse(plugin, data).is_some());
+    // The forms are different: bytes have one at most.
+    assert!(read.iter().filter(|read| **read).count() <= 1);
+}
+
 /// Two sets or positions of GTIDs, a NUL between them: printed and read again they are the same, and the laws of sets hold.
 pub fn gtid(data: &[u8]) {
     let mut halves = data.splitn(2, |&byte| byte == 0);
@@ -331,6 +347,83 @@ pub fn gtid(data: &[u8]) {
         assert!(both.covers(&left) && both.covers(&right));
         assert_eq!(left.difference(&right).is_empty(), right.covers(&left));
     }
+}
+
+/// Method and side (1 byte), piece length (1 byte), then frames from a peer: whatever they are, no more comes out at once than
+/// there is room for, and in other pieces the same comes out. Encoded as packets the same bytes come back.
+pub fn compress(data: &[u8]) {
+    let mut reader = Reader::new(data);
+    let (Ok(choice), Ok(piece)) = (reader.u8(""), reader.u8("")) else {
+        return;
+    };
+    let method = if choice & 1 == 0 {
+        Method::Zlib(6)
+    } else {
+        Method::Zstd(3)
+    };
+    let side = if choice & 2 == 0 {
+        Side::Server
+    } else {
+        Side::Client
+    };
+    let bytes = reader.rest();
+    let piece = usize::from(piece).max(1);
+    let whole = unpacked(
+        Compression::new(method, side),
+        bytes,
+        bytes.len().max(1),
+        4096,
+    );
+    let pieces = unpacked(Compression::new(method, side), bytes, piece, piece);
+    match (whole, pieces) {
+        (Ok(whole), Ok(pieces)) => assert!(whole == pieces),
+        (Err(_), Err(_)) => {}
+        // One of them was cut before it came to what is wrong.
+        (Ok(cut), Err(_)) | (Err(_), Ok(cut)) => assert_eq!(cut.len(), MOST),
+    }
+    let mut packet = BytesMut::new();
+    put_packet(&mut packet, &mut 0, bytes);
+    let (mut wire, mut client) = (BytesMut::new(), Compression::new(method, Side::Client));
+    for part in packet.chunks(piece) {
+        client.encode(part, &mut wire);
+    }
+    let server = Compression::new(method, Side::Server);
+    assert_eq!(
+        unpacked(server, &wire, piece, piece).as_deref(),
+        Ok(&packet[..])
+    );
+}
+
+/// A bomb has more content than a fuzzer has patience for.
+const MOST: usize = 1 << 16;
+
+/// The first [`MOST`] bytes that come out.
+fn unpacked(
+    mut end: Compression,
+    wire: &[u8],
+    piece: usize,
+    room: usize,
+) -> Result<Vec<u8>, ProtocolError> {
+    let (mut plain, mut received) = (Vec::new(), BytesMut::new());
+    for piece in wire.chunks(piece) {
+        received.extend_from_slice(piece);
+        loop {
+            let mut space = BytesMut::with_capacity(room);
+            let capacity = space.capacity();
+            let held = received.len();
+            end.decode(&mut received, &mut space)?;
+            assert!(space.capacity() == capacity && received.len() <= held);
+            if space.is_empty() {
+                break;
+            }
+            plain.extend_from_slice(&space);
+            if plain.len() > MOST {
+                plain.truncate(MOST);
+                return Ok(plain);
+            }
+        }
+    }
+    Ok(plain)
 }
 
 /// Payloads, each behind its length in one byte; a length of 255 takes the rest.

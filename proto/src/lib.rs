@@ -13,6 +13,7 @@
 pub mod capability;
 pub mod codec;
 pub mod command;
+pub mod compress;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

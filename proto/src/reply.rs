@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::codec::{Reader, put_lenenc, put_lenenc_bytes};
 use crate::packet::put_packet_with;
-use crate::track::Changes;
+use crate::track::{Change, Changes, without};
 use crate::{Capabilities, ProtocolError, StatusFlags};
 
 /// First byte of an OK packet.
@@ -73,6 +73,11 @@ impl<'a> OkPacket<'a> {
                 .unwrap_or_else(|_| reader.rest());
         }
         Ok(packet)
+    }
+
+    /// The session state block without the changes that `hidden` chooses; `None` if it has none of them.
+    pub fn state_without(&self, hidden: impl FnMut(&Change<'_>) -> bool) -> Option<Vec<u8>> {
+        without(self.session_state, hidden)
     }
 
     /// The changes of session state that the packet tells of.

@@ -13,6 +13,9 @@ use crate::{Capabilities, ProtocolError, StatusFlags};
 /// The longest packet that is looked at whole (OK, ERR, EOF, counts), in bytes of payload.
 pub const MAX_STATUS: usize = 1 << 20;
 
+/// The shortest answer to a preparation that succeeded, in bytes of payload.
+const PREPARED: usize = 9;
+
 /// First byte of a request for a local file.
 const LOCAL_INFILE: u8 = 0xFB;
 
@@ -21,8 +24,10 @@ const LOCAL_INFILE: u8 = 0xFB;
 pub enum Expect {
     /// COM_QUERY, COM_PROCESS_INFO: results with text rows, OK, ERR, LOCAL INFILE.
     Query,
-    /// COM_STMT_EXECUTE: the same with binary rows; a cursor ends the response after the definitions.
+    /// COM_STMT_EXECUTE: the same with binary rows.
     Execute,
+    /// COM_STMT_EXECUTE that asks for a cursor: if there is one, the response ends after the definitions.
+    Cursor,
     /// COM_STMT_PREPARE.
     Prepare,
     /// COM_FIELD_LIST: definitions up to an EOF.
@@ -214,6 +219,11 @@ impl ResponseTracker {
         matches!(self.state, State::Done) && self.pending == 0 && !self.continued
     }
 
+    /// Whether the next packet begins a result, and is the number of its columns if that has rows.
+    pub const fn is_at_result(&self) -> bool {
+        matches!(self.state, State::Start) && matches!(self.expect, Expect::Query | Expect::Execute)
+    }
+
     /// Rows that began so far, over all result sets; for COM_FIELD_LIST, definitions.
     pub const fn rows(&self) -> u64 {
         self.rows
@@ -269,6 +279,10 @@ impl ResponseTracker {
         let walk = loop {
             let Some(&[a, b, c, found, first]) = buf.get(pos..).and_then(|rest| rest.first_chunk())
             else {
+                // Without this an empty packet would be waited for until something follows it.
+                if header_at(buf, pos).is_some_and(|header| header.len == 0) {
+                    return Err(ProtocolError::Malformed("row"));
+                }
                 break Walk::Short(pos);
             };
             let len = u32::from_le_bytes([a, b, c, 0]) as usize;
@@ -307,6 +321,14 @@ impl ResponseTracker {
     fn ends_rows(&self, first: u8, len: usize) -> bool {
         let limit = if self.no_eof() { MAX_PAYLOAD } else { 9 };
         len > 0 && (first == ERR || len < limit)
+    }
+
+    /// Whether the client's cursor stands in the place of rows. Cursors inside stored routines set the same flag, in front of rows that
+    /// follow all the same: for a client that asked for none, or among the several results of a CALL, which never become a cursor.
+    fn opens_cursor(&self, status: StatusFlags) -> bool {
+        self.expect == Expect::Cursor
+            && status.contains(StatusFlags::CURSOR_EXISTS)
+            && !status.contains(StatusFlags::MORE_RESULTS)
     }
 
     /// A packet that continues the one before, whatever it is.
@@ -352,7 +374,7 @@ impl ResponseTracker {
             return Ok(Walk::Short(pos));
         };
         let eof = EofPacket::parse(payload)?;
-        if self.expect == Expect::Execute && eof.status.contains(StatusFlags::CURSOR_EXISTS) {
+        if self.opens_cursor(eof.status) {
             return Ok(Walk::Status(pos));
         }
         self.out_parameters = eof
@@ -369,7 +391,7 @@ impl ResponseTracker {
 
     fn walk_start(&mut self, buf: &[u8], pos: usize) -> Result<Walk, ProtocolError> {
         match self.expect {
-            Expect::Query | Expect::Execute => self.walk_column_count(buf, pos),
+            Expect::Query | Expect::Execute | Expect::Cursor => self.walk_column_count(buf, pos),
             Expect::Statistics => self.walk_statistics(buf, pos),
             _ => Ok(Walk::Status(pos)),
         }
@@ -461,18 +483,40 @@ impl ResponseTracker {
                 self.seq = seq;
             }
             self.take_seq(seq)?;
+            if self.caps.contains(Capabilities::PROGRESS) && payload.get(1..3) == Some(&[0xFF; 2]) {
+                // How far the statement is: no answer yet.
+                return Ok(Event::Data { len });
+            }
             let packet = ErrPacket::parse(payload)?;
             self.state = State::Done;
             return Ok(Event::Err { len, packet, seq });
         }
         self.take_seq(seq)?;
         match (self.state, self.expect, first) {
+            // MySQL says so of some statements that it should refuse; nothing is prepared then.
+            (State::Start, Expect::Prepare, OK) if payload.len() < PREPARED => {
+                let packet = OkPacket::parse(payload, self.caps)?;
+                Ok(Event::Ok {
+                    len,
+                    packet,
+                    header: OkHeader::Ok,
+                    seq,
+                    last: self.end_result(packet.status),
+                })
+            }
             (State::Start, Expect::Prepare, OK) => self.prepared(payload, len),
-            (State::Start, Expect::Query | Expect::Execute, LOCAL_INFILE) => {
+            // A server may only ask who offered it.
+            (State::Start, Expect::Query | Expect::Execute | Expect::Cursor, LOCAL_INFILE)
+                if self.caps.contains(Capabilities::LOCAL_FILES) =>
+            {
                 self.state = State::Infile;
                 Ok(Event::LocalInfile { len })
             }
-            (State::Start, Expect::Query | Expect::Execute | Expect::Status, OK) => {
+            (
+                State::Start,
+                Expect::Query | Expect::Execute | Expect::Cursor | Expect::Status,
+                OK,
+            ) => {
                 let packet = OkPacket::parse(payload, self.caps)?;
                 Ok(Event::Ok {
                     len,
@@ -564,7 +608,10 @@ impl ResponseTracker {
 
     /// A result ended with these flags: whether it was the last.
     fn end_result(&mut self, status: StatusFlags) -> bool {
-        let results = matches!(self.expect, Expect::Query | Expect::Execute);
+        let results = matches!(
+            self.expect,
+            Expect::Query | Expect::Execute | Expect::Cursor
+        );
         let announced = status.contains(StatusFlags::MORE_RESULTS) || self.out_parameters;
         self.out_parameters = false;
         let more = results && announced;
@@ -928,6 +975,28 @@ mod tests {
     }
 
     #[test]
+    fn progress_is_no_answer() {
+        let caps = CLASSIC | Capabilities::PROGRESS;
+        let progress = b"\xff\xff\xff\x01\x01\x02\x10\x27\0\x04copy";
+        let server = Server::new(caps)
+            .packet(progress)
+            .packet(progress)
+            .ok(&OkPacket::default());
+        for step in [1, 7, server.out.len()] {
+            let mut tracker = ResponseTracker::new(Expect::Query, caps);
+            assert_eq!(
+                follow(&mut tracker, &server.out, step),
+                Ok(vec![
+                    Seen::Data(2 * (HEADER_LEN + progress.len())),
+                    Seen::Ok(0, OkHeader::Ok, true)
+                ])
+            );
+        }
+        let only = Server::new(CLASSIC).packet(progress);
+        assert_follows(Expect::Query, &only, &[Seen::Err(0xFFFF)]);
+    }
+
+    #[test]
     fn an_error_among_rows_or_definitions() {
         let server = Server::new(MODERN)
             .packet(b"\x01")
@@ -959,8 +1028,12 @@ mod tests {
 
     #[test]
     fn local_infile() {
-        let mut server = Server::new(CLASSIC).packet(b"\xfb/tmp/file");
-        let mut tracker = ResponseTracker::new(Expect::Query, CLASSIC);
+        let server = Server::new(CLASSIC).packet(b"\xfb/tmp/file");
+        let mut unasked = ResponseTracker::new(Expect::Query, CLASSIC);
+        assert!(follow(&mut unasked, &server.out, 3).is_err());
+        let offered = CLASSIC.union(Capabilities::LOCAL_FILES);
+        let mut server = Server::new(offered).packet(b"\xfb/tmp/file");
+        let mut tracker = ResponseTracker::new(Expect::Query, offered);
         assert_eq!(follow(&mut tracker, &server.out, 3), Ok(vec![Seen::Infile]));
         assert_eq!(tracker.next(b"\x01\0"), Ok(Event::NeedMore));
         tracker.local_infile_sent();
@@ -1044,7 +1117,7 @@ mod tests {
         let data = server.out.len();
         let server = server.classic_eof(cursor);
         assert_follows(
-            Expect::Execute,
+            Expect::Cursor,
             &server,
             &[Seen::Data(data), Seen::Eof(cursor, true)],
         );
@@ -1053,7 +1126,7 @@ mod tests {
         let data = server.out.len();
         let server = server.rows_end(cursor);
         assert_follows(
-            Expect::Execute,
+            Expect::Cursor,
             &server,
             &[Seen::Data(data), Seen::Ok(0, OkHeader::Eof, true)],
         );
@@ -1074,6 +1147,31 @@ mod tests {
             );
             assert_follows(Expect::Fetch, &Server::new(caps).rows_end(last), &[end]);
             assert_follows(Expect::Fetch, &Server::new(caps).err(), &[Seen::Err(1317)]);
+        }
+    }
+
+    #[test]
+    fn a_cursor_inside_a_routine_is_not_the_clients() {
+        let flag = StatusFlags::CURSOR_EXISTS;
+        for (expect, status) in [
+            (Expect::Execute, flag),
+            (Expect::Execute, flag | StatusFlags::MORE_RESULTS),
+            (Expect::Cursor, flag | StatusFlags::MORE_RESULTS),
+        ] {
+            let more = status.contains(StatusFlags::MORE_RESULTS);
+            let server = Server::new(CLASSIC)
+                .packet(b"\x01")
+                .definitions(1)
+                .classic_eof(status)
+                .packet(b"\0\0\x01\0\0\0");
+            let data = server.out.len();
+            let mut server = server.classic_eof(status);
+            let mut seen = vec![Seen::Data(data), Seen::Eof(status, !more)];
+            if more {
+                server = server.ok(&OkPacket::default());
+                seen.push(Seen::Ok(0, OkHeader::Ok, true));
+            }
+            assert_follows(expect, &server, &seen);
         }
     }
 

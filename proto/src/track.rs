@@ -3,8 +3,10 @@
 //! Sources: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html#sect_protocol_basic_ok_packet_sessinfo>,
 //! <https://mariadb.com/kb/en/ok_packet/#session-state-info>.
 
+use bytes::BytesMut;
+
 use crate::ProtocolError;
-use crate::codec::Reader;
+use crate::codec::{Reader, put_lenenc_bytes};
 
 /// One change of the session's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,8 @@ impl<'a> Changes<'a> {
                 self.variable()?
             }
             1 => Change::Schema(entry.lenenc_bytes("schema")?),
-            2 => Change::StateChanged(entry.lenenc_bytes("state change flag")? == b"1"),
+            // The manual has a string<lenenc> in the entry; servers send the one character alone.
+            2 => Change::StateChanged(matches!(data, b"1" | b"\x011")),
             // The entry begins with the encoding of the set; only text (0) exists.
             3 if entry.peek() == Some(0) => {
                 entry.u8("GTID encoding")?;
@@ -84,6 +87,42 @@ impl<'a> Changes<'a> {
             name: self.variables.lenenc_bytes("variable name")?,
             value: self.variables.lenenc_bytes("variable value")?,
         })
+    }
+}
+
+/// The block without the changes that `hidden` chooses; `None` if it has none of them, or makes no sense.
+pub(crate) fn without(
+    block: &[u8],
+    mut hidden: impl FnMut(&Change<'_>) -> bool,
+) -> Option<Vec<u8>> {
+    let mut changes = Changes::new(block);
+    let mut any = false;
+    for change in changes.clone() {
+        any |= hidden(&change.ok()?);
+    }
+    if !any {
+        return None;
+    }
+    let mut kept = BytesMut::new();
+    loop {
+        let in_entry = changes.variables.remaining();
+        let before = changes.block.remaining();
+        let Some(Ok(change)) = changes.next() else {
+            return Some(kept.into());
+        };
+        if hidden(&change) {
+            continue;
+        }
+        if let Change::SystemVariable { name, value } = change {
+            let mut pair = BytesMut::new();
+            put_lenenc_bytes(&mut pair, name);
+            put_lenenc_bytes(&mut pair, value);
+            kept.extend_from_slice(&[0]);
+            put_lenenc_bytes(&mut kept, &pair);
+        } else if in_entry == 0 {
+            let end = block.len() - changes.block.remaining();
+            kept.extend_from_slice(block.get(block.len() - before..end).unwrap_or_default());
+        }
     }
 }
 
@@ -134,6 +173,39 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn a_change_of_state_as_servers_send_it() {
+        let changes: Vec<_> = Changes::new(b"\x01\x03\x02st\x02\x011\x03\x05\x00\x03a:1")
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                Change::Schema(b"st"),
+                Change::StateChanged(true),
+                Change::Gtids(b"a:1")
+            ]
+        );
+    }
+
+    #[test]
+    fn changes_can_be_hidden() {
+        let block = b"\x00\x08\x01a\x01b\x01c\x01d\x01\x05\x04shop\x02\x02\x011\x63\x02ab";
+        assert_eq!(without(block, |_| false), None);
+        assert_eq!(without(block, |_| true), Some(Vec::new()));
+        let hidden = |change: &Change<'_>| {
+            matches!(
+                change,
+                Change::StateChanged(_) | Change::SystemVariable { name: b"a", .. }
+            )
+        };
+        assert_eq!(
+            without(block, hidden).as_deref(),
+            Some(&b"\x00\x04\x01c\x01d\x01\x05\x04shop\x63\x02ab"[..])
+        );
+        assert_eq!(without(b"\x01\x05\x04sho", |_| true), None);
     }
 
     #[test]

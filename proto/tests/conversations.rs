@@ -193,7 +193,7 @@ impl Conversation {
             plugin,
             credential: match password {
                 "" => Credential::NoPassword,
-                _ if ahead.windows(6).any(full) => Credential::Sha2 { known: None },
+                _ if ahead.windows(6).any(full) => Credential::Password { known: Vec::new() },
                 _ => Credential::Cleartext(password.as_bytes().into()),
             },
             channel: Channel::Plain,

@@ -141,17 +141,21 @@ fn talk(
 enum Account {
     NoPassword,
     Native,
+    NativeTwice,
     Sha2Known,
+    Sha2Twice,
     Sha2Outdated,
     Sha2Unknown,
     Cleartext,
     Missing,
 }
 
-const ACCOUNTS: [Account; 7] = [
+const ACCOUNTS: [Account; 9] = [
     Account::NoPassword,
     Account::Native,
+    Account::NativeTwice,
     Account::Sha2Known,
+    Account::Sha2Twice,
     Account::Sha2Outdated,
     Account::Sha2Unknown,
     Account::Cleartext,
@@ -160,15 +164,24 @@ const ACCOUNTS: [Account; 7] = [
 
 impl Account {
     fn credential(self) -> Credential {
-        let sha2 = |password| Credential::Sha2 {
-            known: Some(Sha2Stage1::of(password).stage2()),
+        let sha2 = |known: &[&[u8]]| Credential::Password {
+            known: known
+                .iter()
+                .map(|password| Sha2Stage1::of(password).stage2())
+                .collect(),
         };
         match self {
             Self::NoPassword => Credential::NoPassword,
-            Self::Native => Credential::Native(NativeStage1::of(RIGHT).stage2()),
-            Self::Sha2Known => sha2(RIGHT),
-            Self::Sha2Outdated => sha2(b"long ago"),
-            Self::Sha2Unknown => Credential::Sha2 { known: None },
+            Self::Native => Credential::Native(vec![NativeStage1::of(RIGHT).stage2()]),
+            Self::NativeTwice => Credential::Native(
+                [&b"long ago"[..], RIGHT]
+                    .map(|password| NativeStage1::of(password).stage2())
+                    .to_vec(),
+            ),
+            Self::Sha2Known => sha2(&[RIGHT]),
+            Self::Sha2Twice => sha2(&[b"long ago", RIGHT]),
+            Self::Sha2Outdated => sha2(&[b"long ago"]),
+            Self::Sha2Unknown => sha2(&[]),
             Self::Cleartext => Credential::Cleartext(RIGHT.into()),
             Self::Missing => Credential::Unknown,
         }
@@ -216,9 +229,11 @@ fn expected(
         }))
     };
     let whole_password = || match account {
-        Account::Native | Account::Cleartext if right => password(true),
-        Account::Sha2Known if right => password(true),
-        Account::Sha2Known | Account::Sha2Outdated | Account::Sha2Unknown => password(false),
+        Account::Native | Account::NativeTwice | Account::Cleartext if right => password(true),
+        Account::Sha2Known | Account::Sha2Twice if right => password(true),
+        Account::Sha2Known | Account::Sha2Twice | Account::Sha2Outdated | Account::Sha2Unknown => {
+            password(false)
+        }
         _ => denied.clone(),
     };
     if *plugin == AuthPlugin::MysqlClearPassword && channel == Channel::Plain {
@@ -230,27 +245,32 @@ fn expected(
             _ => denied,
         };
     }
+    let answerable = match plugin {
+        AuthPlugin::MysqlNativePassword => knows.password || knows.native,
+        AuthPlugin::CachingSha2Password => knows.password || knows.sha2,
+        _ => knows.password,
+    };
+    if !answerable {
+        // It declines, for the case that the account has another method.
+        return match account {
+            Account::NoPassword => Ok(Outcome::Proven(Proof::NoPassword)),
+            _ => Err(LoginError::NeedPassword),
+        };
+    }
     match plugin {
-        AuthPlugin::MysqlNativePassword if !knows.password && !knows.native => {
-            Err(LoginError::NeedPassword)
-        }
         AuthPlugin::MysqlNativePassword => match account {
-            Account::Native | Account::Cleartext if right => Ok(Outcome::Proven(
-                Proof::NativeStage1(NativeStage1::of(RIGHT)),
-            )),
+            Account::Native | Account::NativeTwice | Account::Cleartext if right => Ok(
+                Outcome::Proven(Proof::NativeStage1(NativeStage1::of(RIGHT))),
+            ),
             _ => denied,
         },
-        AuthPlugin::CachingSha2Password if !knows.password && !knows.sha2 => {
-            Err(LoginError::NeedPassword)
-        }
         AuthPlugin::CachingSha2Password => match account {
-            Account::Sha2Known | Account::Cleartext if right => {
+            Account::Sha2Known | Account::Sha2Twice | Account::Cleartext if right => {
                 Ok(Outcome::Proven(Proof::Sha2Fast(Sha2Stage1::of(RIGHT))))
             }
             _ if !knows.password => Err(LoginError::NeedPassword),
             _ => whole_password(),
         },
-        _ if !knows.password => Err(LoginError::NeedPassword),
         _ => whole_password(),
     }
 }
@@ -261,11 +281,13 @@ fn all_combinations() {
     for greeted in [
         AuthPlugin::MysqlNativePassword,
         AuthPlugin::CachingSha2Password,
-        AuthPlugin::Other("ed25519".into()),
+        AuthPlugin::Sha256Password,
+        AuthPlugin::Other("dialog".into()),
     ] {
         for plugin in [
             AuthPlugin::MysqlNativePassword,
             AuthPlugin::CachingSha2Password,
+            AuthPlugin::Sha256Password,
             AuthPlugin::MysqlClearPassword,
         ] {
             for (account, channel) in ACCOUNTS
@@ -312,14 +334,14 @@ fn all_combinations() {
             }
         }
     }
-    assert_eq!(count, 3 * 3 * 7 * 2 * 2 * 8);
+    assert_eq!(count, 4 * 4 * 9 * 2 * 2 * 8);
 }
 
 #[test]
 fn a_server_without_a_key_denies_full_authentication_on_a_plain_channel() {
     let auth = ServerAuth {
         plugin: AuthPlugin::CachingSha2Password,
-        credential: Credential::Sha2 { known: None },
+        credential: Credential::Password { known: Vec::new() },
         channel: Channel::Plain,
         public_key: None,
     };
@@ -373,7 +395,7 @@ fn habits_of_clients() {
     let native = || {
         auth(
             AuthPlugin::MysqlNativePassword,
-            Credential::Native(NativeStage1::of(RIGHT).stage2()),
+            Credential::Native(vec![NativeStage1::of(RIGHT).stage2()]),
         )
     };
     let token = NativeStage1::of(RIGHT).token(&greeting_scramble());
@@ -385,7 +407,7 @@ fn habits_of_clients() {
     assert_eq!(finish(native(), &payload), proven);
     let sha2 = auth(
         AuthPlugin::CachingSha2Password,
-        Credential::Sha2 { known: None },
+        Credential::Password { known: Vec::new() },
     );
     assert_eq!(finish(sha2, &payload), Outcome::Unsupported);
 
@@ -406,7 +428,7 @@ fn habits_of_clients() {
     );
     let sha2 = auth(
         AuthPlugin::CachingSha2Password,
-        Credential::Sha2 { known: None },
+        Credential::Password { known: Vec::new() },
     );
     assert_eq!(
         finish(sha2, &payload),
@@ -437,9 +459,12 @@ fn change_user_on_the_same_machine() {
     let Ok(Command::ChangeUser(change)) = Command::parse(&payload, CAPS) else {
         panic!()
     };
-    let known = Some(Sha2Stage1::of(RIGHT).stage2());
-    let step = auth(AuthPlugin::CachingSha2Password, Credential::Sha2 { known })
-        .start(change.answer(greeting_scramble()), switch_scramble());
+    let known = vec![Sha2Stage1::of(RIGHT).stage2()];
+    let step = auth(
+        AuthPlugin::CachingSha2Password,
+        Credential::Password { known },
+    )
+    .start(change.answer(greeting_scramble()), switch_scramble());
     let server::Step::Finished { payload, outcome } = step else {
         panic!()
     };
@@ -448,8 +473,11 @@ fn change_user_on_the_same_machine() {
 
     // Another plugin's account: switched, with the new scramble.
     let stored = NativeStage1::of(RIGHT).stage2();
-    let step = auth(AuthPlugin::MysqlNativePassword, Credential::Native(stored))
-        .start(change.answer(greeting_scramble()), switch_scramble());
+    let step = auth(
+        AuthPlugin::MysqlNativePassword,
+        Credential::Native(vec![stored]),
+    )
+    .start(change.answer(greeting_scramble()), switch_scramble());
     let server::Step::Send { payload, next } = step else {
         panic!()
     };
@@ -568,10 +596,15 @@ fn a_client_trusts_no_server_with_its_password() {
         ..Secrets::default()
     };
     let clear = b"\xfemysql_clear_password\0";
+    let refusal = b"\xff\x15\x04#28000Access denied";
+    // It declines, and remembers why.
+    let Ok(client::Step::Send { payload, next }) = started(secrets(), Channel::Plain).handle(clear)
+    else {
+        panic!()
+    };
+    assert!(payload.is_empty());
     assert_eq!(
-        started(secrets(), Channel::Plain)
-            .handle(clear)
-            .unwrap_err(),
+        next.handle(refusal).unwrap_err(),
         LoginError::UnsupportedPlugin(AuthPlugin::MysqlClearPassword)
     );
     let Ok(client::Step::Send { payload, .. }) = started(secrets(), Channel::Secure).handle(clear)
@@ -579,16 +612,37 @@ fn a_client_trusts_no_server_with_its_password() {
         panic!()
     };
     assert_eq!(&payload[..], b"correct horse\0");
+    let Ok(client::Step::Send { payload, next }) =
+        started(secrets(), Channel::Secure).handle(b"\xfedialog\0\x04PIN: ")
+    else {
+        panic!()
+    };
+    assert!(payload.is_empty());
+    // Another method that it can answer: now the refusal is the server's own.
+    let native = [
+        b"\xfemysql_native_password\0",
+        &switch_scramble().as_bytes()[..],
+        b"\0",
+    ]
+    .concat();
+    let Ok(client::Step::Send { payload, next }) = next.handle(&native) else {
+        panic!()
+    };
+    assert_eq!(payload.len(), 20);
+    assert!(matches!(
+        next.handle(refusal).unwrap_err(),
+        LoginError::Refused { code: 1045, .. }
+    ));
     assert_eq!(
         started(secrets(), Channel::Secure)
-            .handle(b"\xfedialog\0\x04PIN: ")
+            .handle(b"\x02authentication_webauthn\0")
             .unwrap_err(),
-        LoginError::UnsupportedPlugin(AuthPlugin::Other("dialog".into()))
+        LoginError::MultiFactor
     );
     assert!(started(secrets(), Channel::Secure).handle(b"\xfe").is_err());
     assert!(
         started(secrets(), Channel::Secure)
-            .handle(b"\x02more")
+            .handle(b"\x03more")
             .is_err()
     );
     assert!(started(secrets(), Channel::Secure).handle(b"").is_err());
@@ -597,6 +651,89 @@ fn a_client_trusts_no_server_with_its_password() {
             .handle(b"\xfemysql_native_password\0short")
             .is_err()
     );
+}
+
+/// An account with a key made of its password: what is signed, and with which key, is tested where it is computed.
+#[test]
+fn signatures_answer_longer_challenges() {
+    let secrets = |password: Option<&[u8]>| Secrets {
+        password: password.map(Into::into),
+        sha2_stage1: Some(Sha2Stage1::of(RIGHT)),
+        ..Secrets::default()
+    };
+    let start = |password| started(secrets(password), Channel::Plain);
+    let switch =
+        |plugin: &str, challenge: &[u8]| [b"\xfe", plugin.as_bytes(), b"\0", challenge].concat();
+    for challenge in [&[9; 32][..], &[&[9; 32][..], &[0]].concat()] {
+        let Ok(client::Step::Send { payload, .. }) =
+            start(Some(RIGHT)).handle(&switch("client_ed25519", challenge))
+        else {
+            panic!()
+        };
+        assert_eq!(payload.len(), 64);
+        // Behind the type of a packet, or bare.
+        for derivation in [
+            &b"P\0eighteen bytes, yes"[..],
+            b"\x01P\0eighteen bytes, yes",
+        ] {
+            let Ok(client::Step::Send { payload, next }) =
+                start(Some(RIGHT)).handle(&switch("parsec", challenge))
+            else {
+                panic!()
+            };
+            assert!(payload.is_empty());
+            let Ok(client::Step::Send { payload, next }) = next.handle(derivation) else {
+                panic!()
+            };
+            assert_eq!((payload.len(), &payload[..32]), (96, &[0; 32][..]));
+            assert!(next.handle(derivation).is_err());
+        }
+    }
+    for plugin in ["client_ed25519", "parsec"] {
+        assert!(
+            start(Some(RIGHT))
+                .handle(&switch(plugin, &[9; 20]))
+                .is_err()
+        );
+        let Ok(client::Step::Send { payload, next }) =
+            start(None).handle(&switch(plugin, &[9; 32]))
+        else {
+            panic!()
+        };
+        assert!(payload.is_empty());
+        assert_eq!(
+            next.handle(b"\xff\x15\x04#28000Access denied").unwrap_err(),
+            LoginError::NeedPassword
+        );
+    }
+}
+
+/// A client that has the key already encrypts at once.
+#[test]
+fn a_known_key_saves_a_round_trip() {
+    let account = || Credential::Password { known: Vec::new() };
+    let step = auth(AuthPlugin::Sha256Password, account()).start(
+        server::Answer::to_switch(AuthPlugin::Sha256Password, &[7; 256], switch_scramble()),
+        switch_scramble(),
+    );
+    let server::Step::Decrypt { ciphertext, next } = step else {
+        panic!()
+    };
+    assert_eq!(ciphertext, [7; 256]);
+    let server::Step::Finished { outcome, .. } = next.handle(None) else {
+        panic!()
+    };
+    assert_eq!(
+        outcome,
+        Outcome::Denied {
+            with_password: true
+        }
+    );
+    let step = auth(AuthPlugin::Sha256Password, account()).start(
+        server::Answer::to_switch(AuthPlugin::Sha256Password, &[7; 2000], switch_scramble()),
+        switch_scramble(),
+    );
+    assert!(matches!(step, server::Step::Finished { .. }));
 }
 
 #[test]

@@ -339,9 +339,7 @@ proptest! {
         prop_assert_eq!(types.len(), 2 * values.len());
 
         let mut ours = BytesMut::new();
-        put_execute(
-            &mut ours, &mut 0, statement, execute.flags, execute.iterations, parameters.null_bitmap, types, parameters.values,
-        );
+        put_execute(&mut ours, &mut 0, statement, &execute, &parameters, Some(types));
         prop_assert_eq!(&ours[4..], &theirs[..]);
     }
 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 9] = [
     ("command", fuzz::command),
     ("reply", fuzz::reply),
     ("response", fuzz::response),
@@ -23,6 +23,8 @@ const TARGETS: [(&str, Body); 7] = [
     ("client_login", fuzz::client_login),
     ("key", fuzz::key),
     ("gtid", fuzz::gtid),
+    ("compress", fuzz::compress),
+    ("stored", fuzz::stored),
 ];
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::directory::{Account, AccountKey, Directory, Method};
@@ -13,22 +14,32 @@ use super::directory::{Account, AccountKey, Directory, Method};
 pub enum Proof {
     /// mysql_native_password: SHA1(password), which logs in to every server with that plugin.
     Native(Zeroizing<[u8; 20]>),
-    /// caching_sha2_password.
-    Sha2 {
-        /// The password: a server that has not seen the account yet wants it whole.
+    /// The password itself.
+    Password {
+        /// It: most plugins want it, some a signature made with it.
         password: Zeroizing<Vec<u8>>,
-        /// SHA256(password), for fast logins.
+        /// SHA256(password), for caching_sha2_password's fast logins.
         stage1: Zeroizing<[u8; 32]>,
     },
     /// The account has no password.
     Empty,
 }
 
+impl Proof {
+    /// Whether it is that of the password with this digest, SHA256(password).
+    pub fn is_of(&self, digest: &[u8; 32]) -> bool {
+        match self {
+            Self::Password { stage1, .. } => stage1.ct_eq(digest).into(),
+            Self::Native(_) | Self::Empty => false,
+        }
+    }
+}
+
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Native(_) => "Native([secret])",
-            Self::Sha2 { .. } => "Sha2([secret])",
+            Self::Password { .. } => "Password([secret])",
             Self::Empty => "Empty",
         })
     }
@@ -40,10 +51,10 @@ struct Proven {
     proof: Arc<Proof>,
 }
 
-/// The proofs of all accounts. A proof lasts until the server stores another hash for its account.
+/// The proofs of all accounts, one for each way to log in. A proof lasts until the server stores another hash for it.
 #[derive(Default)]
 pub struct Credentials {
-    proven: DashMap<AccountKey, Proven>,
+    proven: DashMap<AccountKey, Vec<Proven>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -59,33 +70,32 @@ impl Credentials {
     }
 
     /// Remembers that a login to `account` by `method` succeeded. It replaces an older proof.
-    pub fn remember(&self, account: &Account, method: &Method, proof: Proof) {
-        let proven = Proven {
+    pub fn remember(&self, account: &Account, method: &Method, proof: Arc<Proof>) {
+        let mut proven = self.proven.entry(account.key.clone()).or_default();
+        proven.retain(|proven| holds(account, proven) && proven.stored != method.stored);
+        proven.push(Proven {
             stored: method.stored.clone(),
-            proof: Arc::new(proof),
-        };
-        self.proven.insert(account.key.clone(), proven);
+            proof,
+        });
     }
 
-    /// What was proven for `account`; `None` if nothing was, or if the hash has changed since.
+    /// What was proven for `account`, except against hashes that have changed since.
     ///
     /// `account` has to come from the present directory.
-    pub fn proof(&self, account: &Account) -> Option<Arc<Proof>> {
-        let found = self.proven.get(&account.key)?;
-        holds(account, &found).then(|| found.proof.clone())
-    }
-
-    /// Forgets the proof of one account, as after a server refused it.
-    pub fn forget(&self, key: &AccountKey) {
-        self.proven.remove(key);
+    pub fn proofs(&self, account: &Account) -> Vec<Arc<Proof>> {
+        let Some(proven) = self.proven.get(&account.key) else {
+            return Vec::new();
+        };
+        let holding = proven.iter().filter(|proven| holds(account, proven));
+        holding.map(|proven| proven.proof.clone()).collect()
     }
 
     /// Forgets the proofs that do not hold in `directory` any more.
     pub fn retain(&self, directory: &Directory) {
         self.proven.retain(|key, proven| {
-            directory
-                .account(key)
-                .is_some_and(|account| holds(account, proven))
+            let account = directory.account(key);
+            proven.retain(|proven| account.is_some_and(|account| holds(account, proven)));
+            !proven.is_empty()
         });
     }
 }
@@ -99,11 +109,12 @@ fn holds(account: &Account, proven: &Proven) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::indexing_slicing)]
 
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::accounts::Requirement;
 
     fn account(stored: &[u8]) -> Account {
         Account {
@@ -114,7 +125,9 @@ mod tests {
             methods: vec![Method::new("caching_sha2_password", stored)],
             locked: false,
             expired: false,
-            requires_tls: false,
+            multi_factor: false,
+            counted: false,
+            requirement: Requirement::None,
         }
     }
 
@@ -122,19 +135,26 @@ mod tests {
     fn a_changed_password_ends_the_proof() {
         let credentials = Credentials::new();
         let before = account(b"$A$005$one");
-        let proof = Proof::Sha2 {
+        let proof = Arc::new(Proof::Password {
             password: Zeroizing::new(b"hush".to_vec()),
             stage1: Zeroizing::new([7; 32]),
-        };
-        credentials.remember(&before, before.method().unwrap(), proof.clone());
-        assert_eq!(*credentials.proof(&before).unwrap(), proof);
-        assert_eq!(credentials.proof(&account(b"$A$005$two")), None);
+        });
+        credentials.remember(&before, &before.methods[0], proof.clone());
+        credentials.remember(&before, &before.methods[0], proof.clone());
+        assert_eq!(credentials.proofs(&before), std::slice::from_ref(&proof));
+        assert_eq!(credentials.proofs(&account(b"$A$005$two")), []);
+
+        // The password before counts as long as it is retained.
+        let mut both = account(b"$A$005$two");
+        both.methods.push(before.methods[0].clone());
+        credentials.remember(&both, &both.methods[0], proof);
+        assert_eq!(credentials.proofs(&both).len(), 2);
 
         let directory = |account| Directory::new(&BTreeMap::new(), vec![account]);
         credentials.retain(&directory(before.clone()));
-        assert!(credentials.proof(&before).is_some());
+        assert_eq!(credentials.proofs(&before).len(), 1);
         credentials.retain(&directory(account(b"$A$005$two")));
-        assert!(credentials.proof(&before).is_none());
+        assert_eq!(credentials.proofs(&before), []);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dbproxy_proto::handshake::{auth::NativeStage2, stored::Stored};
+use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Requirement;
 use super::host::HostPattern;
 use crate::config::{Secret, User};
-
-/// Length of `*` and 40 hexadecimal digits: how mysql_native_password stores a hash.
-const NATIVE_TEXT: usize = 41;
 
 /// Where a client connects from, as the accounts' host patterns see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,23 @@ pub struct Account {
     pub locked: bool,
     /// The password has expired.
     pub expired: bool,
-    /// `REQUIRE SSL`, `X509` or more.
-    pub requires_tls: bool,
+    /// It takes more than a password to log in.
+    pub multi_factor: bool,
+    /// The server counts wrong passwords and refuses further logins after some: only it can judge.
+    pub counted: bool,
+    /// `REQUIRE`.
+    pub requirement: Requirement,
+}
+
+/// What a check of a password says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It is right for this method.
+    Right(&'a Method),
+    /// It is wrong for all methods.
+    Wrong,
+    /// Only a server can tell.
+    Open,
 }
 
 /// One way to log in to an account.
@@ -70,33 +85,45 @@ pub struct Method {
 pub enum Verifier {
     /// The empty password.
     Empty,
-    /// mysql_native_password: SHA1(SHA1(password)).
-    Native([u8; 20]),
-    /// caching_sha2_password: the stored hash is salted and slow on purpose; let the primary check the first login.
-    Sha2,
+    /// By what the server stores of the password.
+    Stored(Stored),
     /// The password itself, from the configuration: any plugin will do.
     Configured(Secret),
     /// Not here: another plugin, or no valid hash.
     Other,
 }
 
+impl Verifier {
+    /// Whether this is the right password; `None` if only a server can tell.
+    ///
+    /// Takes up to some milliseconds.
+    pub fn accepts(&self, password: &[u8]) -> Option<bool> {
+        match self {
+            Self::Empty => Some(password.is_empty()),
+            Self::Stored(stored) => Some(stored.fits(password)),
+            Self::Configured(expected) => Some(password.ct_eq(expected.expose().as_bytes()).into()),
+            Self::Other => None,
+        }
+    }
+}
+
 impl Method {
     /// Reads what `mysql.user` or `mysql.global_priv` store.
     pub fn new(plugin: &str, stored: &[u8]) -> Self {
-        let verifier = match plugin {
-            // Very old accounts have no plugin.
-            "" | "mysql_native_password" if stored.is_empty() => Verifier::Empty,
-            "" | "mysql_native_password" => {
-                native(stored).map_or(Verifier::Other, Verifier::Native)
-            }
-            "caching_sha2_password" if stored.is_empty() => Verifier::Empty,
-            "caching_sha2_password" => Verifier::Sha2,
-            _ => Verifier::Other,
-        };
+        // Very old accounts have no plugin.
         let plugin = if plugin.is_empty() {
             "mysql_native_password"
         } else {
             plugin
+        };
+        let may_be_empty = matches!(
+            plugin,
+            "mysql_native_password" | "caching_sha2_password" | "sha256_password"
+        );
+        let verifier = if stored.is_empty() && may_be_empty {
+            Verifier::Empty
+        } else {
+            Stored::parse(plugin, stored).map_or(Verifier::Other, Verifier::Stored)
         };
         Self {
             plugin: plugin.into(),
@@ -106,24 +133,47 @@ impl Method {
     }
 }
 
-fn native(stored: &[u8]) -> Option<[u8; 20]> {
-    let digits = stored
-        .strip_prefix(b"*")
-        .filter(|_| stored.len() == NATIVE_TEXT)?;
-    let mut hash = [0; 20];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    digits.iter().all(u8::is_ascii_hexdigit).then_some(hash)
-}
-
 impl Account {
-    /// The method to ask a client for: the first that can be checked here, else the first.
-    pub fn method(&self) -> Option<&Method> {
+    /// The hashes of its methods that are mysql_native_password: a client that answers by it need not give its password away.
+    pub fn native(&self) -> Vec<NativeStage2> {
+        let native = self
+            .methods
+            .iter()
+            .filter_map(|method| match &method.verifier {
+                Verifier::Stored(stored) => stored.native().cloned(),
+                _ => None,
+            });
+        native.collect()
+    }
+
+    /// Whether one of its methods is a login without password.
+    pub fn may_be_empty(&self) -> bool {
         self.methods
             .iter()
-            .find(|method| method.verifier != Verifier::Other)
-            .or_else(|| self.methods.first())
+            .any(|method| method.verifier == Verifier::Empty)
+    }
+
+    /// The password that the configuration gives it.
+    pub fn configured(&self) -> Option<&Secret> {
+        self.methods
+            .iter()
+            .find_map(|method| match &method.verifier {
+                Verifier::Configured(password) => Some(password),
+                _ => None,
+            })
+    }
+
+    /// Whether this is a right password, and by which method; takes up to some milliseconds for each.
+    pub fn check(&self, password: &[u8]) -> Verdict<'_> {
+        let mut verdict = Verdict::Wrong;
+        for method in &self.methods {
+            match method.verifier.accepts(password) {
+                Some(true) => return Verdict::Right(method),
+                Some(false) => {}
+                None => verdict = Verdict::Open,
+            }
+        }
+        verdict
     }
 }
 
@@ -134,7 +184,9 @@ impl fmt::Debug for Account {
             .field("methods", &self.methods)
             .field("locked", &self.locked)
             .field("expired", &self.expired)
-            .field("requires_tls", &self.requires_tls)
+            .field("multi_factor", &self.multi_factor)
+            .field("counted", &self.counted)
+            .field("requirement", &self.requirement)
             .finish()
     }
 }
@@ -149,8 +201,7 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "Empty",
-            Self::Native(_) => "Native([secret])",
-            Self::Sha2 => "Sha2",
+            Self::Stored(_) => "Stored([secret])",
             Self::Configured(_) => "Configured([secret])",
             Self::Other => "Other",
         })
@@ -180,6 +231,16 @@ pub enum Resolution {
     Off,
 }
 
+/// What happens to a client whose password has expired and that does not say that it can handle that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expiry {
+    /// It is refused (`disconnect_on_expired_password`).
+    #[default]
+    Refuses,
+    /// It is let in, and can do nothing but change the password, as others can.
+    Restricts,
+}
+
 /// All accounts. Immutable; a newer one replaces it whole.
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -189,6 +250,7 @@ pub struct Directory {
     loaded: bool,
     read_at: Option<Instant>,
     resolution: Resolution,
+    expiry: Expiry,
 }
 
 impl Directory {
@@ -207,14 +269,11 @@ impl Directory {
             .iter()
             .map(|(name, user)| {
                 let name: Arc<str> = name.as_str().into();
-                let plugin = accounts
-                    .iter()
-                    .find(|account| account.key.user == name)
-                    .and_then(|account| account.methods.first())
-                    .map_or_else(
-                        || "caching_sha2_password".into(),
-                        |method| method.plugin.clone(),
-                    );
+                let own = accounts.iter().find(|account| account.key.user == name);
+                let plugin = own.and_then(|account| account.methods.first()).map_or_else(
+                    || "caching_sha2_password".into(),
+                    |method| method.plugin.clone(),
+                );
                 let account = Account {
                     key: AccountKey {
                         user: name.clone(),
@@ -231,7 +290,10 @@ impl Directory {
                     }],
                     locked: false,
                     expired: false,
-                    requires_tls: false,
+                    multi_factor: false,
+                    counted: false,
+                    requirement: own
+                        .map_or_else(Requirement::default, |account| account.requirement.clone()),
                 };
                 (name, Arc::new(account))
             })
@@ -255,6 +317,7 @@ impl Directory {
             loaded,
             read_at: None,
             resolution: Resolution::On,
+            expiry: Expiry::Refuses,
         }
     }
 
@@ -269,6 +332,16 @@ impl Directory {
     /// Notes whether the server looks up the names of its clients.
     pub fn with_resolution(self, resolution: Resolution) -> Self {
         Self { resolution, ..self }
+    }
+
+    /// Notes what becomes of clients with an expired password.
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, ..self }
+    }
+
+    /// What becomes of clients with an expired password.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     /// When the accounts were asked for: whatever was changed before is in here.
@@ -339,7 +412,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
 
@@ -354,7 +427,9 @@ mod tests {
             methods: vec![Method::new("mysql_native_password", HASH.as_bytes())],
             locked: false,
             expired: false,
-            requires_tls: false,
+            multi_factor: false,
+            counted: false,
+            requirement: Requirement::None,
         }
     }
 
@@ -411,34 +486,68 @@ mod tests {
         let Lookup::Account(app) = loaded.find(b"app", &ClientAddress::Unix) else {
             panic!("not found");
         };
-        assert_eq!(&*app.method().unwrap().plugin, "mysql_native_password");
+        assert_eq!(&*app.methods[0].plugin, "mysql_native_password");
         assert!(!format!("{app:?}").contains("\"p\""));
     }
 
     #[test]
     fn reads_stored_hashes() {
-        for (plugin, stored, native, other) in [
-            ("mysql_native_password", HASH, true, false),
-            ("", HASH, true, false),
-            ("mysql_native_password", "*94BD", false, true),
+        for (plugin, stored, kind) in [
+            ("mysql_native_password", HASH, "Stored([secret])"),
+            ("", HASH, "Stored([secret])"),
+            ("mysql_native_password", "*94BD", "Other"),
             (
                 "mysql_native_password",
                 "*+4BDCEBE19083CE2A1F959FD02F964C7AF4CFC29",
-                false,
-                true,
+                "Other",
             ),
-            ("mysql_native_password", "invalid", false, true),
-            ("mysql_native_password", "", false, false),
-            ("caching_sha2_password", "$A$005$x", false, false),
-            ("unix_socket", "", false, true),
+            ("mysql_native_password", "invalid", "Other"),
+            ("mysql_native_password", "", "Empty"),
+            ("caching_sha2_password", "", "Empty"),
+            ("sha256_password", "", "Empty"),
+            ("caching_sha2_password", "$A$005$x", "Other"),
+            (
+                "ed25519",
+                "ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY",
+                "Stored([secret])",
+            ),
+            ("ed25519", "", "Other"),
+            ("unix_socket", "", "Other"),
         ] {
             let verifier = Method::new(plugin, stored.as_bytes()).verifier;
-            assert_eq!(
-                matches!(verifier, Verifier::Native(_)),
-                native,
-                "{plugin} {stored}"
-            );
-            assert_eq!(verifier == Verifier::Other, other, "{plugin} {stored}");
+            assert_eq!(format!("{verifier:?}"), kind, "{plugin} {stored}");
         }
+    }
+
+    #[test]
+    fn a_password_is_checked_by_what_is_stored() {
+        let accepts = |plugin, stored: &str, password: &[u8]| {
+            Method::new(plugin, stored.as_bytes())
+                .verifier
+                .accepts(password)
+        };
+        let ed25519 = "ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY";
+        assert_eq!(accepts("ed25519", ed25519, b"secret"), Some(true));
+        assert_eq!(accepts("ed25519", ed25519, b"wrong"), Some(false));
+        assert_eq!(accepts("mysql_native_password", "", b""), Some(true));
+        assert_eq!(accepts("mysql_native_password", "", b"x"), Some(false));
+        assert_eq!(accepts("pam", "mysql", b"x"), None);
+        let configured = Verifier::Configured(Secret::new("p"));
+        assert_eq!(configured.accepts(b"p"), Some(true));
+        assert_eq!(configured.accepts(b"pp"), Some(false));
+    }
+
+    #[test]
+    fn the_first_method_that_fits_counts() {
+        let ed25519 = b"ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY";
+        let mut app = account("app", "%");
+        app.methods.push(Method::new("ed25519", ed25519));
+        assert_eq!(app.native().len(), 1);
+        let ed25519 = app.methods[1].clone();
+        assert_eq!(app.check(b"secret"), Verdict::Right(&ed25519));
+        assert_eq!(app.check(b"wrong"), Verdict::Wrong);
+        app.methods.push(Method::new("unix_socket", b""));
+        assert_eq!(app.check(b"wrong"), Verdict::Open);
+        assert!(!app.may_be_empty() && app.configured().is_none());
     }
 }

@@ -246,6 +246,7 @@ mod tests {
                 lag: Lag::Known(Duration::ZERO),
                 position: None,
                 asked_at: None,
+                wait_timeout: Duration::MAX,
                 delay: Duration::ZERO,
                 barred: None,
                 why: "".into(),

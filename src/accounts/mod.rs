@@ -8,9 +8,12 @@ mod credentials;
 mod directory;
 mod freshness;
 mod host;
+mod requirement;
 
 pub use credentials::{Credentials, Proof};
 pub use directory::{
-    Account, AccountKey, ClientAddress, Directory, Lookup, Method, Resolution, Verifier,
+    Account, AccountKey, ClientAddress, Directory, Expiry, Lookup, Method, Resolution, Verdict,
+    Verifier,
 };
 pub use freshness::{AccountState, AccountStates};
+pub use requirement::{Demand, Named, Requirement, Transport};

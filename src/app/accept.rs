@@ -8,9 +8,10 @@ use tracing::warn;
 
 use super::worker::Worker;
 use crate::{
+    config::{Limits, Network},
     error::Answer,
     net::{Accepted, Listener},
-    session::Registry,
+    session::{Registry, Source},
 };
 
 /// Pause after a failed accept, which is mostly the limit of open files.
@@ -21,9 +22,10 @@ pub(super) async fn run(
     listener: Listener,
     workers: Arc<[Worker]>,
     registry: Arc<Registry>,
-    limit: usize,
+    limits: Limits,
+    balancers: Vec<Network>,
 ) {
-    let mut refused_before = false;
+    let mut refused_before = None;
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -34,25 +36,32 @@ pub(super) async fn run(
             }
         };
         let worker = workers.iter().min_by_key(|worker| worker.sessions());
-        match (registry.register(limit), worker) {
-            (Some(registration), Some(worker)) => {
-                refused_before = false;
-                worker.serve(accepted, registration);
+        let address = accepted.address();
+        // A balancer's own address says nothing of the client.
+        let counted = !balancers
+            .iter()
+            .any(|network| address.is_some_and(|address| network.contains(address)));
+        let registered = registry.register(address.map(Source::from), counted, &limits);
+        match (registered, worker) {
+            (Ok(registration), Some(worker)) => {
+                refused_before = None;
+                worker.serve(accepted, listener.admission(), registration);
             }
-            (None, _) | (_, None) => {
-                if !refused_before {
-                    warn!(limit, "limits.connections is reached: clients are refused");
+            (Err(full), _) => {
+                let answer = full.answer(address, &limits);
+                if refused_before.replace(full) != Some(full) {
+                    warn!(reason = %answer.message, "clients are refused");
                 }
-                refused_before = true;
-                refuse(accepted);
+                refuse(accepted, &answer);
             }
+            // Not without workers.
+            (Ok(_), None) => {}
         }
     }
 }
 
 /// In place of a greeting, as servers do it.
-fn refuse(accepted: Accepted) {
-    let answer = Answer::new(1040, b"08004", "Too many connections");
+fn refuse(accepted: Accepted, answer: &Answer) {
     let mut out = BytesMut::new();
     put_err(&mut out, &mut 0, &answer.packet(), Capabilities::empty());
     // Fits into an empty socket buffer; a client that is gone need not be told.

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    net::Accepted,
+    net::{Accepted, tls::Admission},
     session::{self, Context, Registration},
     shutdown::Drain,
 };
@@ -26,10 +26,12 @@ use crate::{
 /// How often unused server connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
+type Arrival = (Accepted, Admission, Registration);
+
 /// A running worker. Dropping it ends it after its last session.
 #[derive(Debug)]
 pub(super) struct Worker {
-    arrivals: mpsc::UnboundedSender<(Accepted, Registration)>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
     sessions: Arc<AtomicUsize>,
 }
 
@@ -54,16 +56,21 @@ impl Worker {
     }
 
     /// Has the worker serve a client.
-    pub(super) fn serve(&self, accepted: Accepted, registration: Registration) {
+    pub(super) fn serve(
+        &self,
+        accepted: Accepted,
+        admission: Admission,
+        registration: Registration,
+    ) {
         self.sessions.fetch_add(1, Relaxed);
         // Fails only when the worker has ended, and then the client is cut off with it.
-        let _ = self.arrivals.send((accepted, registration));
+        let _ = self.arrivals.send((accepted, admission, registration));
     }
 }
 
 async fn work(
     context: Arc<Context>,
-    mut arriving: mpsc::UnboundedReceiver<(Accepted, Registration)>,
+    mut arriving: mpsc::UnboundedReceiver<Arrival>,
     sessions: Arc<AtomicUsize>,
     mut drain: Drain,
 ) {
@@ -71,11 +78,11 @@ async fn work(
     loop {
         select! {
             arrived = arriving.recv() => match arrived {
-                Some((accepted, registration)) => {
+                Some((accepted, admission, registration)) => {
                     let (context, sessions, drain) = (Arc::clone(&context), Arc::clone(&sessions), drain.clone());
                     tokio::spawn(async move {
                         match accepted.into_stream() {
-                            Ok((stream, peer)) => session::serve(stream, peer, registration, context).await,
+                            Ok((stream, peer)) => session::serve(stream, peer, admission, registration, context).await,
                             Err(error) => debug!(%error, "client lost before its login"),
                         }
                         sessions.fetch_sub(1, Relaxed);
@@ -84,7 +91,12 @@ async fn work(
                 }
                 None => break,
             },
-            _ = sweep.tick() => context.pool.sweep(context.worker, Instant::now()),
+            _ = sweep.tick() => {
+                for server in &context.topology.borrow().servers {
+                    context.pool.set_wait_timeout(server.id, server.wait_timeout);
+                }
+                context.pool.sweep(context.worker, Instant::now());
+            }
         }
     }
     drain.ordered().await;

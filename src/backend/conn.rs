@@ -6,6 +6,8 @@ use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::Capabilities,
     command::{code, put_command},
+    packet::{self, Frame},
+    reply::ErrPacket,
     response::{Event, Expect, ResponseTracker},
 };
 use tokio::time::timeout;
@@ -35,6 +37,8 @@ pub struct BackendConn {
     thread_id: u32,
     capabilities: Capabilities,
     state: Arc<SessionState>,
+    /// The state at login, as long as the account's expired password may keep the connection from leaving it.
+    restricted: Option<Arc<SessionState>>,
     trackers: Trackers,
     tracked: bool,
     /// Answers still to come to commands that the session did not ask for.
@@ -62,10 +66,25 @@ impl Trackers {
          SESSION session_track_system_variables='autocommit,character_set_client,\
          character_set_connection,character_set_results,time_zone,last_gtid'",
     );
+    const MYSQL_DEFAULT: &str = "SET SESSION session_track_gtids=DEFAULT, \
+         SESSION session_track_state_change=DEFAULT, SESSION session_track_schema=DEFAULT";
+    const MARIADB_DEFAULT: &str = "SET SESSION session_track_state_change=DEFAULT, \
+         SESSION session_track_schema=DEFAULT, SESSION session_track_system_variables=DEFAULT";
+
+    fn default_statement(self) -> &'static str {
+        if self == Self::MARIADB {
+            Self::MARIADB_DEFAULT
+        } else {
+            Self::MYSQL_DEFAULT
+        }
+    }
 }
 
 /// How long a server may take to answer what only changes the connection's state.
 const SETTLE: Duration = Duration::from_secs(30);
+
+/// ER_MUST_CHANGE_PASSWORD
+const MUST_CHANGE_PASSWORD: u16 = 1820;
 
 impl BackendConn {
     pub(super) fn new(
@@ -77,12 +96,14 @@ impl BackendConn {
         trackers: Trackers,
         accepted: Arc<Accepted>,
     ) -> Self {
+        let expired = capabilities.contains(Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS);
         Self {
             stream,
             input: BytesMut::new(),
             server,
             thread_id,
             capabilities,
+            restricted: expired.then(|| Arc::clone(&state)),
             state,
             trackers,
             tracked: false,
@@ -118,6 +139,29 @@ impl BackendConn {
             return self.stream.read_ahead(&mut self.input);
         }
         self.input.is_empty() && self.stream.is_quiet()
+    }
+
+    /// Waits until the server says something unasked, or closes the connection.
+    pub async fn spoken(&mut self) {
+        // Neither what a layer may still hold nor what it says for itself, such as a ticket of TLS, is a word.
+        while self.stream.readable().await.is_ok()
+            && self.stream.read_ahead(&mut self.input)
+            && self.input.is_empty()
+        {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// The error with which the server has ended an idle connection, as it came.
+    pub fn last_words(&mut self) -> Option<&[u8]> {
+        self.stream.read_ahead(&mut self.input);
+        match packet::complete(&self.input) {
+            Frame::Complete { len, payload } => {
+                ErrPacket::parse(self.input.get(payload)?).ok()?;
+                self.input.get(..len)
+            }
+            Frame::Incomplete | Frame::Large => None,
+        }
     }
 
     /// Prepares the connection for somebody else; false if it has to be closed.
@@ -174,7 +218,10 @@ impl BackendConn {
 
     /// The state changed by a statement of the session's own.
     pub fn set_state(&mut self, state: Arc<SessionState>) {
-        self.state = state;
+        // The rest of that state may never have been reached.
+        if self.restricted.is_none() {
+            self.state = state;
+        }
     }
 
     /// Appends what takes the connection to `wanted`. `extra` are further
@@ -183,13 +230,14 @@ impl BackendConn {
     /// What is appended must be sent before anything else.
     pub fn put_sync(&mut self, out: &mut BytesMut, wanted: &Arc<SessionState>, extra: &str) {
         self.pending += if self.tracked {
-            put_difference(out, &self.state, wanted, extra)
+            put_difference(out, &self.state, wanted, extra, self.capabilities)
         } else {
             put_difference(
                 out,
                 &self.state,
                 wanted,
                 &format!("{extra}{}", self.trackers.0),
+                self.capabilities,
             )
         };
         self.tracked = true;
@@ -197,6 +245,18 @@ impl BackendConn {
         if !Arc::ptr_eq(&self.state, wanted) {
             self.state = Arc::clone(wanted);
         }
+    }
+
+    /// Appends what leaves the session trackers to the session, until the next reset.
+    ///
+    /// What is appended must be sent before anything else.
+    pub fn put_untrack(&mut self, out: &mut BytesMut) {
+        put_command(
+            out,
+            code::QUERY,
+            self.trackers.default_statement().as_bytes(),
+        );
+        self.pending += 1;
     }
 
     /// Counts answers to commands that were sent for the proxy itself.
@@ -210,6 +270,11 @@ impl BackendConn {
         self.pending == 0 || (self.same_schema && self.accepted.contains(&self.state))
     }
 
+    /// Whether the account's expired password has kept the connection from the state that it should be in.
+    pub fn is_restricted(&self) -> bool {
+        self.restricted.is_some()
+    }
+
     /// Whether answers are due that [`Self::settle`] has to read first.
     pub fn is_unsettled(&self) -> bool {
         self.pending > 0
@@ -220,6 +285,8 @@ impl BackendConn {
     /// Fails with the server's error if the state could not be reached; the
     /// connection must then be given up.
     pub async fn settle(&mut self, buffers: &Buffers) -> Result<(), Error> {
+        let due = self.pending > 0;
+        let mut refused = false;
         while self.pending > 0 {
             let mut tracker = ResponseTracker::new(Expect::Status, self.capabilities);
             match tracker
@@ -235,10 +302,18 @@ impl BackendConn {
                 Event::Ok { len, .. } | Event::Eof { len, .. } => {
                     self.input.advance(len);
                     self.pending -= 1;
-                    if self.pending == 0 {
+                    if self.pending == 0 && !refused {
                         self.same_schema = true;
                         self.accepted.add(&self.state);
                     }
+                }
+                Event::Err { len, packet, .. }
+                    if packet.code == MUST_CHANGE_PASSWORD && self.restricted.is_some() =>
+                {
+                    // The statement itself may be the one that changes it.
+                    self.input.advance(len);
+                    self.pending -= 1;
+                    refused = true;
                 }
                 Event::Err { packet, .. } => {
                     let text = String::from_utf8_lossy(packet.message).into_owned();
@@ -250,6 +325,12 @@ impl BackendConn {
                     return Err(Error::server(ErrorKind::Protocol(text.into())));
                 }
             }
+        }
+        if due && !refused {
+            self.restricted = None;
+        } else if let Some(state) = self.restricted.as_ref().filter(|_| refused) {
+            self.state = Arc::clone(state);
+            self.tracked = false;
         }
         Ok(())
     }
@@ -327,6 +408,16 @@ impl BackendConn {
         if let Some(left) = self.prepared.insert(key, statement) {
             self.close_prepared(left);
         }
+    }
+
+    /// A prepared statement has, or has no longer, a cursor or data that its session still needs.
+    pub fn hold_prepared(&mut self, key: &StatementKey, held: bool) {
+        self.prepared.hold(key, held);
+    }
+
+    /// Whether a prepared statement has a cursor or data that its session may still need.
+    pub fn holds_prepared(&self, key: &StatementKey) -> bool {
+        self.prepared.is_held(key)
     }
 
     /// Forgets a prepared statement, for instance because it is being prepared anew.

@@ -2,10 +2,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
+use aws_lc_rs::{
+    rand,
+    rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey},
+};
 use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
+    command::put_query,
+    compress::{Method, Side},
     handshake::{
         auth::{Channel, NativeStage1, SecretBytes, Secrets, Sha2Stage1},
         client::{self, LoggedIn, LoginError, ServerGreeting, Step},
@@ -22,10 +27,10 @@ use super::{
     state::{Charset, SessionState},
 };
 use crate::{
-    accounts::{AccountKey, Proof},
-    config::ServerAddress,
+    accounts::{AccountKey, Demand, Proof},
+    config::{ServerAddress, ServerMode},
     error::{Answer, Error, ErrorKind, Origin},
-    net::{Stream, conversation},
+    net::{Stream, conversation, tls::Connector},
     topology::{Flavor, ServerId},
 };
 
@@ -42,6 +47,10 @@ pub struct Target {
     pub deadline: Duration,
     /// The session states that it is known to accept.
     pub accepted: Arc<Accepted>,
+    /// How connections to it are compressed, if it offers that.
+    pub compression: Option<Method>,
+    /// Whether and how TLS is used.
+    pub tls: Connector,
 }
 
 /// Who logs in.
@@ -53,6 +62,10 @@ pub struct Login {
     pub account: AccountKey,
     /// What the account has proven.
     pub proof: Arc<Proof>,
+    /// Its password has expired: it may change that, and nothing else.
+    pub expired: bool,
+    /// What the servers demand of the account's connections.
+    pub demand: Demand,
 }
 
 /// The capabilities asked of every server: what the proxy itself needs.
@@ -65,6 +78,16 @@ const ALWAYS: Capabilities = Capabilities::LONG_PASSWORD
     .union(Capabilities::PLUGIN_AUTH_LENENC_DATA)
     .union(Capabilities::CONNECT_ATTRS)
     .union(Capabilities::SESSION_TRACK);
+
+/// The capabilities that change the bytes of commands and answers: without one of them a connection is of no use to who
+/// wants it.
+pub const LAYOUT: Capabilities = Capabilities::DEPRECATE_EOF
+    .union(Capabilities::OPTIONAL_RESULTSET_METADATA)
+    .union(Capabilities::QUERY_ATTRIBUTES)
+    .union(Capabilities::PROGRESS)
+    .union(Capabilities::STMT_BULK_OPERATIONS)
+    .union(Capabilities::EXTENDED_METADATA)
+    .union(Capabilities::BULK_UNIT_RESULTS);
 
 impl BackendConn {
     /// Connects and logs in. `profile` are the capabilities wanted beyond those that the proxy itself needs.
@@ -86,11 +109,8 @@ impl BackendConn {
     /// Ends the query that another connection of the same account runs.
     pub async fn kill_query(mut self, thread_id: u32) -> Result<(), Error> {
         let mut command = BytesMut::new();
-        dbproxy_proto::command::put_command(
-            &mut command,
-            dbproxy_proto::command::code::QUERY,
-            format!("KILL QUERY {thread_id}").as_bytes(),
-        );
+        let kill = format!("KILL QUERY {thread_id}");
+        put_query(&mut command, kill.as_bytes(), self.capabilities());
         self.send(&command, &[]).await?;
         self.expect_answers(1);
         self.settle(&crate::net::Buffers::default()).await
@@ -116,12 +136,7 @@ async fn connect(
                 .map_err(io)?,
         )
         .map_err(io)?,
-        ServerAddress::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(io)?),
-    };
-    let channel = if stream.is_secure() {
-        Channel::Secure
-    } else {
-        Channel::Plain
+        ServerAddress::Unix(path) => Stream::unix(UnixStream::connect(path).await.map_err(io)?),
     };
     let mut talk = Talk {
         stream,
@@ -130,8 +145,25 @@ async fn connect(
     };
     let greeting =
         ServerGreeting::parse(&talk.receive().await?).map_err(|error| refused(target, error))?;
-    let mut request = client::Login::new(login.user.as_bytes(), ALWAYS | profile, channel);
+    let (compressed, zstd_level) = match target.compression {
+        Some(Method::Zlib(_)) => (Capabilities::COMPRESS, 0),
+        Some(Method::Zstd(level)) => (Capabilities::ZSTD_COMPRESSION, level),
+        None => (Capabilities::empty(), 0),
+    };
+    let wanted = ALWAYS | profile | compressed;
+    let mut request = client::Login::new(login.user.as_bytes(), wanted, Channel::Plain);
+    request.zstd_level = zstd_level;
+    request.tls = wants_tls(target, login, &talk.stream, &greeting)?;
+    if let Some(payload) = request.tls_request(&greeting) {
+        talk.send(&payload).await?;
+        talk.secure(target).await?;
+    }
+    if talk.stream.is_secure() {
+        request.channel = Channel::Secure;
+    }
     request.secrets = secrets(&login.proof);
+    rand::fill(&mut request.nonce)
+        .map_err(|_| Error::setup("the system gives no random numbers"))?;
     request.attributes = vec![(b"_client_name".to_vec(), b"dbproxy".to_vec())];
     let mut step = request
         .start(&greeting)
@@ -157,6 +189,21 @@ async fn connect(
             Step::Done(done) => break done,
         };
     };
+    let missing = (profile & LAYOUT).difference(logged_in.capabilities);
+    if !missing.is_empty() {
+        let text = format!(
+            "server {} does not speak {missing:?}, which the client was offered when all servers did: connect again",
+            target.name
+        );
+        return Err(Error::server(ErrorKind::Answer(Answer::new(
+            1105, b"HY000", text,
+        ))));
+    }
+    if let Some(method) = target.compression
+        && logged_in.capabilities.intersects(compressed)
+    {
+        talk.stream.compress(method, Side::Client, talk.input);
+    }
     let (flavor, trackers) = if greeting.version.contains("MariaDB") {
         (Flavor::MariaDb, Trackers::MARIADB)
     } else {
@@ -164,7 +211,12 @@ async fn connect(
     };
     // As logged in: no schema, and the collation of client::Login::new.
     let charset = Charset::of_login(Charset::HANDSHAKE_ID, flavor);
-    let state = Arc::new(SessionState::new(None, charset, false));
+    let mut state = SessionState::new(None, charset, false);
+    if logged_in.capabilities.contains(Capabilities::IGNORE_SPACE) {
+        // It has changed the mode until the next reset: to nothing that a session asks for by name.
+        state = state.with_variable("sql_mode", "");
+    }
+    let state = Arc::new(state);
     Ok(BackendConn::new(
         talk.stream,
         target.id,
@@ -176,13 +228,58 @@ async fn connect(
     ))
 }
 
+/// Whether TLS comes in between; an error if it has to and cannot.
+fn wants_tls(
+    target: &Target,
+    login: &Login,
+    stream: &Stream,
+    greeting: &ServerGreeting,
+) -> Result<bool, Error> {
+    if matches!(target.address, ServerAddress::Unix(_)) {
+        return Ok(false);
+    }
+    let (mode, offered) = (
+        target.tls.mode,
+        greeting.capabilities.contains(Capabilities::SSL),
+    );
+    let unable = |why: &str| {
+        let text = format!(
+            "Access denied: dbproxy cannot log in to server {} as {}: {why}",
+            target.name, login.account
+        );
+        // Not 1045, which says that the password is wrong.
+        Error::server(ErrorKind::Answer(Answer::new(1698, b"28000", text)))
+    };
+    match mode {
+        _ if login.demand == Demand::Certificate && !target.tls.has_certificate() => Err(unable(
+            "the account requires a client certificate; give dbproxy one: tls.server.certificate and tls.server.key",
+        )),
+        ServerMode::Disabled if login.demand != Demand::Nothing => Err(unable(
+            "the account requires TLS, and tls.server.mode is \"disabled\"",
+        )),
+        ServerMode::Disabled => Ok(false),
+        ServerMode::Preferred => {
+            Ok(offered && (login.demand != Demand::Nothing || !stream.is_local()))
+        }
+        _ if !offered => {
+            let text = format!(
+                "server {} does not offer TLS, which tls.server.mode requires",
+                target.name
+            );
+            let error = io::Error::new(io::ErrorKind::Unsupported, text);
+            Err(Error::server(ErrorKind::Io(error)))
+        }
+        _ => Ok(true),
+    }
+}
+
 fn secrets(proof: &Proof) -> Secrets {
     match proof {
         Proof::Native(stage1) => Secrets {
             native_stage1: Some(NativeStage1::new(**stage1)),
             ..Secrets::default()
         },
-        Proof::Sha2 { password, stage1 } => Secrets {
+        Proof::Password { password, stage1 } => Secrets {
             password: Some(SecretBytes::from(password.as_slice())),
             sha2_stage1: Some(Sha2Stage1::new(**stage1)),
             ..Secrets::default()
@@ -239,7 +336,26 @@ impl Talk {
         conversation::receive(stream, input, seq, Origin::Server).await
     }
 
+    /// Shakes hands. Whatever came behind the greeting in clear is not the server's.
+    async fn secure(&mut self, target: &Target) -> Result<(), Error> {
+        let ServerAddress::Tcp { host, .. } = &target.address else {
+            return Ok(());
+        };
+        if !self.input.is_empty() {
+            let text = format!("server {} speaks out of turn", target.name);
+            return Err(Error::server(ErrorKind::Protocol(text)));
+        }
+        let agreed = self.stream.connect_tls(&target.tls, host).await;
+        agreed.map_err(|error| {
+            let text = format!(
+                "no TLS with server {} ({}): {error}",
+                target.name, target.address
+            );
+            Error::server(ErrorKind::Io(io::Error::new(error.kind(), text)))
+        })
+    }
+
     async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        conversation::send(&self.stream, &mut self.seq, payload, Origin::Server).await
+        conversation::send(&mut self.stream, &mut self.seq, payload, Origin::Server).await
     }
 }

@@ -8,6 +8,6 @@ mod state;
 
 pub use accepted::Accepted;
 pub use conn::BackendConn;
-pub use login::{Login, Target};
+pub use login::{LAYOUT, Login, Target};
 pub use prepared::{ServerStatement, StatementKey};
 pub use state::{Charset, SessionState};

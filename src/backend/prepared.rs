@@ -16,6 +16,8 @@ use super::state::SessionState;
 pub struct StatementKey {
     text: Arc<[u8]>,
     state: Arc<SessionState>,
+    /// Tells the statements apart that a session prepared from the same text: each has a cursor and data of its own.
+    copy: u32,
     hash: u64,
 }
 
@@ -26,8 +28,26 @@ impl StatementKey {
         Self {
             text: text.into(),
             state,
+            copy: 0,
             hash,
         }
+    }
+
+    /// The key of one more statement of the same text and state, from 0.
+    pub fn with_copy(self, copy: u32) -> Self {
+        Self { copy, ..self }
+    }
+
+    /// Which of the statements of this text and state it is.
+    pub fn copy(&self) -> u32 {
+        self.copy
+    }
+
+    /// Whether both are of the same text and state, whichever copies they are.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+            && (Arc::ptr_eq(&self.state, &other.state) || self.state == other.state)
     }
 
     /// The statement's text.
@@ -43,9 +63,7 @@ impl StatementKey {
 
 impl PartialEq for StatementKey {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
-            && (Arc::ptr_eq(&self.state, &other.state) || self.state == other.state)
+        self.copy == other.copy && self.is_copy_of(other)
     }
 }
 
@@ -53,7 +71,7 @@ impl Eq for StatementKey {}
 
 impl Hash for StatementKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        state.write_u64(self.hash ^ u64::from(self.copy));
     }
 }
 
@@ -72,8 +90,16 @@ pub struct ServerStatement {
 /// saves a round trip.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    statements: HashMap<StatementKey, (ServerStatement, u64)>,
+    statements: HashMap<StatementKey, Entry>,
     uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    statement: ServerStatement,
+    used: u64,
+    /// It has a cursor or data that its session still needs.
+    held: bool,
 }
 
 impl Prepared {
@@ -82,10 +108,21 @@ impl Prepared {
     const KEPT: usize = 64;
 
     pub(super) fn find(&mut self, key: &StatementKey) -> Option<ServerStatement> {
-        let (statement, used) = self.statements.get_mut(key)?;
+        let entry = self.statements.get_mut(key)?;
         self.uses += 1;
-        *used = self.uses;
-        Some(*statement)
+        entry.used = self.uses;
+        Some(entry.statement)
+    }
+
+    /// Whether the statement has something that must not leave with it.
+    pub(super) fn hold(&mut self, key: &StatementKey, held: bool) {
+        if let Some(entry) = self.statements.get_mut(key) {
+            entry.held = held;
+        }
+    }
+
+    pub(super) fn is_held(&self, key: &StatementKey) -> bool {
+        self.statements.get(key).is_some_and(|entry| entry.held)
     }
 
     /// Remembers a statement; returns one that has to be closed for it.
@@ -95,8 +132,13 @@ impl Prepared {
         statement: ServerStatement,
     ) -> Option<ServerStatement> {
         self.uses += 1;
-        if let Some((replaced, _)) = self.statements.insert(key, (statement, self.uses)) {
-            return Some(replaced);
+        let entry = Entry {
+            statement,
+            used: self.uses,
+            held: false,
+        };
+        if let Some(replaced) = self.statements.insert(key, entry) {
+            return Some(replaced.statement);
         }
         if self.statements.len() <= Self::KEPT {
             return None;
@@ -104,15 +146,14 @@ impl Prepared {
         let oldest = self
             .statements
             .iter()
-            .min_by_key(|(_, (_, used))| *used)
+            .filter(|(_, entry)| !entry.held)
+            .min_by_key(|(_, entry)| entry.used)
             .map(|(key, _)| key.clone())?;
-        self.statements
-            .remove(&oldest)
-            .map(|(statement, _)| statement)
+        self.remove(&oldest)
     }
 
     pub(super) fn remove(&mut self, key: &StatementKey) -> Option<ServerStatement> {
-        self.statements.remove(key).map(|(statement, _)| statement)
+        self.statements.remove(key).map(|entry| entry.statement)
     }
 
     pub(super) fn clear(&mut self) {
@@ -157,6 +198,21 @@ mod tests {
             prepared.find(&key(0)).map(|statement| statement.id),
             Some(0)
         );
+    }
+
+    #[test]
+    fn what_is_held_stays() {
+        let state = Arc::new(SessionState::new(None, Charset::Server, false));
+        let key = StatementKey::new(b"SELECT 1", state);
+        let mut prepared = Prepared::default();
+        let mut left = Vec::new();
+        for id in 0..2 + Prepared::KEPT as u32 {
+            let statement = ServerStatement { id, parameters: 0 };
+            left.extend(prepared.insert(key.clone().with_copy(id), statement));
+            prepared.hold(&key.clone().with_copy(0), true);
+        }
+        assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [1, 2]);
+        assert!(prepared.is_held(&key));
     }
 
     #[test]

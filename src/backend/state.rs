@@ -4,14 +4,15 @@ use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::BytesMut;
-use dbproxy_proto::packet::put_packet;
-use mysql_common::{
-    collations::{Collation, CollationId},
-    constants::Command,
+use dbproxy_proto::{
+    capability::Capabilities,
+    command::{code, put_command, put_query},
 };
+use mysql_common::collations::{Collation, CollationId};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::{sql::variables, topology::Flavor};
@@ -28,6 +29,8 @@ pub struct SessionState {
     charset: Charset,
     variables: BTreeMap<Box<str>, Box<str>>,
     multi_statements: bool,
+    /// `wait_timeout`, if the session set it.
+    wait_timeout: Option<Duration>,
     fingerprint: u64,
 }
 
@@ -133,6 +136,7 @@ impl SessionState {
             charset,
             variables: BTreeMap::new(),
             multi_statements,
+            wait_timeout: None,
             fingerprint: 0,
         }
         .fingerprinted()
@@ -148,6 +152,7 @@ impl SessionState {
         )
             .hash(&mut hasher);
         self.fingerprint = hasher.finish();
+        self.wait_timeout = self.variable("wait_timeout").and_then(seconds);
         self
     }
 
@@ -174,6 +179,11 @@ impl SessionState {
     /// The SQL text of a carried variable's value, if the session set it.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(AsRef::as_ref)
+    }
+
+    /// How long a client, or a connection, in this state may be idle; None: as the server has it by default.
+    pub fn wait_timeout(&self) -> Option<Duration> {
+        self.wait_timeout
     }
 
     /// Another name than `name` under which the variable `canonical` was set.
@@ -274,32 +284,35 @@ pub(super) fn put_difference(
     actual: &Arc<SessionState>,
     wanted: &Arc<SessionState>,
     extra: &str,
+    capabilities: Capabilities,
 ) -> u32 {
     if extra.is_empty() && (Arc::ptr_eq(actual, wanted) || actual == wanted) {
         return 0;
     }
     let mut answers = 0;
-    let mut command = |code: Command, body: &[u8]| {
-        let mut payload = Vec::with_capacity(1 + body.len());
-        payload.push(code as u8);
-        payload.extend_from_slice(body);
-        put_packet(out, &mut 0, &payload);
-        answers += 1;
-    };
     if actual.multi_statements != wanted.multi_statements {
         let option: u16 = if wanted.multi_statements { 0 } else { 1 };
-        command(Command::COM_SET_OPTION, &option.to_le_bytes());
+        put_command(out, code::SET_OPTION, &option.to_le_bytes());
+        answers += 1;
     }
     let set = set_statement(actual, wanted, extra);
     if !set.is_empty() {
-        command(Command::COM_QUERY, set.as_bytes());
+        put_query(out, set.as_bytes(), capabilities);
+        answers += 1;
     }
     if actual.schema != wanted.schema
         && let Some(schema) = &wanted.schema
     {
-        command(Command::COM_INIT_DB, schema);
+        put_command(out, code::INIT_DB, schema);
+        answers += 1;
     }
     answers
+}
+
+/// A number of seconds as servers take it for a time to wait.
+fn seconds(sql: &str) -> Option<Duration> {
+    let seconds: u64 = sql.parse().ok()?;
+    Some(Duration::from_secs(seconds.clamp(1, 31_536_000)))
 }
 
 /// A name of a character set or collation; DEFAULT is none.
@@ -373,6 +386,7 @@ mod tests {
             &Arc::new(actual.clone()),
             &Arc::new(wanted.clone()),
             "",
+            Capabilities::empty(),
         );
         let mut commands = Vec::new();
         while !out.is_empty() {

@@ -82,13 +82,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
 
 /// The smallest cluster in which something can be decided.
 fn imagined() -> Vec<ServerConfig> {
-    let server = |name: &str| ServerConfig {
-        name: name.to_owned(),
-        address: ServerAddress::Tcp {
-            host: name.to_owned(),
-            port: 3306,
-        },
-        weight: 1,
+    let server = |name: &str| {
+        let host = name.to_owned();
+        ServerConfig::new(name, ServerAddress::Tcp { host, port: 3306 })
     };
     vec![server("primary"), server("replica")]
 }
@@ -250,6 +246,7 @@ fn sound(servers: &[ServerConfig], flavor: Flavor) -> Topology {
                 .collect(),
             collation: 45,
             sql_mode: "".into(),
+            defaults: crate::topology::Defaults::default(),
         };
         let server = ServerId(id);
         tracker.observe(Observation {

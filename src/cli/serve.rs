@@ -3,6 +3,9 @@
 use std::io;
 
 use clap::Args;
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -18,6 +21,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    keep_out_of_cores()?;
     let loaded = super::load(&arguments.file.config)?;
     log::start(&loaded.config.log).map_err(Failure::Other)?;
     for warning in &loaded.warnings {
@@ -43,6 +47,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
             second = twice => Err(Failure::Other(format!("stopped at once by a second {second}"))),
         }
     })
+}
+
+/// The memory holds passwords: whatever ends the program, it is not to be found in a file afterwards.
+fn keep_out_of_cores() -> io::Result<()> {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, nothing)?;
+    // Programs that the system hands cores to do not ask for the limit.
+    #[cfg(target_os = "linux")]
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// The signals that end the program.

@@ -1,6 +1,7 @@
 //! Addresses of listeners and servers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The port that MySQL and MariaDB servers listen on unless told otherwise.
@@ -32,6 +33,51 @@ pub enum ServerAddress {
     },
     /// An absolute path of a unix socket.
     Unix(PathBuf),
+}
+
+/// A network of IP addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    /// Reads `address/bits`, or an address that stands for itself.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let invalid = || {
+            format!("\"{text}\" is not a network: write \"10.0.0.0/8\", \"fd00::/8\" or an address")
+        };
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            Some(bits) => bits.parse().map_err(|_| invalid())?,
+            None => width,
+        };
+        if bits > width {
+            return Err(invalid());
+        }
+        Ok(Self { address, bits })
+    }
+
+    /// Whether an address belongs to it. IPv4 may be written as IPv6.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differs = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                u128::from(own.to_bits() ^ other.to_bits()) << 96
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => own.to_bits() ^ other.to_bits(),
+            _ => return false,
+        };
+        differs.leading_zeros() >= self.bits
+    }
 }
 
 impl ListenAddress {

@@ -8,7 +8,9 @@ use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use super::ClientMode;
 use super::Cluster;
+use super::Compression;
 use super::Config;
 use super::Limits;
 use super::Listen;
@@ -27,6 +29,7 @@ use super::problem::Loaded;
 use super::problem::Problem;
 use super::problem::Problems;
 use super::problem::Severity;
+use super::tls;
 
 /// More than any cluster has, and few enough to be probed from one task each.
 const MAX_SERVERS: usize = 256;
@@ -183,7 +186,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// A table of the text, or the lack of one.
-struct Section<'t, 'i> {
+pub(super) struct Section<'t, 'i> {
     path: String,
     table: Option<&'t DeTable<'i>>,
     /// Where the table begins.
@@ -191,7 +194,7 @@ struct Section<'t, 'i> {
 }
 
 impl<'t, 'i> Section<'t, 'i> {
-    fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+    pub(super) fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
         let mut entries = self.table?.iter();
         entries
             .find(|(key, _)| key.get_ref() == name)
@@ -199,7 +202,7 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// The table below this one; an absent one if it is not there or not a table, which [`unknown`] reports.
-    fn section(&self, name: &str) -> Self {
+    pub(super) fn section(&self, name: &str) -> Self {
         let value = self.value(name);
         Self {
             path: join(&self.path, name),
@@ -209,7 +212,7 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// The key's value or default. `None` means that a problem was reported.
-    fn read<K: Kind>(&self, key: &Key<K>, report: &mut Report<'_>) -> Option<K::Value> {
+    pub(super) fn read<K: Kind>(&self, key: &Key<K>, report: &mut Report<'_>) -> Option<K::Value> {
         let name = key.path.rsplit('.').next().unwrap_or(key.path);
         let path = join(&self.path, name);
         if let Some(value) = self.value(name) {
@@ -232,25 +235,44 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         span: None,
     };
     // Every part is checked before any missing one ends the work.
-    let listen = root.section("listen").read(&keys::LISTEN_MYSQL, report);
+    let listen = root.section("listen");
+    let plain = listen.read(&keys::LISTEN_MYSQL, report);
+    let with_tls = listen.read(&keys::LISTEN_MYSQL_TLS, report);
+    let proxy_protocol = listen.read(&keys::PROXY_PROTOCOL, report);
     let monitor = monitor(&root.section("monitor"), report);
     let cluster = cluster(&root.section("cluster"), report);
     let users = users(&root.section("users"), report);
+    let compression = compression(&root.section("compression"), report);
+    let tls = tls::tls(&root.section("tls"), report);
     let limits = limits(&root.section("limits"), report);
     let log = log(&root.section("log"), report);
     let workers = root.read(&keys::WORKERS, report);
+    let state_directory = root.read(&keys::STATE_DIRECTORY, report);
 
-    let (listen, cluster) = (listen?, cluster?);
-    itself(&listen, &cluster.servers, report);
+    let (plain, with_tls, cluster, tls) = (plain?, with_tls?, cluster?, tls?);
+    itself(&plain, &cluster.servers, report);
+    itself(&with_tls, &cluster.servers, report);
+    listeners(&plain, &with_tls, tls.client.mode, report);
+    if tls.server.ca.is_none() {
+        verified_against_nothing(&root.section("cluster"), &cluster.servers, report);
+    }
+    let bare = |listeners: Vec<Spanned<ListenAddress>>| {
+        listeners.into_iter().map(Spanned::into_inner).collect()
+    };
     Some(Config {
         listen: Listen {
-            mysql: listen.into_iter().map(Spanned::into_inner).collect(),
+            mysql: bare(plain),
+            mysql_tls: bare(with_tls),
+            proxy_protocol: proxy_protocol?,
         },
         monitor: monitor?,
         cluster,
         users: users?,
+        compression: compression?,
+        tls,
         limits: limits?,
         log: log?,
+        state_directory: state_directory?,
         workers: workers?.unwrap_or_else(|| report.sources.cores().max(1)),
     })
 }
@@ -272,12 +294,14 @@ fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster
     let consistency = section.read(&keys::CONSISTENCY, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
+    let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     Some(Cluster {
         name: name?,
         servers: servers?,
         consistency: consistency?,
         max_lag: max_lag?,
         balance: balance?,
+        compression: compression?,
     })
 }
 
@@ -335,17 +359,45 @@ fn long_form(
         let name = server.read(&keys::SERVER_NAME, report);
         let address = server.read(&keys::SERVER_ADDRESS, report);
         let weight = server.read(&keys::SERVER_WEIGHT, report);
-        let (Some(name), Some(address), Some(weight)) = (name, address, weight) else {
+        let compression = server.read(&keys::SERVER_COMPRESSION, report);
+        let tls = server.read(&keys::SERVER_TLS, report);
+        let (Some(name), Some(address), Some(weight), Some(compression), Some(tls)) =
+            (name, address, weight, compression, tls)
+        else {
             continue;
         };
         let server = ServerConfig {
             name: name.unwrap_or_else(|| address.to_string()),
             address,
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
+            compression,
+            tls,
         };
         servers.push(Spanned::new(item.span(), server));
     }
     Some(servers)
+}
+
+/// Reports servers whose certificates are to be verified when there is nothing to verify them against.
+fn verified_against_nothing(
+    section: &Section<'_, '_>,
+    servers: &[ServerConfig],
+    report: &mut Report<'_>,
+) {
+    let items = section
+        .value("server")
+        .and_then(|list| list.get_ref().as_array());
+    for (server, item) in servers
+        .iter()
+        .zip(items.into_iter().flat_map(|list| list.iter()))
+    {
+        tls::needs_ca(
+            server.tls.unwrap_or_default(),
+            item.span(),
+            "cluster.server.tls",
+            report,
+        );
+    }
 }
 
 fn duplicates(servers: &[Spanned<ServerConfig>], path: &str, report: &mut Report<'_>) {
@@ -393,6 +445,28 @@ fn itself(listen: &[Spanned<ListenAddress>], servers: &[ServerConfig], report: &
     }
 }
 
+/// Listeners that need TLS are others than those that do not, and there is TLS.
+fn listeners(
+    plain: &[Spanned<ListenAddress>],
+    with_tls: &[Spanned<ListenAddress>],
+    mode: ClientMode,
+    report: &mut Report<'_>,
+) {
+    let key = keys::LISTEN_MYSQL_TLS.path;
+    for spanned in with_tls {
+        let address = spanned.get_ref();
+        let chosen = matches!(address, ListenAddress::Tcp { port: 0, .. });
+        if !chosen && plain.iter().any(|other| other.get_ref() == address) {
+            let message = format!("{address} is also in listen.mysql");
+            report.error(spanned.span(), key, message);
+        }
+        if mode == ClientMode::Disabled {
+            let message = "needs TLS, which tls.client.mode disables";
+            report.error(spanned.span(), key, message);
+        }
+    }
+}
+
 fn users(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<BTreeMap<String, User>> {
     let mut users = BTreeMap::new();
     let mut complete = true;
@@ -416,23 +490,47 @@ fn users(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<BTreeMap<
     complete.then_some(users)
 }
 
+fn compression(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Compression> {
+    let client = section.read(&keys::CLIENT_COMPRESSION, report);
+    let zlib_level = section.read(&keys::ZLIB_LEVEL, report);
+    let zstd_level = section.read(&keys::ZSTD_LEVEL, report);
+    let level = |level: usize| u8::try_from(level).unwrap_or(1);
+    Some(Compression {
+        client: client?,
+        zlib_level: level(zlib_level?),
+        zstd_level: level(zstd_level?),
+    })
+}
+
 fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> {
     let hold = section.read(&keys::HOLD, report);
     let connections = section.read(&keys::CONNECTIONS, report);
+    let address_connections = section.read(&keys::ADDRESS_CONNECTIONS, report);
+    let account_connections = section.read(&keys::ACCOUNT_CONNECTIONS, report);
+    let logins = section.read(&keys::LOGINS, report);
     let server_connections = section.read(&keys::SERVER_CONNECTIONS, report);
     let queue_depth = section.read(&keys::QUEUE_DEPTH, report);
     let queue_wait = section.read(&keys::QUEUE_WAIT, report);
     let login = section.read(&keys::LOGIN, report);
     let idle = section.read(&keys::IDLE, report);
+    let read_timeout = section.read(&keys::READ_TIMEOUT, report);
+    let write_timeout = section.read(&keys::WRITE_TIMEOUT, report);
+    let abandoned = section.read(&keys::ABANDONED, report);
     let drain = section.read(&keys::DRAIN, report);
     Some(Limits {
         hold: hold?,
         connections: connections?,
+        address_connections: address_connections?,
+        account_connections: account_connections?,
+        logins: logins?,
         server_connections: server_connections?,
         queue_depth: queue_depth?,
         queue_wait: queue_wait?,
         login: login?,
         idle: idle?,
+        read_timeout: read_timeout?,
+        write_timeout: write_timeout?,
+        abandoned: abandoned?,
         drain: drain?,
     })
 }

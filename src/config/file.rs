@@ -78,6 +78,10 @@ impl Sources for Process {
         })
     }
 
+    fn resolve(&self, path: &Path) -> PathBuf {
+        self.directory.join(path)
+    }
+
     fn cores(&self) -> usize {
         thread::available_parallelism().map_or(1, usize::from)
     }

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use super::Balance;
+use super::ClientCompression;
+use super::ClientMode;
 use super::Consistency;
 use super::LogFormat;
+use super::ServerCompression;
+use super::ServerMode;
 use super::kind::Address;
 use super::kind::Choice;
 use super::kind::Count;
+use super::kind::FilePath;
 use super::kind::Filter;
 use super::kind::Kind;
 use super::kind::Listeners;
+use super::kind::Networks;
+use super::kind::Own;
 use super::kind::Password;
 use super::kind::ServerName;
 use super::kind::Servers;
@@ -70,9 +77,22 @@ pub(super) const WORKERS: Key<Threads> = Key {
 pub(super) const LISTEN_MYSQL: Key<Listeners> = Key {
     path: "listen.mysql",
     kind: Listeners {
-        default: "127.0.0.1:3306",
+        default: Some("127.0.0.1:3306"),
     },
     meaning: "Where clients connect. Port 0 lets the system choose; the log says which.",
+};
+
+pub(super) const LISTEN_MYSQL_TLS: Key<Listeners> = Key {
+    path: "listen.mysql_tls",
+    kind: Listeners { default: None },
+    meaning: "More such addresses, where a client has to use TLS whatever `tls.client.mode` says.",
+};
+
+pub(super) const PROXY_PROTOCOL: Key<Networks> = Key {
+    path: "listen.proxy_protocol",
+    kind: Networks,
+    meaning: "The networks of load balancers that speak the PROXY protocol (version 1 or 2). Each connection from there must \
+              begin with its header, and counts as coming from the address in it; others must not have one.",
 };
 
 pub(super) const MONITOR_USER: Key<Text> = Key {
@@ -150,6 +170,31 @@ pub(super) const BALANCE: Key<Choice<Balance>> = Key {
     meaning: "How one of several eligible replicas is chosen, always by weight.",
 };
 
+const COMPRESSION: Choice<ServerCompression> = Choice {
+    default: ("off", ServerCompression::Off),
+    names: &[
+        ("off", ServerCompression::Off),
+        ("zlib", ServerCompression::Zlib),
+        ("zstd", ServerCompression::Zstd),
+    ],
+    later: &[],
+};
+
+pub(super) const CLUSTER_COMPRESSION: Key<Choice<ServerCompression>> = Key {
+    path: "cluster.compression",
+    kind: COMPRESSION,
+    meaning: "How connections to the servers are compressed, where a server offers it (MariaDB has no `zstd`).",
+};
+
+pub(super) const SERVER_COMPRESSION: Key<Own<Choice<ServerCompression>>> = Key {
+    path: "cluster.server[].compression",
+    kind: Own {
+        kind: COMPRESSION,
+        otherwise: "`cluster.compression`",
+    },
+    meaning: "The same for this server.",
+};
+
 pub(super) const SERVER_NAME: Key<ServerName> = Key {
     path: "cluster.server[].name",
     kind: ServerName,
@@ -172,11 +217,139 @@ pub(super) const SERVER_WEIGHT: Key<Count> = Key {
     meaning: "Its share of the reads relative to the other replicas.",
 };
 
+pub(super) const SERVER_TLS: Key<Own<Choice<ServerMode>>> = Key {
+    path: "cluster.server[].tls",
+    kind: Own {
+        kind: SERVER_MODES,
+        otherwise: "`tls.server.mode`",
+    },
+    meaning: "How this server is spoken to.",
+};
+
 pub(super) const USER_PASSWORD: Key<Password> = Key {
     path: "users.NAME.password",
     kind: Password,
     meaning: "The account's password on the servers. Only for accounts that dbproxy cannot read \
               from them.",
+};
+
+pub(super) const CLIENT_COMPRESSION: Key<Choice<ClientCompression>> = Key {
+    path: "compression.client",
+    kind: Choice {
+        default: ("on", ClientCompression::On),
+        names: &[
+            ("on", ClientCompression::On),
+            ("off", ClientCompression::Off),
+        ],
+        later: &[],
+    },
+    meaning: "Whether clients that want compression get it: zlib, and from MySQL's family zstd too. \
+              If it is `off`, a client that compresses all the same is refused.",
+};
+
+pub(super) const ZLIB_LEVEL: Key<Count> = Key {
+    path: "compression.zlib_level",
+    kind: Count {
+        default: 6,
+        min: 1,
+        max: 9,
+    },
+    meaning: "How hard dbproxy tries with zlib; 1 is the fastest.",
+};
+
+pub(super) const ZSTD_LEVEL: Key<Count> = Key {
+    path: "compression.zstd_level",
+    kind: Count {
+        default: 3,
+        min: 1,
+        max: 22,
+    },
+    meaning: "The same for zstd. Servers are asked for this level; clients get the level that they ask for, at most this one.",
+};
+
+pub(super) const TLS_CLIENT_MODE: Key<Choice<ClientMode>> = Key {
+    path: "tls.client.mode",
+    kind: Choice {
+        default: ("optional", ClientMode::Optional),
+        names: &[
+            ("disabled", ClientMode::Disabled),
+            ("optional", ClientMode::Optional),
+            ("required", ClientMode::Required),
+        ],
+        later: &[],
+    },
+    meaning: "Whether clients are offered TLS, and whether they have to use it; a unix socket is as good.",
+};
+
+pub(super) const TLS_CLIENT_CERTIFICATE: Key<FilePath> = Key {
+    path: "tls.client.certificate",
+    kind: FilePath {
+        shown: "one that dbproxy makes",
+    },
+    meaning: "The certificate that clients see (PEM), and behind it those that lead to the authority. \
+              Read again when it changes.",
+};
+
+pub(super) const TLS_CLIENT_KEY: Key<FilePath> = Key {
+    path: "tls.client.key",
+    kind: FilePath {
+        shown: "one that dbproxy makes",
+    },
+    meaning: "Its private key (PEM).",
+};
+
+pub(super) const TLS_CLIENT_CA: Key<FilePath> = Key {
+    path: "tls.client.ca",
+    kind: FilePath { shown: "none" },
+    meaning: "The authorities (PEM) whose certificates clients may show. Needed for accounts with `REQUIRE X509`, \
+              `SUBJECT` or `ISSUER`.",
+};
+
+const SERVER_MODES: Choice<ServerMode> = Choice {
+    default: ("preferred", ServerMode::Preferred),
+    names: &[
+        ("disabled", ServerMode::Disabled),
+        ("preferred", ServerMode::Preferred),
+        ("required", ServerMode::Required),
+        ("verify-ca", ServerMode::VerifyCa),
+        ("verify-identity", ServerMode::VerifyIdentity),
+    ],
+    later: &[],
+};
+
+pub(super) const TLS_SERVER_MODE: Key<Choice<ServerMode>> = Key {
+    path: "tls.server.mode",
+    kind: SERVER_MODES,
+    meaning: "How servers are spoken to. `preferred`: with TLS if the server offers it and is not on this machine, or \
+              if the account needs it. `required`: with TLS, whatever the certificate. `verify-ca`: it must be signed by \
+              `tls.server.ca`. `verify-identity`: and be for the name or address in the configuration. Never on a unix socket.",
+};
+
+pub(super) const TLS_SERVER_CA: Key<FilePath> = Key {
+    path: "tls.server.ca",
+    kind: FilePath { shown: "none" },
+    meaning: "The authorities (PEM) that sign the servers' certificates.",
+};
+
+pub(super) const TLS_SERVER_CERTIFICATE: Key<FilePath> = Key {
+    path: "tls.server.certificate",
+    kind: FilePath { shown: "none" },
+    meaning: "The certificate (PEM) that dbproxy shows to servers, for accounts with `REQUIRE X509`.",
+};
+
+pub(super) const TLS_SERVER_KEY: Key<FilePath> = Key {
+    path: "tls.server.key",
+    kind: FilePath { shown: "none" },
+    meaning: "Its private key (PEM).",
+};
+
+pub(super) const STATE_DIRECTORY: Key<FilePath> = Key {
+    path: "state_directory",
+    kind: FilePath {
+        shown: "`/var/lib/dbproxy`, if it can be written",
+    },
+    meaning: "Where dbproxy keeps what it makes itself: the certificate for clients that it makes at its first start \
+              if none is given.",
 };
 
 pub(super) const HOLD: Key<Span> = Key {
@@ -197,6 +370,41 @@ pub(super) const CONNECTIONS: Key<Count> = Key {
         max: 1_000_000,
     },
     meaning: "Clients in all. One more gets error 1040.",
+};
+
+pub(super) const ADDRESS_CONNECTIONS: Key<Own<Count>> = Key {
+    path: "limits.address_connections",
+    kind: Own {
+        kind: UP_TO_A_MILLION,
+        otherwise: "no limit",
+    },
+    meaning: "Clients from one address (IPv6: one network of 64 bits). One more gets error 1040.",
+};
+
+pub(super) const ACCOUNT_CONNECTIONS: Key<Own<Count>> = Key {
+    path: "limits.account_connections",
+    kind: Own {
+        kind: UP_TO_A_MILLION,
+        otherwise: "no limit",
+    },
+    meaning: "Sessions of one account. One more gets error 1203.",
+};
+
+const UP_TO_A_MILLION: Count = Count {
+    default: 1,
+    min: 1,
+    max: 1_000_000,
+};
+
+pub(super) const LOGINS: Key<Count> = Key {
+    path: "limits.logins",
+    kind: Count {
+        default: 5_000,
+        min: 1,
+        max: 1_000_000,
+    },
+    meaning: "Clients that are not logged in yet. One more takes the place of the one that has waited longest, \
+              among those of the address that has most of them.",
 };
 
 pub(super) const SERVER_CONNECTIONS: Key<Count> = Key {
@@ -249,6 +457,36 @@ pub(super) const IDLE: Key<Span> = Key {
     meaning: "How long an unused server connection is kept.",
 };
 
+pub(super) const READ_TIMEOUT: Key<Span> = Key {
+    path: "limits.read_timeout",
+    kind: Span {
+        default: secs(30),
+        min: millis(100),
+        max: secs(3_600),
+    },
+    meaning: "How long a client may pause in the middle of what it sends. Between commands its `wait_timeout` counts.",
+};
+
+pub(super) const WRITE_TIMEOUT: Key<Span> = Key {
+    path: "limits.write_timeout",
+    kind: Span {
+        default: secs(60),
+        min: millis(100),
+        max: secs(3_600),
+    },
+    meaning: "How long a client may take nothing of what is sent to it.",
+};
+
+pub(super) const ABANDONED: Key<Span> = Key {
+    path: "limits.abandoned",
+    kind: Span {
+        default: secs(5),
+        min: millis(1),
+        max: secs(3_600),
+    },
+    meaning: "How long a read goes on for a client that has closed its side. Writes run to their end.",
+};
+
 pub(super) const DRAIN: Key<Span> = Key {
     path: "limits.drain",
     kind: Span {
@@ -278,6 +516,8 @@ pub(super) const FORMAT: Key<Choice<LogFormat>> = Key {
 /// Every key, in the reference's order.
 pub(super) const ALL: &[&dyn Entry] = &[
     &LISTEN_MYSQL,
+    &LISTEN_MYSQL_TLS,
+    &PROXY_PROTOCOL,
     &MONITOR_USER,
     &MONITOR_PASSWORD,
     &MONITOR_INTERVAL,
@@ -286,21 +526,42 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &CONSISTENCY,
     &MAX_LAG,
     &BALANCE,
+    &CLUSTER_COMPRESSION,
     &SERVER_NAME,
     &SERVER_ADDRESS,
     &SERVER_WEIGHT,
+    &SERVER_COMPRESSION,
+    &SERVER_TLS,
     &USER_PASSWORD,
+    &CLIENT_COMPRESSION,
+    &ZLIB_LEVEL,
+    &ZSTD_LEVEL,
+    &TLS_CLIENT_MODE,
+    &TLS_CLIENT_CERTIFICATE,
+    &TLS_CLIENT_KEY,
+    &TLS_CLIENT_CA,
+    &TLS_SERVER_MODE,
+    &TLS_SERVER_CA,
+    &TLS_SERVER_CERTIFICATE,
+    &TLS_SERVER_KEY,
     &HOLD,
     &CONNECTIONS,
+    &ADDRESS_CONNECTIONS,
+    &ACCOUNT_CONNECTIONS,
+    &LOGINS,
     &SERVER_CONNECTIONS,
     &QUEUE_DEPTH,
     &QUEUE_WAIT,
     &LOGIN,
     &IDLE,
+    &READ_TIMEOUT,
+    &WRITE_TIMEOUT,
+    &ABANDONED,
     &DRAIN,
     &LEVEL,
     &FORMAT,
     &WORKERS,
+    &STATE_DIRECTORY,
 ];
 
 /// Keys that the design knows and this version does not: they get a better answer than "unknown".
@@ -313,5 +574,4 @@ pub(super) const LATER: &[&str] = &[
     "clusters",
     "mode",
     "rule",
-    "tls",
 ];

@@ -1,6 +1,8 @@
 //! The kinds of value a key can have: how each is read, described and defaulted.
 
 use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -9,6 +11,7 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use super::ListenAddress;
+use super::Network;
 use super::Secret;
 use super::ServerAddress;
 use super::ServerConfig;
@@ -314,6 +317,37 @@ impl<T: Copy> Kind for Choice<T> {
     }
 }
 
+/// A value that may be absent, which means `otherwise`, in Markdown.
+pub(super) struct Own<K> {
+    pub(super) kind: K,
+    pub(super) otherwise: &'static str,
+}
+
+impl<K: Kind> Kind for Own<K> {
+    type Value = Option<K::Value>;
+
+    fn describe(&self) -> String {
+        self.kind.describe()
+    }
+
+    fn shown_default(&self) -> String {
+        self.otherwise.to_owned()
+    }
+
+    fn default(&self) -> Option<Self::Value> {
+        Some(None)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self::Value> {
+        self.kind.read(value, key, report).map(Some)
+    }
+}
+
 /// A string that is not empty.
 pub(super) struct Text {
     /// `None` makes the key a required one.
@@ -349,6 +383,42 @@ impl Kind for Text {
             return None;
         }
         Some(text.to_owned())
+    }
+}
+
+/// The path of a file or directory; a relative one starts at the configuration's own directory.
+pub(super) struct FilePath {
+    /// What the reference says of the default.
+    pub(super) shown: &'static str,
+}
+
+impl Kind for FilePath {
+    type Value = Option<PathBuf>;
+
+    fn describe(&self) -> String {
+        "path".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        self.shown.to_owned()
+    }
+
+    fn default(&self) -> Option<Option<PathBuf>> {
+        Some(None)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Option<PathBuf>> {
+        let text = report.string(value, key)?;
+        if text.is_empty() {
+            report.error(value.span(), key, "must not be empty");
+            return None;
+        }
+        Some(Some(report.sources.resolve(Path::new(text))))
     }
 }
 
@@ -479,7 +549,7 @@ impl Kind for Password {
 
 /// Addresses to listen on, each with its place in the text.
 pub(super) struct Listeners {
-    pub(super) default: &'static str,
+    pub(super) default: Option<&'static str>,
 }
 
 impl Kind for Listeners {
@@ -490,11 +560,15 @@ impl Kind for Listeners {
     }
 
     fn shown_default(&self) -> String {
-        format!("[\"{}\"]", self.default)
+        self.default
+            .map_or_else(|| "[]".to_owned(), |default| format!("[\"{default}\"]"))
     }
 
     fn default(&self) -> Option<Self::Value> {
-        let address = ListenAddress::parse(self.default).ok()?;
+        let Some(default) = self.default else {
+            return Some(Vec::new());
+        };
+        let address = ListenAddress::parse(default).ok()?;
         Some(vec![Spanned::new(0..0, address)])
     }
 
@@ -526,6 +600,44 @@ impl Kind for Listeners {
             }
         }
         Some(addresses)
+    }
+}
+
+/// Networks, none of them by default.
+pub(super) struct Networks;
+
+impl Kind for Networks {
+    type Value = Vec<Network>;
+
+    fn describe(&self) -> String {
+        "list of `address/bits` or `address`".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        "[]".to_owned()
+    }
+
+    fn default(&self) -> Option<Self::Value> {
+        Some(Vec::new())
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self::Value> {
+        let mut networks = Vec::new();
+        for item in report.array(value, key)?.iter() {
+            let Some(text) = report.string(item, key) else {
+                continue;
+            };
+            match Network::parse(text) {
+                Ok(network) => networks.push(network),
+                Err(message) => report.error(item.span(), key, message),
+            }
+        }
+        Some(networks)
     }
 }
 
@@ -642,11 +754,8 @@ fn server(text: &str) -> Result<ServerConfig, String> {
         _ => (None, text),
     };
     let address = ServerAddress::parse(address)?;
-    Ok(ServerConfig {
-        name: name.unwrap_or_else(|| address.to_string()),
-        address,
-        weight: 1,
-    })
+    let name = name.unwrap_or_else(|| address.to_string());
+    Ok(ServerConfig::new(name, address))
 }
 
 fn server_name(text: &str) -> Result<String, String> {

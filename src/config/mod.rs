@@ -7,22 +7,27 @@
 mod address;
 mod check;
 mod file;
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod kind;
 mod problem;
 mod reference;
 mod secret;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-pub use address::{ListenAddress, ServerAddress};
+pub use address::{ListenAddress, Network, ServerAddress};
 pub use check::parse;
 pub use file::{Process, load};
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
 pub use secret::{Secret, SecretFile, Sources};
+pub use tls::{ClientMode, ClientTls, Identity, ServerMode, ServerTls, Tls};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,19 +40,34 @@ pub struct Config {
     pub cluster: Cluster,
     /// Accounts with a password of their own; every other account is read from the servers.
     pub users: BTreeMap<String, User>,
+    /// Compression, to clients and to servers.
+    pub compression: Compression,
+    /// TLS on both sides.
+    pub tls: Tls,
     /// Limits of time and number.
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+    /// Where the proxy keeps what it makes itself; `None` means [`Config::STATE_DIRECTORY`] if it can be written.
+    pub state_directory: Option<PathBuf>,
     /// Worker threads; at least 1.
     pub workers: usize,
+}
+
+impl Config {
+    /// The usual place for what a program keeps.
+    pub const STATE_DIRECTORY: &str = "/var/lib/dbproxy";
 }
 
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// Addresses that speak the MySQL protocol; never empty, no duplicates.
+    /// Addresses that speak the MySQL protocol; no duplicates.
     pub mysql: Vec<ListenAddress>,
+    /// The same, where TLS is required whatever [`ClientTls::mode`] says; no duplicates, none of the others.
+    pub mysql_tls: Vec<ListenAddress>,
+    /// Whose connections begin with a PROXY header; those of others do not.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// The account that watches the servers.
@@ -74,6 +94,8 @@ pub struct Cluster {
     pub max_lag: Duration,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
+    /// How connections to the servers are compressed.
+    pub compression: ServerCompression,
 }
 
 /// One configured server.
@@ -85,6 +107,56 @@ pub struct ServerConfig {
     pub address: ServerAddress,
     /// Its share of the reads relative to the other replicas; at least 1.
     pub weight: u32,
+    /// How connections to it are compressed, if it offers that; `None`: as the cluster's.
+    pub compression: Option<ServerCompression>,
+    /// How it is spoken to; [`ServerTls::mode`] if it does not say.
+    pub tls: Option<ServerMode>,
+}
+
+impl ServerConfig {
+    /// A server with everything else as it is by default.
+    pub fn new(name: impl Into<String>, address: ServerAddress) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            weight: 1,
+            compression: None,
+            tls: None,
+        }
+    }
+}
+
+/// Compression, to clients and to servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// Whether clients may have it.
+    pub client: ClientCompression,
+    /// 1 to 9.
+    pub zlib_level: u8,
+    /// 1 to 22.
+    pub zstd_level: u8,
+}
+
+/// Whether clients may have compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientCompression {
+    /// Those that want it.
+    #[default]
+    On,
+    /// Nobody.
+    Off,
+}
+
+/// How connections to a server are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ServerCompression {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By zlib.
+    Zlib,
+    /// By zstd.
+    Zstd,
 }
 
 /// What a read must at least have seen before a replica may answer it.
@@ -125,6 +197,12 @@ pub struct Limits {
     pub hold: Duration,
     /// Clients in all; one more gets error 1040.
     pub connections: usize,
+    /// Clients from one address; one more gets error 1040.
+    pub address_connections: Option<usize>,
+    /// Sessions of one account; one more gets error 1203.
+    pub account_connections: Option<usize>,
+    /// Clients that are not logged in yet; one more takes the place of another.
+    pub logins: usize,
     /// Connections to one server, over all workers; beyond it only a few short ones that check a password or end a query.
     pub server_connections: usize,
     /// Statements that may wait for a connection to one server.
@@ -135,6 +213,12 @@ pub struct Limits {
     pub login: Duration,
     /// How long an unused server connection is kept.
     pub idle: Duration,
+    /// How long a client may pause in the middle of a command or a file.
+    pub read_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub write_timeout: Duration,
+    /// How long a read goes on for a client that has closed its side.
+    pub abandoned: Duration,
     /// How long a stop waits for running statements.
     pub drain: Duration,
 }
@@ -163,12 +247,28 @@ impl Default for Limits {
         Self {
             hold: keys::HOLD.kind.default,
             connections: keys::CONNECTIONS.kind.default,
+            address_connections: None,
+            account_connections: None,
+            logins: keys::LOGINS.kind.default,
             server_connections: keys::SERVER_CONNECTIONS.kind.default,
             queue_depth: keys::QUEUE_DEPTH.kind.default,
             queue_wait: keys::QUEUE_WAIT.kind.default,
             login: keys::LOGIN.kind.default,
             idle: keys::IDLE.kind.default,
+            read_timeout: keys::READ_TIMEOUT.kind.default,
+            write_timeout: keys::WRITE_TIMEOUT.kind.default,
+            abandoned: keys::ABANDONED.kind.default,
             drain: keys::DRAIN.kind.default,
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self {
+            client: ClientCompression::default(),
+            zlib_level: keys::ZLIB_LEVEL.kind.default as u8,
+            zstd_level: keys::ZSTD_LEVEL.kind.default as u8,
         }
     }
 }

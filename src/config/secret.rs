@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
@@ -44,6 +45,11 @@ pub trait Sources {
     /// # Errors
     /// What the operating system says.
     fn file(&self, path: &Path) -> io::Result<SecretFile>;
+
+    /// Where a path of the text leads: a relative one starts at the text's own directory.
+    fn resolve(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
 
     /// Processor cores this process may use; at least 1.
     fn cores(&self) -> usize;

@@ -15,7 +15,9 @@ use super::Target;
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe;
-use crate::accounts::{Account, AccountKey, Directory, Method, Resolution};
+use crate::accounts::{
+    Account, AccountKey, Directory, Expiry, Method, Named, Requirement, Resolution,
+};
 use crate::config::User;
 use crate::topology::{Flavor, ProbeError, ServerId, Topology};
 
@@ -32,15 +34,29 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const NO_SERVER: Duration = Duration::from_millis(100);
 
 const MYSQL: &str = "SELECT User AS user, Host AS host, plugin, CAST(authentication_string AS BINARY) AS credential, \
-     account_locked, password_expired, ssl_type, \
-     JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.additional_password')) AS retained_credential FROM mysql.user";
+     account_locked, ssl_type, \
+     CAST(ssl_cipher AS CHAR) AS ssl_cipher, CAST(x509_issuer AS CHAR) AS x509_issuer, \
+     CAST(x509_subject AS CHAR) AS x509_subject, \
+     IF(password_expired = 'Y' OR COALESCE(password_lifetime, @@global.default_password_lifetime) > 0 AND \
+        password_last_changed + INTERVAL COALESCE(password_lifetime, @@global.default_password_lifetime) DAY < NOW(), \
+        'Y', 'N') AS password_expired, \
+     JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.additional_password')) AS retained_credential, \
+     IF(JSON_CONTAINS_PATH(User_attributes, 'one', '$.Multi_factor_authentication'), 'Y', 'N') AS multi_factor, \
+     IF(JSON_EXTRACT(User_attributes, '$.Password_locking.failed_login_attempts') > 0, 'Y', 'N') AS counted \
+     FROM mysql.user";
 
 const MARIADB: &str =
     "SELECT User AS user, Host AS host, CAST(Priv AS BINARY) AS priv FROM mysql.global_priv";
 
+/// What holds for all accounts of MariaDB: days, wrong passwords, and the time by which passwords age.
+const MARIADB_RULES: &str = "SELECT @@global.default_password_lifetime AS lifetime, \
+     @@global.max_password_errors < 4294967295 AS counted, UNIX_TIMESTAMP() AS now";
+
 /// The view of older days: without locks and second methods, but monitors are more often allowed to read it.
 const MARIADB_VIEW: &str = "SELECT User AS user, Host AS host, plugin, \
-     CAST(authentication_string AS BINARY) AS credential, password_expired, ssl_type FROM mysql.user WHERE is_role = 'N'";
+     CAST(authentication_string AS BINARY) AS credential, password_expired, ssl_type, \
+     CAST(ssl_cipher AS CHAR) AS ssl_cipher, CAST(x509_issuer AS CHAR) AS x509_issuer, \
+     CAST(x509_subject AS CHAR) AS x509_subject FROM mysql.user WHERE is_role = 'N'";
 
 /// Reads the accounts again and again and publishes them, until nobody listens any more.
 ///
@@ -65,10 +81,11 @@ pub async fn watch(
             None => NO_SERVER,
             Some(server) => {
                 match reader.read(server).await {
-                    Ok((accounts, resolution)) => {
+                    Ok((accounts, resolution, expiry)) => {
                         let next = Directory::new(&users, accounts)
                             .read_at(asked_at)
-                            .with_resolution(resolution);
+                            .with_resolution(resolution)
+                            .with_expiry(expiry);
                         directory.send_replace(Arc::new(next));
                     }
                     Err(problem) => reader.report(server, &problem),
@@ -107,7 +124,10 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(&mut self, server: ServerId) -> Result<(Vec<Account>, Resolution), ProbeError> {
+    async fn read(
+        &mut self,
+        server: ServerId,
+    ) -> Result<(Vec<Account>, Resolution, Expiry), ProbeError> {
         let (flavor, mut conn) = match self.link.take() {
             Some((linked, flavor, conn)) if linked == server => (flavor, conn),
             _ => self.open(server).await?,
@@ -120,11 +140,11 @@ impl Reader {
             }
             result => result,
         };
-        if let Ok((_, source, _)) = &result {
+        if let Ok((_, source, _, _)) = &result {
             self.link = Some((server, flavor, conn));
             self.recovered(server, *source);
         }
-        result.map(|(accounts, _, resolution)| (accounts, resolution))
+        result.map(|(accounts, _, resolution, expiry)| (accounts, resolution, expiry))
     }
 
     async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
@@ -197,16 +217,21 @@ pub(super) async fn count(conn: &mut Conn, flavor: Flavor) -> Result<usize, Prob
 async fn read(
     conn: &mut Conn,
     flavor: Flavor,
-) -> Result<(Vec<Account>, Source, Resolution), ProbeError> {
+) -> Result<(Vec<Account>, Source, Resolution, Expiry), ProbeError> {
     let (accounts, source) = read_accounts(conn, flavor).await?;
-    let off = rows(conn, "SELECT @@global.skip_name_resolve AS off").await?;
-    let off = off.first().and_then(|row| row.get::<u8, _>("off"));
-    let resolution = if off == Some(1) {
-        Resolution::Off
-    } else {
-        Resolution::On
+    let query =
+        "SELECT @@global.skip_name_resolve AS off, @@global.disconnect_on_expired_password AS cut";
+    let rows = rows(conn, query).await?;
+    let number = |name| rows.first().and_then(|row| row.get::<u8, _>(name));
+    let resolution = match number("off") {
+        Some(1) => Resolution::Off,
+        _ => Resolution::On,
     };
-    Ok((accounts, source, resolution))
+    let expiry = match number("cut") {
+        Some(0) => Expiry::Restricts,
+        _ => Expiry::Refuses,
+    };
+    Ok((accounts, source, resolution, expiry))
 }
 
 async fn read_accounts(
@@ -219,7 +244,12 @@ async fn read_accounts(
             Source::Full,
         )),
         Flavor::MariaDb => match rows(conn, MARIADB).await {
-            Ok(rows) => Ok((rows.iter().filter_map(mariadb).collect(), Source::Full)),
+            Ok(accounts) => {
+                let rules = rows(conn, MARIADB_RULES).await?;
+                let rules = rules.first().map(Rules::of).unwrap_or_default();
+                let accounts = accounts.iter().filter_map(|row| mariadb(row, &rules));
+                Ok((accounts.collect(), Source::Full))
+            }
             Err(error @ (ProbeError::Closed | ProbeError::Timeout)) => Err(error),
             // The first refusal is the one to tell of.
             Err(error) => match rows(conn, MARIADB_VIEW).await {
@@ -256,8 +286,24 @@ fn mysql(row: &Row) -> Option<Account> {
         methods,
         locked: yes("account_locked"),
         expired: yes("password_expired"),
-        requires_tls: row.text(&["ssl_type"]).is_some_and(|kind| !kind.is_empty()),
+        multi_factor: yes("multi_factor"),
+        counted: yes("counted"),
+        requirement: requirement_of(&row),
     })
+}
+
+fn requirement_of(row: &Fields<'_>) -> Requirement {
+    let text = |name| row.text(&[name]).unwrap_or_default();
+    match text("ssl_type").as_str() {
+        "" => Requirement::None,
+        "ANY" => Requirement::Tls,
+        "X509" => Requirement::Certificate,
+        _ => Requirement::Named(Named {
+            cipher: text("ssl_cipher"),
+            issuer: text("x509_issuer"),
+            subject: text("x509_subject"),
+        }),
+    }
 }
 
 /// The document in `mysql.global_priv.Priv`
@@ -271,7 +317,44 @@ struct Priv {
     account_locked: bool,
     is_role: bool,
     ssl_type: u8,
+    ssl_cipher: String,
+    x509_issuer: String,
+    x509_subject: String,
     password_last_changed: Option<i64>,
+    password_lifetime: Option<i64>,
+}
+
+/// What holds for all accounts of MariaDB.
+#[derive(Default)]
+struct Rules {
+    /// Days after which a password expires; 0 for never.
+    lifetime: i64,
+    /// Wrong passwords are counted.
+    counted: bool,
+    /// The server's time, in seconds.
+    now: i64,
+}
+
+impl Rules {
+    fn of(row: &Row) -> Self {
+        let row = Fields(row);
+        Self {
+            lifetime: row.number(&["lifetime"]).unwrap_or_default(),
+            counted: row.is_set(&["counted"]),
+            now: row.number(&["now"]).unwrap_or_default(),
+        }
+    }
+
+    fn have_expired(&self, document: &Priv) -> bool {
+        const DAY: i64 = 24 * 60 * 60;
+        let Some(changed) = document.password_last_changed else {
+            return false;
+        };
+        let own = document.password_lifetime.filter(|days| *days >= 0);
+        let lifetime = own.unwrap_or(self.lifetime);
+        // PASSWORD EXPIRE is stored as a password that never was changed.
+        changed == 0 || lifetime > 0 && (self.now - changed) / DAY >= lifetime
+    }
 }
 
 /// One alternative; an empty one stands for the document's own plugin.
@@ -282,13 +365,13 @@ struct AuthOr {
     authentication_string: String,
 }
 
-fn mariadb(row: &Row) -> Option<Account> {
+fn mariadb(row: &Row, rules: &Rules) -> Option<Account> {
     let row = Fields(row);
-    account_of(key(&row)?, &row.bytes(&["priv"])?)
+    account_of(key(&row)?, &row.bytes(&["priv"])?, rules)
 }
 
 /// `None` for roles, and for documents that the server would not read either.
-fn account_of(key: AccountKey, document: &[u8]) -> Option<Account> {
+fn account_of(key: AccountKey, document: &[u8], rules: &Rules) -> Option<Account> {
     let document: Priv = serde_json::from_slice(document).ok()?;
     if document.is_role {
         return None;
@@ -309,9 +392,19 @@ fn account_of(key: AccountKey, document: &[u8]) -> Option<Account> {
         key,
         methods,
         locked: document.account_locked,
-        // PASSWORD EXPIRE is stored as a password that never was changed.
-        expired: document.password_last_changed == Some(0),
-        requires_tls: document.ssl_type != 0,
+        expired: rules.have_expired(&document),
+        multi_factor: false,
+        counted: rules.counted,
+        requirement: match document.ssl_type {
+            0 => Requirement::None,
+            1 => Requirement::Tls,
+            2 => Requirement::Certificate,
+            _ => Requirement::Named(Named {
+                cipher: document.ssl_cipher,
+                issuer: document.x509_issuer,
+                subject: document.x509_subject,
+            }),
+        },
     })
 }
 
@@ -326,7 +419,12 @@ mod tests {
             user: "app".into(),
             host: "%".into(),
         };
-        account_of(key, document.as_bytes())
+        let rules = Rules {
+            lifetime: 30,
+            counted: false,
+            now: 1_795_180_165 + 40 * 24 * 60 * 60,
+        };
+        account_of(key, document.as_bytes(), &rules)
     }
 
     fn plugins(account: &Account) -> Vec<&str> {
@@ -341,19 +439,23 @@ mod tests {
     fn reads_the_documents_of_mariadb() {
         let hash = "*94BDCEBE19083CE2A1F959FD02F964C7AF4CFC29";
         let plain = account(&format!(
-            r#"{{"access":541165846527,"version_id":101119,"plugin":"mysql_native_password","authentication_string":"{hash}","password_last_changed":1795180165}}"#
+            r#"{{"access":541165846527,"version_id":101119,"plugin":"mysql_native_password","authentication_string":"{hash}","password_last_changed":1795180165,"password_lifetime":0}}"#
         ))
         .unwrap();
         assert_eq!(plugins(&plain), ["mysql_native_password"]);
-        assert!(!plain.locked && !plain.expired && !plain.requires_tls);
+        assert!(!plain.locked && !plain.expired && plain.requirement == Requirement::None);
 
         let several = account(&format!(
             r#"{{"plugin":"mysql_native_password","authentication_string":"{hash}","auth_or":[{{"plugin":"unix_socket"}},{{}}],"ssl_type":1,"account_locked":true,"password_last_changed":0}}"#
         ))
         .unwrap();
         assert_eq!(plugins(&several), ["unix_socket", "mysql_native_password"]);
-        assert_eq!(&*several.method().unwrap().plugin, "mysql_native_password");
-        assert!(several.locked && several.expired && several.requires_tls);
+        for (lifetime, expired) in [("-1", true), ("0", false), ("40", true), ("41", false)] {
+            let document =
+                format!(r#"{{"password_last_changed":1795180165,"password_lifetime":{lifetime}}}"#);
+            assert_eq!(account(&document).unwrap().expired, expired, "{lifetime}");
+        }
+        assert!(several.locked && several.expired && several.requirement == Requirement::Tls);
 
         let old = account(r#"{"access":18446744073709551615}"#).unwrap();
         assert_eq!(plugins(&old), ["mysql_native_password"]);

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::io::{Error as SystemError, ErrorKind};
 use std::time::Duration;
 
-use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
 use tokio::time;
 
 use super::Target;
-use crate::config::ServerAddress;
+use crate::config::{ServerAddress, ServerMode, ServerTls};
+use crate::error::tls_problem;
 use crate::topology::ProbeError;
 
 /// Enough for the longest answer (accounts, large GTID sets); stated so that no query is spent on asking the server.
@@ -17,8 +18,15 @@ const MAX_PACKET: usize = 64 << 20;
 /// A server that closes the monitor's connection earlier than this is simply connected to again.
 const WAIT_TIMEOUT_SECS: usize = 600;
 
-/// Options for a connection to `target`.
-pub(super) fn options(target: &Target) -> Opts {
+/// How a server is connected to.
+pub(super) struct Options {
+    wanted: Opts,
+    /// Without TLS, for a server that does not offer it, if that will do.
+    plain: Option<Opts>,
+}
+
+/// Options for connections to `target`.
+pub(super) fn options(target: &Target) -> Options {
     let builder = OptsBuilder::default()
         .user(Some(target.user.as_str()))
         .pass(Some(target.password.expose()))
@@ -29,21 +37,64 @@ pub(super) fn options(target: &Target) -> Opts {
         .stmt_cache_size(0)
         // With autocommit off by default on the server, the first snapshot of mysql.user would be the last.
         .setup(vec!["SET autocommit=1"]);
-    match &target.address {
-        ServerAddress::Tcp { host, port } => {
-            builder.ip_or_hostname(host.as_str()).tcp_port(*port).into()
-        }
-        ServerAddress::Unix(path) => builder
-            .socket(Some(path.to_string_lossy().into_owned()))
-            .into(),
+    let (builder, tls) = match &target.address {
+        ServerAddress::Tcp { host, port } => (
+            builder.ip_or_hostname(host.as_str()).tcp_port(*port),
+            tls(&target.tls),
+        ),
+        ServerAddress::Unix(path) => (
+            builder.socket(Some(path.to_string_lossy().into_owned())),
+            None,
+        ),
+    };
+    match tls {
+        None => Options {
+            wanted: builder.into(),
+            plain: None,
+        },
+        Some(tls) => Options {
+            wanted: builder.clone().ssl_opts(Some(tls)).into(),
+            plain: (target.tls.mode == ServerMode::Preferred).then(|| builder.into()),
+        },
     }
 }
 
+fn tls(tls: &ServerTls) -> Option<SslOpts> {
+    if tls.mode == ServerMode::Disabled {
+        return None;
+    }
+    let identity = tls.identity.clone();
+    let identity =
+        identity.map(|files| ClientIdentity::new(files.certificate.into(), files.key.into()));
+    let options = SslOpts::default()
+        .with_client_identity(identity)
+        .with_danger_accept_invalid_certs(tls.mode < ServerMode::VerifyCa);
+    let options = match &tls.ca {
+        // The library cannot do without any; nothing is verified against these.
+        None => options,
+        Some(ca) => options
+            .with_disable_built_in_roots(true)
+            .with_root_certs(vec![ca.clone().into()]),
+    };
+    Some(if tls.mode == ServerMode::VerifyCa {
+        // The library knows that only the name is wrong by this word in the error, which has it only as the name.
+        options
+            .with_danger_skip_domain_validation(true)
+            .with_danger_tls_hostname_override(Some("NotValidForName.invalid"))
+    } else {
+        options
+    })
+}
+
 /// Connects and logs in.
-pub(super) async fn connect(options: &Opts) -> Result<Conn, ProbeError> {
-    Conn::new(options.clone())
-        .await
-        .map_err(|error| classify(&error))
+pub(super) async fn connect(options: &Options) -> Result<Conn, ProbeError> {
+    let connected = match (Conn::new(options.wanted.clone()).await, &options.plain) {
+        (Err(Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plain)) => {
+            Conn::new(plain.clone()).await
+        }
+        (connected, _) => connected,
+    };
+    connected.map_err(|error| classify(&error))
 }
 
 /// Gives `work` this much time.
@@ -71,7 +122,17 @@ pub(super) fn classify(error: &Error) -> ProbeError {
             }
             _ => ProbeError::Other(error.to_string().into()),
         },
-        Error::Io(IoError::Io(error)) => classify_system(error),
+        Error::Io(IoError::Io(error)) => {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+            tls.map_or_else(
+                || classify_system(error),
+                |tls| ProbeError::Tls(tls_problem(tls).into()),
+            )
+        }
+        Error::Io(error @ IoError::Tls(_)) => ProbeError::Tls(error.to_string().into()),
+        Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+            ProbeError::Tls("it does not offer it, and tls.server.mode requires it".into())
+        }
         Error::Driver(DriverError::ConnectionClosed) => ProbeError::Closed,
         other => ProbeError::Other(other.to_string().into()),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
 use super::{Target, accounts, probe};
-use crate::config::Config;
+use crate::config::{Config, ServerAddress, ServerMode};
 use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 
 /// A look takes at most this long.
@@ -115,6 +116,7 @@ pub async fn inspect(target: &Target, needs: Needs) -> Inspection {
                     "{error}: the monitor's account needs REPLICATION CLIENT (MariaDB: also SLAVE MONITOR)"
                 )
             }
+            ProbeError::Tls(_) => format!("{error}: correct [tls.server]"),
             _ => error.to_string(),
         };
         inspection.findings.push(error_finding(text));
@@ -147,6 +149,7 @@ async fn look(
     position_findings(&version, &variables, findings);
     findings.push(tracking(&mut conn, version.flavor).await);
     durability_findings(&variables, findings);
+    findings.extend(transport_finding(target, &variables));
     findings.extend(connections_finding(&variables, needs));
     if let Ok(facts) = &inspection.facts {
         replication_findings(facts, findings);
@@ -278,11 +281,26 @@ fn durability_findings(variables: &HashMap<String, String>, findings: &mut Vec<F
             "replication is asynchronous: a failover can lose the last acknowledged writes",
         ));
     }
-    if is_on(variables, &["require_secure_transport"]) {
-        findings.push(error_finding(
-            "require_secure_transport is ON: connections to servers are not encrypted yet",
-        ));
-    }
+}
+
+/// Whether the server takes the connections of clients' sessions as they are made.
+fn transport_finding(target: &Target, variables: &HashMap<String, String>) -> Option<Finding> {
+    let local = match &target.address {
+        ServerAddress::Unix(_) => return None,
+        ServerAddress::Tcp { host, .. } => {
+            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        }
+    };
+    let plain = match target.tls.mode {
+        ServerMode::Disabled => true,
+        ServerMode::Preferred => local,
+        ServerMode::Required | ServerMode::VerifyCa | ServerMode::VerifyIdentity => false,
+    };
+    (plain && is_on(variables, &["require_secure_transport"])).then(|| {
+        error_finding(
+            "require_secure_transport is ON, and dbproxy does not use TLS here: set tls.server.mode = \"required\"",
+        )
+    })
 }
 
 fn unread_accounts(error: &ProbeError, flavor: Flavor, needs: Needs) -> Finding {

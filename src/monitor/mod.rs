@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 pub use inspect::{Finding, Inspection, Needs, Severity, inspect};
 
-use crate::config::{Config, Secret, ServerAddress};
+use crate::config::{Config, Secret, ServerAddress, ServerTls};
 use crate::topology::{Observation, ProbeError, ServerId};
 use probe::Prober;
 
@@ -41,6 +41,8 @@ pub struct Target {
     pub password: Secret,
     /// Time from one probe to the next.
     pub interval: Duration,
+    /// Whether and how TLS is used with this server.
+    pub tls: ServerTls,
 }
 
 /// The servers of this configuration.
@@ -54,6 +56,10 @@ pub fn targets(config: &Config) -> Vec<Target> {
             user: config.monitor.user.clone(),
             password: config.monitor.password.clone(),
             interval: config.monitor.interval,
+            tls: ServerTls {
+                mode: server.tls.unwrap_or(config.tls.server.mode),
+                ..config.tls.server.clone()
+            },
         });
     targets.collect()
 }
@@ -110,7 +116,10 @@ fn report(target: &Target, last: &mut Option<ProbeError>, now: Option<&ProbeErro
     let own = |error: &&ProbeError| {
         matches!(
             error,
-            ProbeError::TooManyConnections | ProbeError::AccessDenied(_) | ProbeError::Other(_)
+            ProbeError::TooManyConnections
+                | ProbeError::AccessDenied(_)
+                | ProbeError::Tls(_)
+                | ProbeError::Other(_)
         )
     };
     let now = now.filter(own);

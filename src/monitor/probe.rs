@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, Row};
+use mysql_async::{Conn, Row};
 
 use super::Target;
-use super::connect::{classify, connect, options, within};
+use super::connect::{Options, classify, connect, options, within};
 use super::fields::Fields;
 use super::queries;
 use crate::topology::{ProbeError, ServerFacts, Version};
@@ -19,7 +19,7 @@ const FALLBACK_COLLATION: u16 = 8;
 
 /// Probes one server.
 pub(super) struct Prober {
-    options: Opts,
+    options: Options,
     link: Option<Link>,
 }
 
@@ -70,7 +70,7 @@ impl Prober {
 }
 
 impl Link {
-    async fn open(options: &Opts) -> Result<Self, ProbeError> {
+    async fn open(options: &Options) -> Result<Self, ProbeError> {
         let mut conn = connect(options).await?;
         let version = version(&mut conn).await?;
         Ok(Self {

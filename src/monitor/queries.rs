@@ -8,7 +8,7 @@ use mysql_async::Row;
 
 use super::fields::Fields;
 use crate::topology::{
-    Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version, WriteBlock,
+    Defaults, Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version, WriteBlock,
 };
 
 /// MySQL speaks of sources and replicas from here on; SHOW SLAVE STATUS is gone in 8.4.
@@ -33,14 +33,18 @@ pub(super) fn probe(version: &Version) -> String {
              @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
              @@global.innodb_read_only AS innodb_read_only, @@global.offline_mode AS offline_mode, \
              @@log_bin AS log_bin, @@global.gtid_mode AS gtid_mode, @@global.gtid_executed AS executed, \
-             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode; {}",
+             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode, \
+             @@global.wait_timeout AS wait_timeout, @@global.interactive_timeout AS interactive_timeout, \
+             @@global.max_allowed_packet AS max_allowed_packet; {}",
             replication(version)
         ),
         Flavor::MariaDb => format!(
             "SELECT @@version AS version, @@server_id AS server_id, \
              @@global.read_only AS read_only, @@global.innodb_read_only AS innodb_read_only, \
              @@log_bin AS log_bin, @@global.gtid_current_pos AS executed, @@global.gtid_slave_pos AS replicated, \
-             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode; {}",
+             @@global.collation_server AS collation, @@global.sql_mode AS sql_mode, \
+             @@global.wait_timeout AS wait_timeout, @@global.interactive_timeout AS interactive_timeout, \
+             @@global.max_allowed_packet AS max_allowed_packet; {}",
             replication(version)
         ),
     }
@@ -100,8 +104,21 @@ pub(super) fn facts(
         sources: connections.iter().filter_map(source).collect(),
         collation,
         sql_mode: row.text(&["sql_mode"]).unwrap_or_default().into(),
+        defaults: defaults(&row),
         version,
     })
+}
+
+fn defaults(row: &Fields<'_>) -> Defaults {
+    let usual = Defaults::default();
+    let seconds = |name| row.number(&[name]).map(Duration::from_secs);
+    Defaults {
+        wait_timeout: seconds("wait_timeout").unwrap_or(usual.wait_timeout),
+        interactive_timeout: seconds("interactive_timeout").unwrap_or(usual.interactive_timeout),
+        max_allowed_packet: row
+            .number(&["max_allowed_packet"])
+            .unwrap_or(usual.max_allowed_packet),
+    }
 }
 
 fn position(flavor: Flavor, text: &[u8]) -> Option<Arc<Position>> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::ToSocketAddrs,
+    net::{IpAddr, ToSocketAddrs},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::{Peer, Stream};
+use super::tls::Admission;
 use crate::{config::ListenAddress, error::Error};
 
 /// A bound, listening socket. Dropping it frees the port, or removes the socket's file.
@@ -18,6 +19,7 @@ use crate::{config::ListenAddress, error::Error};
 pub struct Listener {
     socket: Bound,
     name: String,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,14 @@ pub enum Accepted {
 }
 
 impl Accepted {
+    /// The peer's address; None for a unix socket.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(peer.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Binds the connection to the runtime that this is called on.
     pub fn into_stream(self) -> io::Result<(Stream, Peer)> {
         match self {
@@ -44,7 +54,7 @@ impl Accepted {
                 Peer::Tcp(peer),
             )),
             Self::Unix(stream) => Ok((
-                Stream::Unix(tokio::net::UnixStream::from_std(stream)?),
+                Stream::unix(tokio::net::UnixStream::from_std(stream)?),
                 Peer::Unix,
             )),
         }
@@ -56,7 +66,7 @@ const BACKLOG: i32 = 4096;
 
 impl Listener {
     /// Binds every socket that `address` stands for (a host name may stand for several).
-    pub fn bind(address: &ListenAddress) -> Result<Vec<Self>, Error> {
+    pub fn bind(address: &ListenAddress, admission: Admission) -> Result<Vec<Self>, Error> {
         let name = address.to_string();
         let named = |error: io::Error| Error::setup(format!("cannot listen on {name}: {error}"));
         match address {
@@ -68,13 +78,21 @@ impl Listener {
                         // Port 0 is a port of the system's choice.
                         let name = socket.local_addr().map_err(named)?.to_string();
                         let socket = Bound::Tcp(socket);
-                        Ok(Self { socket, name })
+                        Ok(Self {
+                            socket,
+                            name,
+                            admission,
+                        })
                     })
                     .collect()
             }
             ListenAddress::Unix(path) => {
                 let socket = Bound::Unix(bind_unix(path).map_err(named)?, path.clone());
-                Ok(vec![Self { socket, name }])
+                Ok(vec![Self {
+                    socket,
+                    name,
+                    admission,
+                }])
             }
         }
     }
@@ -82,6 +100,11 @@ impl Listener {
     /// The address for people and logs.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether its clients may come in without TLS.
+    pub fn admission(&self) -> Admission {
+        self.admission
     }
 
     /// Waits for the next connection.
@@ -169,7 +192,7 @@ mod tests {
             host: "127.0.0.1".into(),
             port: 0,
         };
-        let listeners = Listener::bind(&address).unwrap();
+        let listeners = Listener::bind(&address, Admission::Any).unwrap();
         let [listener] = listeners.as_slice() else {
             unreachable!("one address")
         };

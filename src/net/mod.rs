@@ -1,10 +1,15 @@
 //! Listeners, streams and the buffers that bytes pass through.
 
 mod buffers;
+mod compression;
 pub mod conversation;
+mod layer;
 mod listener;
+pub mod proxy_header;
+mod socket;
 mod stream;
+pub mod tls;
 
 pub use buffers::Buffers;
 pub use listener::{Accepted, Listener};
-pub use stream::{Peer, Stream};
+pub use stream::{Departure, Peer, Stream};

@@ -1,33 +1,38 @@
-//! A connected socket: TCP or unix, the same to everyone above.
+//! A connected stream: a socket, and the layers that its bytes pass through.
 
-use std::{
-    future::poll_fn,
-    io::{self, IoSlice},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::BytesMut;
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt, Interest, Ready},
-    net::{TcpStream, UnixStream},
-    time::timeout,
+use dbproxy_proto::compress::{Compression, Method, Side};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{
+    layer::{Layer, Layers},
+    socket::Socket,
+    tls::{self, Acceptor, Agreed, Connector, Secured},
 };
 
-/// How long a peer may refuse to read before it is given up, as servers do (`net_write_timeout`).
-const STALLED: Duration = Duration::from_secs(60);
-
-/// A connected stream socket.
+/// A connected stream, the same to everyone above whatever it is made of.
 ///
 /// Waiting for bytes needs no buffer: one is brought along when there is
 /// something to read.
 #[derive(Debug)]
-pub enum Stream {
-    /// TCP over IPv4 or IPv6, without Nagle's delay.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
+pub struct Stream {
+    socket: Socket,
+    write_timeout: Duration,
+    // None on most connections: it costs them a look and nothing more.
+    layers: Option<Box<Layers>>,
+    tls: Option<Box<Secured>>,
+}
+
+/// How a peer has closed its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// It sends nothing more. It may still read, or not be there at all: TCP does not tell.
+    Half,
+    /// It is not there any more.
+    Gone,
 }
 
 /// Where a client comes from.
@@ -39,34 +44,114 @@ pub enum Peer {
     Unix,
 }
 
+/// How long a peer may refuse to read before it is given up, as servers do (`net_write_timeout`).
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Bytes that are read ahead at most while something else is waited for.
+const AHEAD: usize = 64 * 1024;
+
+/// Bytes that are encoded at once: what a layer holds in memory on top of the caller's.
+const ENCODED_AT_ONCE: usize = 64 * 1024;
+
 impl Stream {
     /// Wraps a TCP socket and switches Nagle's delay off.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Self::Tcp(stream))
+        Ok(Self {
+            socket: Socket::tcp(stream)?,
+            write_timeout: STALLED,
+            layers: None,
+            tls: None,
+        })
     }
 
-    /// Whether the bytes cannot be read on their way: a unix socket.
+    /// Wraps a unix socket.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self {
+            socket: Socket::Unix(stream),
+            write_timeout: STALLED,
+            layers: None,
+            tls: None,
+        }
+    }
+
+    /// How long the peer may take nothing of what is written.
+    pub fn set_write_timeout(&mut self, timeout: Duration) {
+        self.write_timeout = timeout;
+    }
+
+    /// Whether the bytes cannot be read on their way: TLS, or a unix socket.
     pub fn is_secure(&self) -> bool {
-        matches!(self, Self::Unix(_))
+        self.tls.is_some() || matches!(self.socket, Socket::Unix(_))
+    }
+
+    /// Whether the peer is a process of this machine, as far as the addresses show.
+    pub fn is_local(&self) -> bool {
+        self.socket.is_local()
+    }
+
+    /// What is known of the peer by TLS; `None` without it.
+    pub fn tls(&self) -> Option<&Secured> {
+        self.tls.as_deref()
+    }
+
+    /// Shakes hands with a client that has asked for TLS. `input` has what came behind its request and is empty then.
+    ///
+    /// Dropped half-way, or after an error, the stream is of no further use.
+    pub async fn accept_tls(
+        &mut self,
+        acceptor: &Acceptor,
+        input: &mut BytesMut,
+    ) -> io::Result<()> {
+        let config = acceptor.config();
+        let agreed = tls::accept(&mut self.socket, config, &acceptor.turns, input).await?;
+        self.secure(agreed, input);
+        Ok(())
+    }
+
+    /// Shakes hands with the server `host`, which has offered TLS. Errors say in words what is wrong.
+    ///
+    /// Dropped half-way, or after an error, the stream is of no further use.
+    pub async fn connect_tls(&mut self, connector: &Connector, host: &str) -> io::Result<()> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let mut input = BytesMut::new();
+        let agreed = tls::connect(&mut self.socket, connector.config()?, name, &mut input).await;
+        self.secure(agreed.map_err(tls::explain)?, &mut input);
+        Ok(())
+    }
+
+    fn secure(&mut self, agreed: Agreed, input: &mut BytesMut) {
+        self.push(agreed.layer, std::mem::take(input));
+        self.tls = Some(Box::new(agreed.secured));
+    }
+
+    /// Has all further bytes pass through `layer`. `incoming` was read already, but is for the layer to decode.
+    pub(super) fn push(&mut self, layer: Box<dyn Layer>, incoming: BytesMut) {
+        self.layers.get_or_insert_default().push(layer, incoming);
+    }
+
+    /// Compresses all further bytes. `incoming` was read already, but is compressed.
+    pub fn compress(&mut self, method: Method, side: Side, incoming: BytesMut) {
+        self.push(Box::new(Compression::new(method, side)), incoming);
+    }
+
+    /// What is written from now on answers the next command of those received.
+    pub fn begin_answer(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            layers.begin();
+        }
     }
 
     /// Waits until there is something to read, or the peer has closed.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| match self {
-            Self::Tcp(stream) => stream.poll_read_ready(context),
-            Self::Unix(stream) => stream.poll_read_ready(context),
-        })
-        .await
-    }
-
-    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        match self {
-            Self::Tcp(stream) => stream.ready(interest).await,
-            Self::Unix(stream) => stream.ready(interest).await,
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if let Some(layers) = &mut self.layers {
+            match layers.hold_bytes() {
+                Ok(false) => {}
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                Ok(true) | Err(_) => return Ok(()),
+            }
+            layers.rest();
         }
+        self.socket.readable().await
     }
 
     /// Waits until the peer has closed its side.
@@ -74,32 +159,54 @@ impl Stream {
     /// Bytes that arrive in the meantime stay unread; from then on a close
     /// cannot be seen behind them, and the wait never ends.
     pub async fn closed(&self) {
-        match self.ready(Interest::READABLE).await {
-            Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
-            Ok(_) | Err(_) => {}
+        self.socket.closed().await;
+    }
+
+    /// Waits until the peer has closed its side. Bytes that arrive in the meantime are appended to `ahead`, but not
+    /// without end: behind too many of them a close is not seen.
+    ///
+    /// May be dropped: nothing read is lost.
+    pub async fn departed(&mut self, ahead: &mut BytesMut) -> Departure {
+        while ahead.len() < AHEAD {
+            if self.readable().await.is_err() {
+                return Departure::Gone;
+            }
+            ahead.reserve(256);
+            match self.try_read(ahead) {
+                Ok(0) if self.socket.is_broken().await => return Departure::Gone,
+                Ok(0) => return Departure::Half,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Departure::Gone,
+            }
         }
+        self.broken().await;
+        Departure::Gone
+    }
+
+    /// Waits until nothing can be sent to the peer any more, as far as the system tells.
+    pub async fn broken(&self) {
+        self.socket.broken().await;
     }
 
     /// Whether the peer has neither sent anything nor closed. Costs no system call when so.
-    pub fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
-        };
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub fn is_quiet(&mut self) -> bool {
+        if self.layers.is_none() {
+            return self.socket.is_quiet();
+        }
+        // What a layer says for itself, such as a ticket of TLS, breaks no silence.
+        let read = self.try_read(&mut BytesMut::with_capacity(1));
+        if let Some(layers) = &mut self.layers {
+            layers.rest();
+        }
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Appends what is there already; false if the peer has closed, or sends without end.
-    pub fn read_ahead(&self, buffer: &mut BytesMut) -> bool {
-        const MOST: usize = 64 * 1024;
-        while buffer.len() < MOST {
+    pub fn read_ahead(&mut self, buffer: &mut BytesMut) -> bool {
+        while buffer.len() < AHEAD {
             buffer.reserve(256);
-            let read = match self {
-                Self::Tcp(stream) => stream.try_read_buf(buffer),
-                Self::Unix(stream) => stream.try_read_buf(buffer),
-            };
-            match read {
+            match self.try_read(buffer) {
                 Ok(0) => return false,
                 Ok(_) => {}
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
@@ -108,90 +215,106 @@ impl Stream {
         false
     }
 
+    /// Reads what is there already into `buffer`'s spare room, which must not be empty.
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let Some(layers) = &mut self.layers else {
+            return self.socket.try_read(buffer);
+        };
+        loop {
+            match layers.decode(buffer) {
+                Ok(0) => {}
+                read => return ended(read),
+            }
+            let Some(incoming) = layers.receiving() else {
+                return Ok(0);
+            };
+            if self.socket.try_read(incoming)? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
     /// Waits for bytes and reads them into `buffer`'s spare room, which must not be empty.
     ///
     /// Returns 0 when the peer has closed. May be dropped: nothing read is lost.
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        // Not readable() and try_read(): after a read that did not fill the room this
-        // waits for the next event at once, where those ask the kernel once more.
-        match self {
-            Self::Tcp(stream) => stream.read_buf(buffer).await,
-            Self::Unix(stream) => stream.read_buf(buffer).await,
+        let Some(layers) = &mut self.layers else {
+            return self.socket.read(buffer).await;
+        };
+        loop {
+            match layers.decode(buffer) {
+                Ok(0) => {}
+                read => return ended(read),
+            }
+            // A layer may have an answer of its own to what it read.
+            layers.encode(&[])?;
+            flush(layers, &self.socket, self.write_timeout).await?;
+            let Some(incoming) = layers.receiving() else {
+                return Ok(0);
+            };
+            if self.socket.read(incoming).await? == 0 {
+                return Ok(0);
+            }
         }
     }
 
-    /// Writes what goes without waiting.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+    /// Writes what goes without waiting. With layers that is all, or 0 while the rest is still under way.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(layers) = &mut self.layers else {
+            return self.socket.try_write(bytes);
+        };
+        if !layers.try_flush(&self.socket)? {
+            return Ok(0);
         }
-    }
-
-    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
-            Self::Unix(stream) => stream.try_write_vectored(slices),
-        }
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Unix(stream) => stream.writable().await,
-        }
-    }
-
-    /// Waits until something can be written again, but not for ever.
-    async fn unstalled(&self) -> io::Result<()> {
-        let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading");
-        timeout(STALLED, self.writable()).await.map_err(stalled)?
+        layers.encode(bytes)?;
+        Ok(if layers.try_flush(&self.socket)? {
+            bytes.len()
+        } else {
+            0
+        })
     }
 
     /// Writes all of `bytes`. Dropped half-way, an unknown part was written.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.try_write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unstalled().await?,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_both(&[], bytes).await
     }
 
     /// Writes all of `first`, then all of `second`, in one system call where it fits.
-    pub async fn write_both(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
-        if first.is_empty() {
-            return self.write_all(second).await;
-        }
-        let written = loop {
-            match self.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => break written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unstalled().await?,
-                Err(error) => return Err(error),
-            }
+    pub async fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        let Some(layers) = &mut self.layers else {
+            return self
+                .socket
+                .write_both(first, second, self.write_timeout)
+                .await;
         };
-        match written.checked_sub(first.len()) {
-            Some(of_second) => {
-                self.write_all(second.get(of_second..).unwrap_or_default())
-                    .await
-            }
-            None => {
-                self.write_all(first.get(written..).unwrap_or_default())
-                    .await?;
-                self.write_all(second).await
-            }
+        layers.encode(first)?;
+        for part in second.chunks(ENCODED_AT_ONCE) {
+            layers.encode(part)?;
+            flush(layers, &self.socket, self.write_timeout).await?;
         }
+        flush(layers, &self.socket, self.write_timeout).await
     }
 
     /// Moves the socket to the runtime that this is called on.
     pub fn rebind(self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
-            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        Ok(Self {
+            socket: self.socket.rebind()?,
+            ..self
         })
+    }
+}
+
+async fn flush(layers: &mut Layers, socket: &Socket, patience: Duration) -> io::Result<()> {
+    while !layers.try_flush(socket)? {
+        socket.unstalled(patience).await?;
+    }
+    Ok(())
+}
+
+/// A peer that says that nothing follows has closed.
+fn ended(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
     }
 }

@@ -72,6 +72,9 @@ pub struct PooledConn {
     was_held: bool,
 }
 
+/// From here on a sweep every second is exact enough for a connection that lies idle.
+const SWEPT: Duration = Duration::from_secs(10);
+
 impl Bucket {
     pub(super) fn new(key: Key, server: Arc<ServerPool>, workers: usize) -> Self {
         Self {
@@ -102,7 +105,7 @@ impl Bucket {
             .rposition(|idle| idle.holder == Some(session))?;
         let idle = shard.remove(index);
         drop(shard);
-        let mut conn = self.lend(idle.entry, worker).ok()?;
+        let mut conn = self.lend_idle(idle, worker).ok()?;
         conn.was_held = true;
         Some(conn)
     }
@@ -121,7 +124,7 @@ impl Bucket {
                     .rposition(ready)
                     .or_else(|| shard.iter().rposition(free))
             })?;
-            if let Ok(conn) = self.lend(idle.entry, worker) {
+            if let Ok(conn) = self.lend_idle(idle, worker) {
                 return Some(conn);
             }
         }
@@ -131,6 +134,24 @@ impl Bucket {
         let mut shard = self.shard(worker)?;
         let index = choose(&shard)?;
         Some(shard.remove(index))
+    }
+
+    /// How long a connection may lie idle: far enough from the time after which its server closes it.
+    fn patience(&self, conn: &BackendConn) -> Duration {
+        let server = self.server.wait_timeout();
+        conn.state()
+            .wait_timeout()
+            .map_or(server, |own| own.min(server))
+            / 2
+    }
+
+    fn lend_idle(self: &Arc<Self>, idle: Idle, worker: WorkerId) -> Result<PooledConn, Slot> {
+        let patience = self.patience(&idle.entry.conn);
+        // Longer ones are for the sweep: the usual checkout reads no clock.
+        if patience < SWEPT && idle.since.elapsed() > patience {
+            return Err(idle.entry.slot);
+        }
+        self.lend(idle.entry, worker)
     }
 
     /// If the server has closed the connection meanwhile: its right to be open.
@@ -175,7 +196,7 @@ impl Bucket {
         let choose = |shard: &[Idle]| shard.iter().rposition(&fits);
         loop {
             let idle = workers().find_map(|other| self.pick(other, choose))?;
-            if let Ok(conn) = self.lend(idle.entry, worker) {
+            if let Ok(conn) = self.lend_idle(idle, worker) {
                 return Some(conn);
             }
         }
@@ -307,6 +328,7 @@ impl Bucket {
             return;
         };
         let expired = |idle: &mut Idle| {
+            let limit = limit.min(self.patience(&idle.entry.conn));
             now.saturating_duration_since(idle.since) > limit || !idle.entry.conn.is_alive()
         };
         let closed: Vec<_> = shard.extract_if(.., expired).collect();

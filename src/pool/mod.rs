@@ -118,6 +118,13 @@ impl Pool {
         }
     }
 
+    /// After this time the server closes an idle connection: none is lent that comes near it.
+    pub fn set_wait_timeout(&self, server: ServerId, timeout: Duration) {
+        if let Some(server) = self.servers.get(server.index()) {
+            server.set_wait_timeout(timeout);
+        }
+    }
+
     /// How many connections to a server are open or being opened.
     pub fn open(&self, server: ServerId) -> usize {
         self.servers

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -29,6 +32,8 @@ pub(super) struct ServerPool {
     queue_depth: usize,
     queue_wait: Duration,
     open: AtomicUsize,
+    /// Milliseconds after which the server closes an idle connection.
+    wait_timeout: AtomicU64,
     // Equal to the length of the line, so that a return need not take the lock.
     waiting: AtomicUsize,
     line: Mutex<Line>,
@@ -86,6 +91,7 @@ impl ServerPool {
             queue_depth: limits.queue_depth,
             queue_wait: limits.queue_wait,
             open: AtomicUsize::new(0),
+            wait_timeout: AtomicU64::new(u64::MAX),
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
             buckets: Mutex::default(),
@@ -95,6 +101,16 @@ impl ServerPool {
 
     pub(super) fn open(&self) -> usize {
         self.open.load(SeqCst)
+    }
+
+    /// After this time the server closes an idle connection.
+    pub(super) fn wait_timeout(&self) -> Duration {
+        Duration::from_millis(self.wait_timeout.load(Relaxed))
+    }
+
+    pub(super) fn set_wait_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.wait_timeout.store(millis, Relaxed);
     }
 
     pub(super) fn adopt(&self, bucket: &Arc<Bucket>) {

@@ -41,8 +41,12 @@ pub enum PinReason {
     /// A statement too long to be understood whole may have left state behind. Never from
     /// [`pin_for`].
     LargeStatement,
+    /// A replica is registered, or reads the primary's log. Never from [`pin_for`].
+    Replication,
     /// A statement that was not understood may have left state behind.
     NotUnderstood,
+    /// The account's password has expired and can be changed on this connection. Never from [`pin_for`].
+    ExpiredPassword,
 }
 
 impl fmt::Display for PinReason {
@@ -64,7 +68,9 @@ impl fmt::Display for PinReason {
             Self::Cursor => "open cursor",
             Self::LongData => "parameter value sent ahead",
             Self::LargeStatement => "statement too long to be understood whole",
+            Self::Replication => "replication",
             Self::NotUnderstood => "statement not understood",
+            Self::ExpiredPassword => "expired password",
         })
     }
 }

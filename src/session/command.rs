@@ -1,36 +1,30 @@
 //! The commands of a session, one arm each.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use dbproxy_proto::{
-    ProtocolError,
-    command::{Command, Execute, code, put_command},
-    packet::HEADER_LEN,
+    capability::StatusFlags,
+    command::{Command, code},
+    packet::{HEADER_LEN, put_packet},
     response::Expect,
 };
 
 use super::{
-    Flow, Session,
-    finish::Effect,
-    prepared::{Statement, unknown},
-    statement::Request,
+    Flow, Session, execution::Execution, finish::Effect, pipe, relay::News, statement::Request,
 };
 use crate::{
-    backend::StatementKey,
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment},
 };
 
 /// A command that goes to the server with another text than the client's.
-struct Changed {
+pub(super) struct Changed {
     packet: BytesMut,
     text: Vec<u8>,
 }
 
 impl Changed {
-    fn parts(&self) -> (&[u8], &[u8]) {
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         (&self.packet, &self.text)
     }
 }
@@ -39,13 +33,12 @@ impl Session {
     /// Carries out one command. `packet` is the whole of it, header included.
     pub(super) async fn dispatch(&mut self, packet: &[u8]) -> Result<Flow, Error> {
         let payload = packet.get(HEADER_LEN..).unwrap_or_default();
-        let command = match Command::parse(payload, self.capabilities) {
-            Ok(command) => command,
-            Err(error) => return self.malformed(&error).await,
+        let Ok(command) = Command::parse(payload, self.capabilities) else {
+            return Box::pin(self.dispatch_malformed(packet, payload)).await;
         };
         match command {
             Command::Query(text) => self.query(packet, text).await,
-            Command::StmtExecute(execute) => self.execute_prepared(execute).await,
+            Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
             Command::StmtPrepare(text) => Box::pin(self.prepare(packet, text)).await,
             Command::Ping if self.held.is_none() => self.reply_ok().await,
             Command::Quit => Ok(Flow::End),
@@ -65,8 +58,11 @@ impl Session {
                 self.forward(packet, Expect::Status, &self.of_connection(), effect)
                     .await
             }
+            Command::StmtBulkExecute(execute) => {
+                self.execute_prepared(Execution::Bulk(execute)).await
+            }
             Command::StmtClose(id) => {
-                self.prepared.remove(id);
+                self.close_statement(id);
                 Ok(Flow::Continue)
             }
             Command::StmtReset(id) => self.reset_statement(id).await,
@@ -79,7 +75,13 @@ impl Session {
                 self.reply_ok().await
             }
             Command::ChangeUser(request) => self.change_user(request).await,
-            Command::ProcessKill(id) => self.kill(Scope::Connection, u64::from(id)).await,
+            Command::ProcessKill(id) => match self.context.registry.find(id) {
+                Some(victim) => self.kill(Scope::Connection, &victim).await,
+                None => {
+                    self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
+                        .await
+                }
+            },
             Command::Ping | Command::Debug | Command::Refresh(_) => {
                 self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
                     .await
@@ -94,7 +96,8 @@ impl Session {
                 .await
             }
             Command::ProcessInfo => {
-                self.forward(packet, Expect::Query, &self.of_connection(), Effect::None)
+                let class = sql::classify(b"SHOW PROCESSLIST", self.dialect);
+                self.forward(packet, Expect::Query, &class, Effect::None)
                     .await
             }
             Command::FieldList { .. } => {
@@ -106,24 +109,57 @@ impl Session {
                 )
                 .await
             }
-            Command::Other { .. }
-            | Command::Quit
-            | Command::Query(_)
-            | Command::StmtPrepare(_)
-            | Command::StmtExecute(_) => {
-                self.reply_error(&Answer::new(1047, b"08S01", "Unknown command"))
+            Command::Other { code, .. } if pipe::begins(code) => self.begin_pipe(packet).await,
+            Command::Other { code, .. } => {
+                let effect = match code {
+                    code::REGISTER_SLAVE => Effect::Pin(PinReason::Replication),
+                    _ => Effect::None,
+                };
+                // Whatever it is: the server says what it thinks of it.
+                self.forward(packet, Expect::Status, &self.of_connection(), effect)
                     .await
             }
+            Command::Quit => Ok(Flow::End),
+            Command::Query(text) => self.query(packet, text).await,
+            Command::StmtPrepare(text) => self.prepare(packet, text).await,
+            Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
         }
     }
 
-    async fn malformed(&mut self, error: &ProtocolError) -> Result<Flow, Error> {
-        self.reply_error(&Answer::new(
-            1835,
-            b"HY000",
-            format!("Malformed communication packet: {error}"),
-        ))
-        .await
+    /// A command that is cut short is answered as servers do it, of which some do not mind.
+    async fn dispatch_malformed(&mut self, packet: &[u8], payload: &[u8]) -> Result<Flow, Error> {
+        let class = self.of_connection();
+        match payload.first().copied() {
+            None => {
+                self.reply_error(&Answer::new(1047, b"08S01", "Unknown command"))
+                    .await
+            }
+            Some(code::FIELD_LIST) => {
+                self.forward(packet, Expect::FieldList, &class, Effect::None)
+                    .await
+            }
+            Some(code::REFRESH) => {
+                self.forward(packet, Expect::Status, &class, Effect::None)
+                    .await
+            }
+            Some(code::PROCESS_KILL) if !self.base.maria => {
+                self.forward(packet, Expect::Status, &class, Effect::None)
+                    .await
+            }
+            Some(code::STMT_SEND_LONG_DATA | code::STMT_CLOSE) if self.base.maria => {
+                Ok(Flow::Continue)
+            }
+            Some(_) => self.malformed().await,
+        }
+    }
+
+    pub(super) async fn malformed(&mut self) -> Result<Flow, Error> {
+        let text = if self.base.maria {
+            "Malformed communication packet"
+        } else {
+            "Malformed communication packet."
+        };
+        self.reply_error(&Answer::new(1835, b"HY000", text)).await
     }
 
     /// The class of a command that is about the connection and goes to the primary.
@@ -147,7 +183,7 @@ impl Session {
         Ok(Flow::Continue)
     }
 
-    fn classify(&self, text: &[u8]) -> StatementClass {
+    pub(super) fn classify(&self, text: &[u8]) -> StatementClass {
         let mut class = sql::classify(text, self.dialect);
         if self.in_system_schema && class.is_replica_read() {
             class.cause = Cause::SystemSchema;
@@ -157,17 +193,19 @@ impl Session {
 
     async fn query(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         let class = self.classify(text);
-        let changed = self.with_connection_id(&class, code::QUERY, text);
+        let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
+        if self.concerns_trackers(&class, text) {
+            Box::pin(self.untrack(&class)).await?;
+        }
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
-            _ if class.facts.contains(Facts::KILL) || hides_kill(&class, text) => {
-                if let Some(kill) = sql::kill::parse(text, self.dialect) {
-                    return Box::pin(self.kill(kill.scope, kill.id)).await;
-                }
-                // The server would take the id for one of its own.
-                let text = "This version of dbproxy doesn't yet support 'KILL of anything but a connection id'";
-                return self.reply_error(&Answer::new(1235, b"42000", text)).await;
+            Kind::Kill => {
+                let request = Request::Forward {
+                    packet,
+                    expect: Expect::Query,
+                };
+                return Box::pin(self.kill_statement(request, text, &class)).await;
             }
             _ => self.effect_of(&class, text),
         };
@@ -186,17 +224,66 @@ impl Session {
     }
 
     /// The command with the id that the client knows in place of CONNECTION_ID(); None if it stays as it is.
-    fn with_connection_id(&self, class: &StatementClass, code: u8, text: &[u8]) -> Option<Changed> {
+    pub(super) fn with_connection_id(
+        &self,
+        class: &StatementClass,
+        packet: &[u8],
+        text: &[u8],
+    ) -> Option<Changed> {
         let asks = Facts::CONNECTION.union(Facts::SYSTEM_VARIABLE);
         // There it is compared with ids that are the server's own: IS_USED_LOCK(), the list of processes.
         let compares = Facts::NAMED_LOCK.union(Facts::SYSTEM_SCHEMA);
         if !class.facts.intersects(asks) || class.facts.intersects(compares) {
             return None;
         }
+        let before = text.len();
         let text = sql::with_connection_id(text, self.dialect, self.handle().id())?;
+        // The command's code, and query attributes.
+        let front = packet.len().checked_sub(before)?;
+        let front = packet.get(HEADER_LEN..front)?;
         let mut packet = BytesMut::new();
-        put_command(&mut packet, code, &text);
+        put_packet(&mut packet, &mut 0, &[front, &text].concat());
         Some(Changed { packet, text })
+    }
+
+    /// Whether a statement sets or shows session trackers, which are the proxy's own so far.
+    pub(super) fn concerns_trackers(&self, class: &StatementClass, text: &[u8]) -> bool {
+        const NAME: &[u8] = b"session_track";
+        (matches!(class.kind, Kind::Set | Kind::Show | Kind::Multi)
+            || class.facts.contains(Facts::SYSTEM_VARIABLE))
+            && !self.owns_trackers
+            // There one of them cannot be set.
+            && !self.status.contains(StatusFlags::IN_TRANS)
+            && text
+                .windows(NAME.len())
+                .any(|window| window.eq_ignore_ascii_case(NAME))
+    }
+
+    /// Leaves the session trackers of a connection to the session, which keeps it.
+    pub(super) async fn untrack(&mut self, class: &StatementClass) -> Result<(), Error> {
+        let bound = self.is_bound();
+        let owned = async {
+            let mut conn = self.settled_connection(class).await?;
+            let mut command = BytesMut::new();
+            conn.put_untrack(&mut command);
+            conn.send(&command, &[]).await?;
+            conn.settle(&self.context.buffers).await?;
+            Ok(conn)
+        };
+        match owned.await {
+            Ok(conn) => {
+                self.pin_to(conn, PinReason::Set);
+                self.owns_trackers = true;
+                if self.news == News::Usual {
+                    self.news = News::All;
+                }
+            }
+            // With the connection its state is gone.
+            Err(error) if bound => return Err(error),
+            // The statement itself will fail as well.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// What the statement changes in the session if it succeeds.
@@ -217,92 +304,19 @@ impl Session {
         }
     }
 
-    async fn prepare(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
-        let Some(id) = self.prepared.next_id() else {
-            let text =
-                "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
-            return self.reply_error(&Answer::new(1461, b"42000", text)).await;
-        };
-        let class = self.classify(text);
-        if class.kind == Kind::Kill {
-            let text = "This command is not supported in the prepared statement protocol yet";
-            return self.reply_error(&Answer::new(1295, b"HY000", text)).await;
-        }
-        let changed = self.with_connection_id(&class, code::STMT_PREPARE, text);
-        let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
-        let key = StatementKey::new(text, Arc::clone(&self.wanted));
-        let request = Request::Prepare {
-            packet,
-            key: &key,
-            id,
-        };
-        if let Some(finished) = self.execute(&class, request).await? {
-            let prepared = finished.outcome.prepared;
-            self.finish_preparation(&class, finished);
-            if let Some(prepared) = prepared {
-                let parameters = prepared.parameters;
-                self.prepared.insert(
-                    id,
-                    Statement {
-                        key,
-                        class,
-                        parameters,
-                        types: Vec::new(),
-                    },
-                );
-            }
-        }
-        Ok(Flow::Continue)
-    }
-
-    async fn execute_prepared(&mut self, execute: Execute<'_>) -> Result<Flow, Error> {
-        let Some(statement) = self.prepared.find_mut(execute.statement) else {
-            return self
-                .reply_error(&unknown(execute.statement, "mysqld_stmt_execute"))
-                .await;
-        };
-        match execute.parameters(usize::from(statement.parameters)) {
-            Ok(parameters) => {
-                if let Some(types) = parameters.types
-                    && types != statement.types
-                {
-                    statement.types = types.to_vec();
-                }
-            }
-            Err(error) => return self.malformed(&error).await,
-        }
-        let statement = statement.clone();
-        let mut class = statement.class;
-        if execute.flags != 0 {
-            // A cursor lives on its connection.
-            class.cause = Cause::ServerState;
-        }
-        let effect = match class.kind {
-            _ if execute.flags != 0 => Effect::Pin(PinReason::Cursor),
-            Kind::Read | Kind::Write => Effect::None,
-            _ => self.effect_of(&class, statement.key.text()),
-        };
-        let request = Request::Execute {
-            execute,
-            statement: &statement,
-        };
-        if let Some(finished) = self.execute(&class, request).await? {
-            return Ok(self.finish(&class, finished, effect));
-        }
-        Ok(Flow::Continue)
-    }
-
     /// Forgets everything but the login, as COM_RESET_CONNECTION does.
     pub(super) fn reset(&mut self) {
         self.leave_connections();
         let schema = self.wanted.schema().map(<[u8]>::to_vec);
         self.set_wanted(self.initial.with_schema(schema.as_deref()));
         self.status = super::login::initial_status(self.base);
+        self.forget_news();
     }
 
     /// Gives back what the session holds; its connections are reset where they need it.
     pub(super) fn leave_connections(&mut self) {
         self.pin = None;
+        self.handle().release();
         // Soiled: it is reset on its way to the pool.
         self.held = None;
         self.release_kept();
@@ -311,21 +325,13 @@ impl Session {
     }
 }
 
-/// Whether a statement that runs another one, given as text, may run a KILL.
-fn hides_kill(class: &StatementClass, text: &[u8]) -> bool {
-    let is_word =
-        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    (class.kind == Kind::Compound || class.facts.contains(Facts::TEXT_PREPARE))
-        && text.windows(4).enumerate().any(|(at, word)| {
-            word.eq_ignore_ascii_case(b"kill")
-                && !is_word(at.checked_sub(1).and_then(|before| text.get(before)))
-                && !is_word(text.get(at + 4))
-        })
-}
-
 /// Whether an assignment has the same meaning on a connection that has seen another history.
 fn can_be_repeated(assignment: &Assignment) -> bool {
     match assignment {
+        // How long the client may be idle is for the proxy to know.
+        Assignment::Variable { name, value } if name == "wait_timeout" => {
+            value.iter().all(u8::is_ascii_digit) || value.eq_ignore_ascii_case(b"default")
+        }
         // A number stands for modes that only the server knows how to spell.
         Assignment::Variable { name, value } if name == "sql_mode" => {
             !value.first().is_some_and(u8::is_ascii_digit)

@@ -75,6 +75,10 @@ impl Session {
             self.last_insert_id = outcome.last_insert_id;
             conn.set_insert_id(outcome.last_insert_id);
         }
+        if outcome.error == Some(NET_PACKET_TOO_LARGE) {
+            conn.condemn();
+            return Flow::End;
+        }
         let closing =
             outcome.error.is_some_and(is_connection_error) || class.facts.contains(Facts::RELEASE);
         // An error does not say whether it opened a transaction, or left one open.
@@ -88,6 +92,7 @@ impl Session {
         }
         if bound {
             conn.mark_soiled();
+            self.handle().hold(conn.server(), conn.thread_id());
             self.held = Some(conn);
             return Flow::Continue;
         }
@@ -157,6 +162,8 @@ impl Session {
     /// Changes the state that statements must find, and how their text is read.
     pub(super) fn set_wanted(&mut self, state: SessionState) {
         self.wanted = Arc::new(state);
+        self.handle()
+            .set_patience(self.wanted.wait_timeout().unwrap_or(self.wait_timeout));
         self.dialect = self.dialect_of(&self.wanted);
         self.in_system_schema = self.wanted.schema().is_some_and(is_system_schema);
     }
@@ -180,10 +187,14 @@ pub(super) fn may_have_written(class: &StatementClass, outcome: &Outcome) -> boo
         && (class.kind != Kind::Write || outcome.affected_rows > 0 || outcome.untracked)
 }
 
+/// With this the server ends the connection of a client that has sent too much.
+const NET_PACKET_TOO_LARGE: u16 = 1153;
+
 /// Errors by which a server says that it ends the connection, not that the statement failed.
 pub(super) fn is_connection_error(code: u16) -> bool {
-    // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT
-    matches!(code, 1053 | 1927 | 4031)
+    // ER_SERVER_SHUTDOWN, ER_NET_PACKETS_OUT_OF_ORDER, ER_NET_READ_ERROR to ER_NET_WRITE_INTERRUPTED, ER_CONNECTION_KILLED,
+    // ER_CLIENT_INTERACTION_TIMEOUT
+    matches!(code, 1053 | 1156 | 1158..=1161 | 1927 | 4031)
 }
 
 pub(super) fn is_system_schema(name: &[u8]) -> bool {

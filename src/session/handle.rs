@@ -1,14 +1,21 @@
 //! What others may know of a session, and how they reach it.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+use std::time::Duration;
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+        },
+    },
 };
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
 
-use crate::topology::ServerId;
+use super::limits::{Doorstep, Place, Seat, Source, Tally};
+use crate::{accounts::AccountKey, config::Limits, error::Answer, topology::ServerId};
 
 /// The sessions of the proxy by the connection ids that their clients know.
 #[derive(Debug, Default)]
@@ -17,6 +24,46 @@ pub struct Registry {
     count: AtomicUsize,
     last: AtomicU32,
     stopping: AtomicBool,
+    doorstep: Doorstep,
+    addresses: Arc<Tally<Source>>,
+    accounts: Arc<Tally<AccountKey>>,
+}
+
+/// Which limit leaves no room for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// `limits.connections`
+    Connections,
+    /// `limits.address_connections`
+    Address,
+}
+
+/// The ids of sessions begin here: servers count from 1, so that an id says whose it is.
+const FIRST: u32 = 1 << 31;
+
+fn packed(server: ServerId, thread_id: u32) -> u64 {
+    (u64::from(server.0) + 1) << 32 | u64::from(thread_id)
+}
+
+fn unpacked(packed: u64) -> Option<(ServerId, u32)> {
+    let server = u16::try_from(packed >> 32).ok()?.checked_sub(1)?;
+    Some((ServerId(server), packed as u32))
+}
+
+impl Full {
+    /// What the client is told.
+    pub fn answer(self, address: Option<IpAddr>, limits: &Limits) -> Answer {
+        let text = match (self, address, limits.address_connections) {
+            (Self::Address, Some(address), Some(limit)) => {
+                format!("Too many connections from {address}: limits.address_connections = {limit}")
+            }
+            _ => format!(
+                "Too many connections: limits.connections = {}",
+                limits.connections
+            ),
+        };
+        Answer::new(1040, b"08004", text)
+    }
 }
 
 /// One session, as seen by others.
@@ -25,12 +72,35 @@ pub struct Handle {
     id: u32,
     /// Server (plus one, in the high half) and thread id of the statement that runs now; 0 if none.
     running: AtomicU64,
+    /// The same of the connection that it keeps between its statements.
+    held: AtomicU64,
     killed: AtomicBool,
+    /// Killed for the sake of another client on its way in.
+    crowded_out: AtomicBool,
     stopping: AtomicBool,
     /// A server (plus one) that is down: whoever runs a statement there should not wait for it.
     down: AtomicU32,
+    /// Ticks that the client has been idle, plus one; 0 while it is not, [`OVERDUE`] when it was for too long.
+    idle: AtomicU32,
+    /// Ticks that it may be.
+    patience: AtomicU32,
     changed: Notify,
     user: Mutex<Option<Arc<str>>>,
+}
+
+/// Of a client that was idle for too long.
+const OVERDUE: u32 = u32::MAX;
+
+/// The time from one [`Registry::tick`] to the next.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// Why a session that waits for its client should not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dismissal {
+    /// It was killed, or the proxy stops.
+    Ended,
+    /// Its client was idle for too long.
+    Overdue,
 }
 
 /// The mark that a statement runs.
@@ -57,38 +127,102 @@ pub enum Interrupt {
 pub struct Registration {
     registry: Arc<Registry>,
     handle: Arc<Handle>,
+    /// Until it is logged in.
+    place: Option<Place>,
+    address: Option<Seat<Source>>,
 }
 
 impl Registry {
-    /// Registers a new session; None if there are `limit` already.
-    pub fn register(self: &Arc<Self>, limit: usize) -> Option<Registration> {
-        let below = |count| (count < limit).then_some(count + 1);
-        self.count.fetch_update(SeqCst, SeqCst, below).ok()?;
+    /// Registers a client on its way in, from an address if it has one. `counted`: the address is the client's own, for
+    /// which there may be a limit.
+    ///
+    /// Where there are as many as there may be, one that is not logged in yet makes room for it.
+    pub fn register(
+        self: &Arc<Self>,
+        source: Option<Source>,
+        counted: bool,
+        limits: &Limits,
+    ) -> Result<Registration, Full> {
+        let address = self.seat_from(source.filter(|_| counted), limits)?;
+        if self.count.fetch_add(1, SeqCst) >= limits.connections && !self.doorstep.thin() {
+            self.count.fetch_sub(1, SeqCst);
+            return Err(Full::Connections);
+        }
         loop {
-            let id = self.last.fetch_add(1, Relaxed).wrapping_add(1);
-            if id == 0 || self.sessions.contains_key(&id) {
+            let id = FIRST | self.last.fetch_add(1, Relaxed).wrapping_add(1);
+            if self.sessions.contains_key(&id) {
                 continue;
             }
             let handle = Arc::new(Handle {
                 id,
                 running: AtomicU64::new(0),
+                held: AtomicU64::new(0),
                 killed: AtomicBool::new(false),
+                crowded_out: AtomicBool::new(false),
                 stopping: AtomicBool::new(self.stopping.load(SeqCst)),
                 down: AtomicU32::new(0),
+                idle: AtomicU32::new(0),
+                patience: AtomicU32::new(u32::MAX),
                 changed: Notify::new(),
                 user: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
-            return Some(Registration {
+            let place = self
+                .doorstep
+                .join(source, Arc::clone(&handle), limits.logins);
+            return Ok(Registration {
                 registry: Arc::clone(self),
                 handle,
+                place: Some(place),
+                address,
             });
         }
+    }
+
+    fn seat_from(
+        &self,
+        source: Option<Source>,
+        limits: &Limits,
+    ) -> Result<Option<Seat<Source>>, Full> {
+        match (source, limits.address_connections) {
+            (Some(source), Some(limit)) => {
+                let seat = self.addresses.enter(source, limit);
+                seat.map(Some).ok_or(Full::Address)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A place for a session of this account; None if it has `limit` already.
+    pub(super) fn seat(&self, account: &AccountKey, limit: usize) -> Option<Seat<AccountKey>> {
+        self.accounts.enter(account.clone(), limit)
     }
 
     /// The session that a client knows by this id.
     pub fn find(&self, id: u32) -> Option<Arc<Handle>> {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The session that a connection of a server's works for.
+    pub(super) fn on_connection(&self, server: ServerId, thread_id: u32) -> Option<u32> {
+        let place = packed(server, thread_id);
+        let runs = |handle: &Handle| handle.running.load(SeqCst) == place;
+        let holds = |handle: &Handle| handle.held.load(SeqCst) == place;
+        let find = |is: &dyn Fn(&Handle) -> bool| {
+            let entry = self.sessions.iter().find(|entry| is(entry));
+            entry.map(|entry| entry.id)
+        };
+        find(&runs).or_else(|| find(&holds))
+    }
+
+    /// Ends all sessions of a user.
+    pub(super) fn kill_user(&self, user: &[u8]) {
+        for entry in &self.sessions {
+            let its = entry.user.lock().unwrap_or_else(PoisonError::into_inner);
+            if its.as_ref().is_some_and(|its| its.as_bytes() == user) {
+                entry.kill();
+            }
+        }
     }
 
     /// Sessions now.
@@ -106,6 +240,13 @@ impl Registry {
                 entry.down.store(u32::from(server.0) + 1, SeqCst);
                 entry.changed.notify_one();
             }
+        }
+    }
+
+    /// Counts the time of idle clients. To be called every [`TICK`]: one clock for all of them.
+    pub fn tick(&self) {
+        for entry in &self.sessions {
+            entry.tick();
         }
     }
 
@@ -140,17 +281,30 @@ impl Handle {
 
     /// Where its statement runs: the server, and the server's id of the connection.
     pub fn running(&self) -> Option<(ServerId, u32)> {
-        let packed = self.running.load(SeqCst);
-        let server = u16::try_from(packed >> 32).ok()?.checked_sub(1)?;
-        Some((ServerId(server), packed as u32))
+        unpacked(self.running.load(SeqCst))
+    }
+
+    /// The connection that runs its statement, or that it keeps between its statements.
+    pub(super) fn connection(&self) -> Option<(ServerId, u32)> {
+        self.running().or_else(|| unpacked(self.held.load(SeqCst)))
+    }
+
+    /// The session keeps this connection until its next statement.
+    pub(super) fn hold(&self, server: ServerId, thread_id: u32) {
+        self.held.store(packed(server, thread_id), SeqCst);
+    }
+
+    /// The session keeps no connection.
+    pub(super) fn release(&self) {
+        if self.held.load(SeqCst) != 0 {
+            self.held.store(0, SeqCst);
+        }
     }
 
     /// A statement runs on this connection of a server's for as long as the result lives.
     pub(super) fn run_on(&self, server: ServerId, thread_id: u32) -> Running<'_> {
-        self.running.store(
-            (u64::from(server.0) + 1) << 32 | u64::from(thread_id),
-            SeqCst,
-        );
+        self.running.store(packed(server, thread_id), SeqCst);
+        self.release();
         Running(self)
     }
 
@@ -159,10 +313,64 @@ impl Handle {
         self.down.store(0, SeqCst);
     }
 
+    /// How long the client may be idle.
+    pub(super) fn set_patience(&self, patience: Duration) {
+        let ticks = u32::try_from(patience.as_secs()).unwrap_or(u32::MAX);
+        self.patience.store(ticks, Relaxed);
+    }
+
+    /// The client is idle from now on.
+    pub(super) fn idle_begins(&self) {
+        self.idle.store(1, Relaxed);
+    }
+
+    /// The client has said something.
+    pub(super) fn idle_ends(&self) {
+        self.idle.store(0, Relaxed);
+    }
+
+    fn tick(&self) {
+        let patience = self.patience.load(Relaxed);
+        let count = |ticks: u32| match ticks {
+            0 | OVERDUE => None,
+            ticks if ticks > patience => Some(OVERDUE),
+            ticks => Some(ticks.saturating_add(1)),
+        };
+        if let Ok(ticks) = self.idle.fetch_update(Relaxed, Relaxed, count)
+            && ticks > patience
+        {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until a session that is waiting for its client should not go on.
+    pub(super) async fn dismissed(&self) -> Dismissal {
+        loop {
+            if self.has_ended() {
+                return Dismissal::Ended;
+            }
+            if self.idle.load(Relaxed) == OVERDUE {
+                return Dismissal::Overdue;
+            }
+            self.changed.notified().await;
+        }
+    }
+
     /// Ends the session.
     pub fn kill(&self) {
         self.killed.store(true, SeqCst);
         self.changed.notify_one();
+    }
+
+    /// Ends a login for the sake of another one.
+    pub(super) fn crowd_out(&self) {
+        self.crowded_out.store(true, SeqCst);
+        self.kill();
+    }
+
+    /// Whether it was ended for the sake of another one.
+    pub(super) fn is_crowded_out(&self) -> bool {
+        self.crowded_out.load(SeqCst)
     }
 
     /// Whether the session is to end after what it is doing now.
@@ -182,6 +390,25 @@ impl Handle {
         }
     }
 
+    /// Waits until a session that only passes bytes on should end.
+    pub(super) async fn must_leave(&self) {
+        loop {
+            if self.has_ended() || self.is_down() {
+                return;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Whether the server that runs its statement was found to be down.
+    fn is_down(&self) -> bool {
+        let down = self.down.swap(0, SeqCst);
+        down != 0
+            && self
+                .running()
+                .is_some_and(|(server, _)| u32::from(server.0) + 1 == down)
+    }
+
     /// Waits until the session is killed.
     pub(super) async fn killed(&self) {
         while !self.killed.load(SeqCst) {
@@ -195,12 +422,7 @@ impl Handle {
             if self.killed.load(SeqCst) {
                 return Interrupt::Killed;
             }
-            let down = self.down.swap(0, SeqCst);
-            if down != 0
-                && self
-                    .running()
-                    .is_some_and(|(server, _)| u32::from(server.0) + 1 == down)
-            {
+            if self.is_down() {
                 return Interrupt::ServerDown;
             }
             self.changed.notified().await;
@@ -215,8 +437,29 @@ impl Registration {
     }
 }
 
+impl Registration {
+    /// The client's own address has become known.
+    pub(super) fn comes_from(&mut self, source: Source, limits: &Limits) -> Result<(), Full> {
+        self.address = self.registry.seat_from(Some(source), limits)?;
+        if let Some(place) = self.place.take() {
+            let doorstep = &self.registry.doorstep;
+            doorstep.leave(place);
+            self.place = Some(doorstep.join(Some(source), Arc::clone(&self.handle), limits.logins));
+        }
+        Ok(())
+    }
+
+    /// The client is logged in: it makes room for nobody any more.
+    pub(super) fn logged_in(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.registry.doorstep.leave(place);
+        }
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.logged_in();
         self.registry.sessions.remove(&self.handle.id);
         self.registry.count.fetch_sub(1, SeqCst);
     }

@@ -1,55 +1,146 @@
-//! KILL by the ids that clients know.
+//! KILL. Clients know sessions by the proxy's ids, and everything else by the servers' own.
 
-use super::{Flow, Session};
+use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
 use crate::{
     error::{Answer, Error},
     pool::Key,
-    sql::kill::Scope,
+    sql::{
+        self, StatementClass,
+        kill::{Scope, Victim},
+    },
 };
 
+/// What lets an account end the connections of others, as SHOW GRANTS writes it.
+const PRIVILEGES: [&str; 4] = [
+    "ALL PRIVILEGES ON *.*",
+    "SUPER",
+    "CONNECTION_ADMIN",
+    "CONNECTION ADMIN",
+];
+
 impl Session {
+    /// Carries out a KILL: of a session here, or else by the primary, of whose threads it may speak.
+    pub(super) async fn kill_statement(
+        &mut self,
+        request: Request<'_>,
+        text: &[u8],
+        class: &StatementClass,
+    ) -> Result<Flow, Error> {
+        let kill = sql::kill::parse(text, self.dialect);
+        let id = match kill.as_ref().map(|kill| &kill.victim) {
+            Some(Victim::Id(id)) => Some(*id),
+            Some(Victim::Expression(range)) => {
+                let expression = text.get(range.clone()).unwrap_or_default();
+                let select = [b"SELECT ", expression].concat();
+                let bound = self.is_bound();
+                let value = match self.ask(&select, class).await {
+                    Ok(value) => value,
+                    Err(error) => return self.unanswered(error, bound).await,
+                };
+                value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+            }
+            Some(Victim::Parameter) => match request {
+                Request::Execute {
+                    execution,
+                    statement,
+                } => execution.number(&statement.types),
+                _ => None,
+            },
+            _ => None,
+        };
+        let victim = id.and_then(|id| self.context.registry.find(u32::try_from(id).ok()?));
+        if let (Some(victim), Some(kill)) = (victim, &kill) {
+            return self.kill(kill.scope, &victim).await;
+        }
+        let Some(finished) = self.execute(class, request).await? else {
+            return Ok(Flow::Continue);
+        };
+        let done = finished.outcome.error.is_none();
+        if let Some(kill) = kill
+            && let Victim::User(user) = &kill.victim
+            && kill.scope == Scope::Connection
+            && done
+        {
+            self.context.registry.kill_user(user);
+        }
+        Ok(self.finish(class, finished, Effect::None))
+    }
+
     /// Ends another session, or the statement it runs.
     ///
-    /// Whether this account may do that is the server's to say: the statement
-    /// is ended there, by this account. Idle sessions can be ended by their own account only.
-    pub(super) async fn kill(&mut self, scope: Scope, id: u64) -> Result<Flow, Error> {
-        let victim = u32::try_from(id)
-            .ok()
-            .and_then(|id| self.context.registry.find(id));
-        let Some(victim) = victim else {
-            return self
-                .reply_error(&Answer::new(
-                    1094,
-                    b"HY000",
-                    format!("Unknown thread id: {id}"),
-                ))
-                .await;
-        };
-        match victim.running() {
-            Some((server, thread_id)) if victim.id() != self.handle().id() => {
+    /// Whether this account may do that is the server's to say: what the session has there is ended there, by this
+    /// account. One that has nothing there can be ended by its own account, and by those who may end any.
+    pub(super) async fn kill(&mut self, scope: Scope, victim: &Handle) -> Result<Flow, Error> {
+        if victim.id() == self.handle().id() {
+            return self.kill_itself(scope).await;
+        }
+        match victim.connection() {
+            Some((server, thread_id)) => {
                 let key = Key {
                     server,
                     account: self.login.account.clone(),
-                    profile: self.capabilities & super::route::PROFILE,
+                    profile: self.profile(),
                 };
                 let Some(bucket) = self.context.pool.bucket(&key) else {
                     return self.reply_ok().await;
                 };
                 // It may have ended meanwhile, and its connection may serve somebody else.
-                let still_runs = || victim.running() == Some((server, thread_id));
-                if let Err(error) = bucket.kill_query(&self.login, thread_id, still_runs).await {
-                    return self.reply_error(&error.answer()).await;
+                let still_there = || victim.connection() == Some((server, thread_id));
+                if let Err(error) = bucket.kill_query(&self.login, thread_id, still_there).await {
+                    let mut answer = error.answer();
+                    // The server speaks of its own id.
+                    let (its, ours) = (thread_id.to_string(), victim.id().to_string());
+                    answer.message = answer.message.replace(&its, &ours).into();
+                    return self.reply_error(&answer).await;
                 }
             }
-            _ if !victim.belongs_to(&self.login.user) => {
-                let text = format!("You are not owner of thread {id}");
-                return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+            None if victim.belongs_to(&self.login.user) => {}
+            None => {
+                let bound = self.is_bound();
+                match self.may_kill().await {
+                    Ok(true) if scope == Scope::Connection => victim.kill(),
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let text = format!("You are not owner of thread {}", victim.id());
+                        return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+                    }
+                    Err(error) => return self.unanswered(error, bound).await,
+                }
+                return self.reply_ok().await;
             }
-            _ => {}
         }
         if scope == Scope::Connection {
             victim.kill();
         }
         self.reply_ok().await
+    }
+
+    /// The statement that runs is the KILL.
+    async fn kill_itself(&mut self, scope: Scope) -> Result<Flow, Error> {
+        let answer = match (self.base.maria, scope) {
+            (true, Scope::Connection) => Answer::new(1927, b"70100", "Connection was killed"),
+            _ => Answer::new(1317, b"70100", "Query execution was interrupted"),
+        };
+        self.reply_error(&answer).await?;
+        Ok(match scope {
+            Scope::Connection => Flow::End,
+            Scope::Query => Flow::Continue,
+        })
+    }
+
+    /// A question of the proxy's own had no answer.
+    async fn unanswered(&mut self, error: Error, bound: bool) -> Result<Flow, Error> {
+        let flow = self.reply_error(&error.answer()).await?;
+        // What the connection knew of the session is lost with it.
+        if bound { Err(error) } else { Ok(flow) }
+    }
+
+    async fn may_kill(&mut self) -> Result<bool, Error> {
+        let class = self.of_connection();
+        let grants = self.ask_all(b"SHOW GRANTS", &class).await?;
+        let grants = String::from_utf8_lossy(&grants);
+        Ok(PRIVILEGES
+            .iter()
+            .any(|privilege| grants.contains(privilege)))
     }
 }

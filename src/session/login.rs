@@ -1,25 +1,31 @@
 //! From the greeting to a logged-in session; COM_CHANGE_USER does most of it again.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
     command::ChangeUser,
+    compress::Side,
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
 use tokio::select;
 
 use super::{
-    Context, Flow, Registration, Session,
+    Context, Flow, Handle, Registration, Session,
     door::{Admitted, Claim, Door, scramble},
+    limits::Seat,
     prepared::Statements,
+    relay::News,
 };
 use crate::{
+    accounts::AccountKey,
     backend::{Charset, Login, SessionState},
-    error::{Error, Origin},
-    net::{Peer, Stream},
+    error::{Error, ErrorKind, Origin},
+    net::{Peer, Stream, tls::Admission},
+    routing::PinReason,
     sql::Dialect,
+    topology::{Defaults, Flavor},
 };
 
 /// The status flags that a session begins with, when statements are read like this.
@@ -36,7 +42,8 @@ pub(super) fn initial_status(base: Dialect) -> StatusFlags {
 pub(super) async fn login(
     mut client: Stream,
     peer: Peer,
-    registration: Registration,
+    admission: Admission,
+    mut registration: Registration,
     context: Arc<Context>,
 ) -> Result<Session, Error> {
     let mut input = BytesMut::new();
@@ -44,24 +51,28 @@ pub(super) async fn login(
     let mut door = Door {
         client: &mut client,
         peer,
+        admission,
         context: &context,
         input: &mut input,
         seq: 0,
         capabilities,
     };
-    let handle = registration.handle();
+    let handle = Arc::clone(registration.handle());
     let admitted = select! {
         biased;
-        () = handle.ended() => Err(Error::answer_with(
-            Origin::Proxy,
-            1053,
-            b"08S01",
-            "Server shutdown in progress",
-        )),
-        admitted = door.admit(handle.id()) => admitted,
+        () = handle.ended() => Err(ended(&handle, context.limits.logins)),
+        admitted = async {
+            door.meet(&mut registration).await?;
+            door.admit(handle.id()).await
+        } => admitted,
     };
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
+    let seated = admitted.and_then(|admitted| {
+        registration.logged_in();
+        let seat = take_seat(&context, &admitted.account.key)?;
+        Ok((admitted, seat))
+    });
+    let (admitted, seat) = match seated {
+        Ok(seated) => seated,
         // Who was greeted is about to speak: in the middle of that an error would be out of order.
         Err(error) if handle.has_ended() && door.seq > 0 => return Err(error),
         Err(error) => {
@@ -69,17 +80,19 @@ pub(super) async fn login(
             return Err(error);
         }
     };
-    let (seq, capabilities) = (door.seq, door.capabilities);
+    let (peer, seq, capabilities) = (door.peer, door.seq, door.capabilities);
     let Admitted {
         account,
         login,
         state,
         base,
         scramble,
+        compression,
     } = admitted;
-    let wanted = Arc::new(state);
+    let initial = Arc::new(state);
     let mut session = Session {
         account: context.states.of(&account.key),
+        seat,
         context,
         registration,
         client,
@@ -88,8 +101,8 @@ pub(super) async fn login(
         login,
         scramble,
         peer,
-        initial: Arc::clone(&wanted),
-        wanted,
+        wanted: Arc::clone(&initial),
+        initial,
         base,
         dialect: base,
         in_system_schema: false,
@@ -101,19 +114,104 @@ pub(super) async fn login(
         last_insert_id: 0,
         taken_previous: false,
         wrote_in_transaction: false,
-        prepared: Statements::default(),
+        prepared: Statements::new(base.maria),
+        news: News::None,
+        owns_trackers: false,
+        max_packet: usize::MAX,
+        wait_timeout: Duration::MAX,
     };
-    session.set_wanted(SessionState::clone(&session.wanted));
+    session
+        .client
+        .set_write_timeout(session.context.limits.write_timeout);
+    session.take_defaults();
+    session.begin(SessionState::clone(&session.initial));
     session.enter(seq).await?;
+    if let Some(method) = compression {
+        let ahead = mem::take(&mut session.input);
+        session.client.compress(method, Side::Server, ahead);
+    }
     Ok(session)
 }
 
+/// Why a login was told to end.
+fn ended(handle: &Handle, logins: usize) -> Error {
+    if handle.is_crowded_out() {
+        let text = format!(
+            "Too many connections: others want to log in, and limits.logins = {logins} or limits.connections leaves \
+             no room for a login that takes longer"
+        );
+        return Error::answer_with(Origin::Proxy, 1040, b"08004", text);
+    }
+    Error::answer_with(Origin::Proxy, 1053, b"08S01", "Server shutdown in progress")
+}
+
+/// One of the sessions that an account may have, if there is a limit.
+fn take_seat(context: &Context, account: &AccountKey) -> Result<Option<Seat<AccountKey>>, Error> {
+    let Some(limit) = context.limits.account_connections else {
+        return Ok(None);
+    };
+    let seat = context.registry.seat(account, limit);
+    seat.map(Some).ok_or_else(|| {
+        let text = format!(
+            "User {} already has more than 'max_user_connections' active connections \
+             (in dbproxy: limits.account_connections = {limit})",
+            account.user
+        );
+        Error::answer_with(Origin::Proxy, 1203, b"42000", text)
+    })
+}
+
 impl Session {
+    /// Takes over what the servers give every new session.
+    fn take_defaults(&mut self) {
+        let greeting = self.context.topology.borrow().greeting.clone();
+        let defaults = greeting.map_or_else(Defaults::default, |greeting| greeting.defaults);
+        let interactive = self.capabilities.contains(Capabilities::INTERACTIVE);
+        self.wait_timeout = if interactive {
+            defaults.interactive_timeout
+        } else {
+            defaults.wait_timeout
+        };
+        self.max_packet = defaults.max_allowed_packet;
+        self.forget_news();
+    }
+
+    /// The client is told what the servers tell by default.
+    pub(super) fn forget_news(&mut self) {
+        self.owns_trackers = false;
+        self.news = if self.capabilities.contains(Capabilities::SESSION_TRACK) {
+            News::Usual
+        } else {
+            News::None
+        };
+    }
+
+    /// Begins with the state of a login. The client's flag for spaces changes the mode, until the next reset on MariaDB
+    /// and for good on MySQL; a connection of the pool may have been reset already.
+    fn begin(&mut self, state: SessionState) {
+        let state = Arc::new(state);
+        self.initial = Arc::clone(&state);
+        if !self.capabilities.contains(Capabilities::IGNORE_SPACE) {
+            return self.set_wanted(SessionState::clone(&state));
+        }
+        let greeting = self.context.topology.borrow().greeting.clone();
+        let modes = greeting.map_or_else(String::new, |greeting| format!("{},", greeting.sql_mode));
+        let modes = format!("'{}IGNORE_SPACE'", modes.trim_start_matches(','));
+        self.set_wanted(state.with_variable("sql_mode", &modes));
+        if !self.base.maria {
+            self.initial = Arc::clone(&self.wanted);
+        }
+    }
+
     /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
     async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
         self.handle().set_user(&self.login.user);
         let mut out = BytesMut::new();
-        let schema = self.try_schema().await;
+        let schema = if self.login.expired {
+            self.restrict().await
+        } else {
+            self.try_schema().await
+        };
         match &schema {
             Ok(()) => {
                 let packet = OkPacket {
@@ -131,6 +229,16 @@ impl Session {
         }
         self.reply(&out).await?;
         schema
+    }
+
+    /// Ties the session to a connection to the primary, on which the expired password can be changed.
+    async fn restrict(&mut self) -> Result<(), Error> {
+        let mut conn = self.settled_connection(&self.of_connection()).await?;
+        conn.mark_idle(&self.context.buffers);
+        conn.mark_soiled();
+        self.held = Some(conn);
+        self.pin = Some(PinReason::ExpiredPassword);
+        Ok(())
     }
 
     async fn try_schema(&mut self) -> Result<(), Error> {
@@ -168,10 +276,17 @@ impl Session {
     pub(super) async fn change_user(&mut self, request: ChangeUser<'_>) -> Result<Flow, Error> {
         self.leave_connections();
         self.status = initial_status(self.base);
+        let stays = SessionState::new(
+            self.wanted.schema(),
+            self.wanted.charset().clone(),
+            self.wanted.multi_statements(),
+        );
         let context = Arc::clone(&self.context);
         let mut door = Door {
             client: &mut self.client,
             peer: self.peer,
+            // It came in already.
+            admission: Admission::Any,
             context: &context,
             input: &mut self.input,
             seq: 1,
@@ -188,33 +303,63 @@ impl Session {
             door.authenticate(claim, default, fresh).await
         }
         .await;
-        let (account, proof) = match entered {
-            Ok(entered) => entered,
+        let seated = entered.and_then(|(account, proof)| {
+            // The same account keeps its place.
+            let seat = (account.key != self.login.account)
+                .then(|| take_seat(&context, &account.key))
+                .transpose()?;
+            Ok((account, proof, seat))
+        });
+        let (account, proof, seat) = match seated {
+            Ok(seated) => seated,
             Err(error) => {
                 door.refuse(&error).await;
-                return Err(error);
+                return self.stay(error, stays);
             }
         };
         let (seq, flavor) = (door.seq, door.flavor());
-        self.login = Login {
+        let login = Login {
             user: String::from_utf8_lossy(request.user).into(),
             account: account.key.clone(),
             proof,
+            expired: account.expired,
+            demand: account.requirement.demand(),
         };
-        self.account = context.states.of(&account.key);
+        let before = (
+            mem::replace(&mut self.login, login),
+            mem::replace(&mut self.account, context.states.of(&account.key)),
+            Arc::clone(&self.initial),
+        );
         self.buckets.clear();
+        self.take_defaults();
         let charset = match request.collation {
             Some(id) => Charset::of_login(id, flavor),
             None => self.initial.charset().clone(),
         };
-        let multi_statements = self.wanted.multi_statements();
-        self.set_wanted(SessionState::new(
-            request.database,
-            charset,
-            multi_statements,
-        ));
-        self.initial = Arc::clone(&self.wanted);
-        self.enter(seq).await?;
+        let state = SessionState::new(request.database, charset, stays.multi_statements());
+        self.begin(state);
+        if let Err(error) = self.enter(seq).await {
+            (self.login, self.account, self.initial) = before;
+            return self.stay(error, stays);
+        }
+        if let Some(seat) = seat {
+            self.seat = seat;
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// A change of user has failed. MariaDB goes on with the user before, who has lost all but the schema and the
+    /// character set; MySQL ends the session.
+    fn stay(&mut self, error: Error, state: SessionState) -> Result<Flow, Error> {
+        let answered = matches!(error.kind, ErrorKind::Answer(_));
+        if !answered || self.context.topology.borrow().flavor() != Flavor::MariaDb {
+            return Err(error);
+        }
+        self.leave_connections();
+        self.buckets.clear();
+        self.take_defaults();
+        self.set_wanted(state);
+        self.handle().set_user(&self.login.user);
         Ok(Flow::Continue)
     }
 }

@@ -1,13 +1,19 @@
 //! One client: login, command loop, relay, pins, prepared statements.
 
+mod ask;
 mod command;
 mod door;
+mod execution;
 mod finish;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod in_flight;
 mod kill;
 mod large;
+mod limits;
 mod login;
+mod pipe;
 mod prepared;
 mod relay;
 mod route;
@@ -17,11 +23,13 @@ mod span;
 mod statement;
 
 use std::{
+    future::pending,
     mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
@@ -33,28 +41,35 @@ use dbproxy_proto::{
 };
 use tokio::{
     select,
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::timeout,
 };
 use tracing::{debug, info};
 
-pub use handle::{Handle, Interrupt, Registration, Registry};
+pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
+pub use limits::Source;
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
 use finish::Kept;
+use handle::Dismissal;
+use limits::Seat;
+use relay::News;
 
 use crate::{
-    accounts::{AccountState, AccountStates, Credentials, Directory},
+    accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
-    config::{Cluster, Limits},
+    config::{Cluster, Compression, Limits, Network},
     error::{Answer, Error, ErrorKind},
-    net::{Buffers, Peer, Stream},
+    net::{
+        Buffers, Peer, Stream,
+        tls::{Acceptor, Admission},
+    },
     pool::{Bucket, Pool, PooledConn, WorkerId},
     routing::PinReason,
     sql::Dialect,
-    topology::{ServerId, Topology},
+    topology::{Flavor, ServerId, Topology},
 };
 
 /// What a worker's sessions share.
@@ -82,8 +97,16 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// The key pair for passwords over plain TCP.
     pub server_key: Arc<ServerKey>,
+    /// Passwords that are checked at a time, away from the worker's thread.
+    pub checks: Semaphore,
+    /// What clients are met with that ask for TLS; `None` if it is not offered.
+    pub tls: Option<Acceptor>,
     /// Limits of time and number.
     pub limits: Limits,
+    /// Compression to clients.
+    pub compression: Compression,
+    /// Whose connections begin with a PROXY header.
+    pub balancers: Vec<Network>,
     /// The cluster's settings.
     pub cluster: Cluster,
     /// Statements that this worker runs now, by server.
@@ -104,6 +127,8 @@ struct Session {
     input: BytesMut,
     capabilities: Capabilities,
     account: Arc<AccountState>,
+    /// Counts for `limits.account_connections`.
+    seat: Option<Seat<AccountKey>>,
     login: Login,
     /// The greeting's, for COM_CHANGE_USER.
     scramble: Scramble,
@@ -132,6 +157,14 @@ struct Session {
     /// The open transaction has a statement that may have written.
     wrote_in_transaction: bool,
     prepared: prepared::Statements,
+    /// What the client is told of changes of its state.
+    news: News,
+    /// The trackers of the connection that the session is pinned to are as the client set them.
+    owns_trackers: bool,
+    /// `max_allowed_packet` as it was at the login: a command must be shorter.
+    max_packet: usize,
+    /// `wait_timeout` as it was at the login.
+    wait_timeout: Duration,
 }
 
 /// Whether a session goes on after a command.
@@ -139,13 +172,21 @@ struct Session {
 enum Flow {
     Continue,
     End,
+    /// What follows is between the client and its server.
+    Pipe,
 }
 
 /// Serves one client from the greeting to its end.
-pub async fn serve(client: Stream, peer: Peer, registration: Registration, context: Arc<Context>) {
+pub async fn serve(
+    client: Stream,
+    peer: Peer,
+    admission: Admission,
+    registration: Registration,
+    context: Arc<Context>,
+) {
     let id = registration.handle().id();
     let limit = context.limits.login;
-    let login = Box::pin(login::login(client, peer, registration, context));
+    let login = Box::pin(login::login(client, peer, admission, registration, context));
     let session = match timeout(limit, login).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => return debug!(session = id, %error, "login failed"),
@@ -164,7 +205,9 @@ impl Session {
 
     async fn run(mut self) -> Result<(), Error> {
         loop {
-            match self.next_command().await? {
+            let command = self.next_command().await?;
+            self.client.begin_answer();
+            let flow = match command {
                 None => return Ok(()),
                 Some(Frame::Complete { len, .. }) => {
                     let mut input = mem::take(&mut self.input);
@@ -174,15 +217,14 @@ impl Session {
                     input.advance(len);
                     input.extend_from_slice(&ahead);
                     self.input = input;
-                    if flow? == Flow::End {
-                        return Ok(());
-                    }
+                    flow?
                 }
-                Some(_) => {
-                    if self.stream_large().await? == Flow::End {
-                        return Ok(());
-                    }
-                }
+                Some(_) => self.stream_large().await?,
+            };
+            match flow {
+                Flow::Continue => {}
+                Flow::End => return Ok(()),
+                Flow::Pipe => return Box::pin(self.pipe()).await,
             }
         }
     }
@@ -192,31 +234,104 @@ impl Session {
     /// As long as nothing has arrived the session holds no buffer.
     async fn next_command(&mut self) -> Result<Option<Frame>, Error> {
         loop {
-            let announced = PacketHeader::parse(&self.input).map_or(0, |header| header.len);
+            let header = PacketHeader::parse(&self.input);
+            if header.is_some_and(|header| header.seq != 0) {
+                return Err(self.out_of_order().await);
+            }
+            let announced = header.map_or(0, |header| header.len);
             match packet::complete(&self.input) {
+                _ if announced >= self.max_packet => return Ok(Some(Frame::Large)),
                 Frame::Incomplete if announced <= COLLECTED => {}
                 Frame::Incomplete => return Ok(Some(Frame::Large)),
                 frame => return Ok(Some(frame)),
             }
-            if self.input.is_empty() {
+            let begun = !self.input.is_empty();
+            if !begun {
                 let context = &self.context;
                 context.buffers.give_back(mem::take(&mut self.input));
-                select! {
-                    biased;
-                    readable = self.client.readable() => readable.map_err(client_io)?,
-                    () = self.registration.handle().ended() => return self.end().await,
+                if !self.client_speaks().await? {
+                    return self.end().await;
                 }
                 self.input = self.context.buffers.lend();
             } else if self.input.len() == self.input.capacity() {
                 self.input.reserve(self.input.len());
             }
-            match self.client.read(&mut self.input).await {
-                Ok(0) if self.input.is_empty() => return Ok(None),
+            let read = self.client.read(&mut self.input);
+            let read = if begun {
+                match timeout(self.context.limits.read_timeout, read).await {
+                    Ok(read) => read,
+                    Err(_) => return Err(self.interrupted_read().await),
+                }
+            } else {
+                read.await
+            };
+            match read {
+                Ok(0) if !begun => return Ok(None),
                 Ok(0) => return Err(Error::client(ErrorKind::Closed)),
                 Ok(_) => {}
                 Err(error) => return Err(client_io(error)),
             }
         }
+    }
+
+    /// Waits for the client as long as it may be idle, and as long as the server keeps what the session holds.
+    async fn client_speaks(&mut self) -> Result<bool, Error> {
+        let handle = self.registration.handle();
+        handle.idle_begins();
+        let dismissal = select! {
+            biased;
+            readable = self.client.readable() => {
+                handle.idle_ends();
+                return readable.map(|()| true).map_err(client_io);
+            }
+            dismissal = handle.dismissed() => dismissal,
+            () = farewell(&mut self.held) => return Err(self.pass_farewell().await),
+        };
+        match dismissal {
+            Dismissal::Ended => Ok(false),
+            Dismissal::Overdue => Err(self.dismiss().await),
+        }
+    }
+
+    /// Ends the session of a client that was idle for too long, as its server would.
+    async fn dismiss(&mut self) -> Error {
+        let version = self
+            .context
+            .topology
+            .borrow()
+            .greeting
+            .as_ref()
+            .map(|greeting| greeting.version.clone());
+        // https://dev.mysql.com/doc/relnotes/mysql/8.0/en/news-8-0-24.html: others close without a word.
+        if version
+            .is_some_and(|version| version.flavor == Flavor::MySql && version.number() >= 80_024)
+        {
+            let text = "The client was disconnected by the server because of inactivity. \
+                        See wait_timeout and interactive_timeout for configuring this behavior.";
+            let answer = Answer::new(4031, b"HY000", text);
+            let mut out = BytesMut::new();
+            put_err(&mut out, &mut 0, &answer.packet(), self.capabilities);
+            let _ = self.reply(&out).await;
+        }
+        Error::client(ErrorKind::Timeout("the next command".into()))
+    }
+
+    /// The server has closed the connection that the session holds, perhaps with a word: so does the session.
+    async fn pass_farewell(&mut self) -> Error {
+        if let Some(mut conn) = self.held.take() {
+            conn.condemn();
+            if let Some(said) = conn.last_words() {
+                let _ = self.reply(said).await;
+            }
+        }
+        Error::server(ErrorKind::Closed)
+    }
+
+    /// The client has stopped in the middle of a command.
+    async fn interrupted_read(&mut self) -> Error {
+        let answer = Answer::new(1159, b"08S01", "Got timeout reading communication packets");
+        let _ = self.reply_error(&answer).await;
+        Error::client(ErrorKind::Timeout("the rest of a command".into()))
     }
 
     /// The session was killed, or the proxy stops. In the latter case an open transaction may end.
@@ -266,6 +381,14 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.release_kept();
+    }
+}
+
+/// Waits until a server that should be silent says something, or closes.
+async fn farewell(held: &mut Option<PooledConn>) {
+    match held {
+        Some(conn) => conn.spoken().await,
+        None => pending().await,
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
+    capability::StatusFlags,
     command::{code, put_command},
     packet::HEADER_LEN,
     response::{Event, Expect, ResponseTracker},
 };
 
-use super::{Flow, Session, finish::Effect, route::Tried};
+use super::{Flow, Session, finish::Effect, route::Tried, statement::Request};
 use crate::{
     backend::{BackendConn, ServerStatement, StatementKey},
     error::{Answer, Error, ErrorKind},
@@ -39,13 +40,54 @@ pub(super) struct Statements {
     /// Bytes of all texts.
     size: usize,
     last: u32,
+    /// The client may say [`Self::LAST`].
+    direct: bool,
+    /// The statement that the last preparation made, if it made one.
+    last_prepared: Option<u32>,
 }
 
 impl Statements {
+    /// The id that means "the one prepared last" to MariaDB.
+    const LAST: u32 = u32::MAX;
     /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
     const LIMIT: usize = 16_382;
     /// Most bytes of their texts.
     const LIMIT_SIZE: usize = 16 << 20;
+
+    /// No statements. `direct`: the client may speak of the one prepared last without knowing its id.
+    pub(super) fn new(direct: bool) -> Self {
+        Self {
+            direct,
+            ..Self::default()
+        }
+    }
+
+    /// The key of one more statement, so that it is independent of those that the session has of the same text.
+    pub(super) fn own_copy(&self, key: StatementKey) -> StatementKey {
+        let same = |statement: &Statement| statement.key.is_copy_of(&key);
+        let mut taken: Vec<_> = self
+            .by_id
+            .values()
+            .filter(|statement| same(statement))
+            .map(|statement| statement.key.copy())
+            .collect();
+        taken.sort_unstable();
+        let free = (0..).zip(&taken).find(|(copy, taken)| copy != *taken);
+        let free = free.map_or(taken.len() as u32, |(copy, _)| copy);
+        key.with_copy(free)
+    }
+
+    /// A preparation begins: the one before is not the last any more.
+    pub(super) fn forget_last(&mut self) {
+        self.last_prepared = None;
+    }
+
+    fn resolve(&self, id: u32) -> u32 {
+        match self.last_prepared {
+            Some(last) if self.direct && id == Self::LAST => last,
+            _ => id,
+        }
+    }
 
     /// An id for the next statement; None if there are too many.
     pub(super) fn next_id(&mut self) -> Option<u32> {
@@ -54,8 +96,7 @@ impl Statements {
         }
         loop {
             self.last = self.last.wrapping_add(1);
-            // The highest id means "the last one prepared" to some servers.
-            if self.last != 0 && self.last != u32::MAX && self.find(self.last).is_none() {
+            if self.last != 0 && self.last != Self::LAST && self.find(self.last).is_none() {
                 return Some(self.last);
             }
         }
@@ -63,26 +104,28 @@ impl Statements {
 
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
         self.size += statement.key.text().len();
+        self.last_prepared = Some(id);
         self.by_id.insert(id, statement);
     }
 
     pub(super) fn find(&self, id: u32) -> Option<&Statement> {
-        self.by_id.get(&id)
+        self.by_id.get(&self.resolve(id))
     }
 
     pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&self.resolve(id))
     }
 
-    pub(super) fn remove(&mut self, id: u32) {
-        if let Some(statement) = self.by_id.remove(&id) {
-            self.size -= statement.key.text().len();
-        }
+    pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
+        let statement = self.by_id.remove(&self.resolve(id))?;
+        self.size -= statement.key.text().len();
+        Some(statement)
     }
 
     pub(super) fn clear(&mut self) {
         self.by_id = HashMap::new();
         self.size = 0;
+        self.last_prepared = None;
     }
 }
 
@@ -111,10 +154,8 @@ impl Session {
         let key = match self.prepared.find(id) {
             Some(statement) => &statement.key,
             None => {
-                return Err(Error::client(ErrorKind::Answer(unknown(
-                    id,
-                    "mysqld_stmt_execute",
-                ))));
+                let answer = self.unknown(id, "mysqld_stmt_execute");
+                return Err(Error::client(ErrorKind::Answer(answer)));
             }
         };
         match conn.find_prepared(key) {
@@ -128,12 +169,25 @@ impl Session {
         conn.mark_idle(&self.context.buffers);
         conn.mark_soiled();
         self.pin.get_or_insert(reason);
+        self.handle().hold(conn.server(), conn.thread_id());
         self.held = Some(conn);
+    }
+
+    /// Forgets a statement. The server keeps it for the next one of the same text, but not its cursor or data.
+    pub(super) fn close_statement(&mut self, id: u32) {
+        let Some(statement) = self.prepared.remove(id) else {
+            return;
+        };
+        if let Some(conn) = &mut self.held
+            && conn.holds_prepared(&statement.key)
+        {
+            conn.forget_prepared(&statement.key);
+        }
     }
 
     pub(super) async fn reset_statement(&mut self, id: u32) -> Result<Flow, Error> {
         let Some(statement) = self.prepared.find(id) else {
-            return self.reply_error(&unknown(id, "mysqld_stmt_reset")).await;
+            return self.unknown_statement(id, "mysqld_stmt_reset").await;
         };
         let key = statement.key.clone();
         // Only a pinned connection has a cursor or long data of this session's.
@@ -143,6 +197,9 @@ impl Session {
         };
         match there {
             Some(there) => {
+                if let Some(conn) = &mut self.held {
+                    conn.hold_prepared(&key, false);
+                }
                 let mut packet = BytesMut::new();
                 put_command(&mut packet, code::STMT_RESET, &there.id.to_le_bytes());
                 self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None)
@@ -163,6 +220,9 @@ impl Session {
             let mut conn = self.settled_connection(&class).await?;
             let there = self.prepared_on(&mut conn, id).await?;
             conn.send(&with_statement(packet, there.id), &[]).await?;
+            if let Some(statement) = self.prepared.find(id) {
+                conn.hold_prepared(&statement.key, true);
+            }
             Ok(conn)
         };
         match sent.await {
@@ -175,30 +235,50 @@ impl Session {
     }
 
     pub(super) async fn fetch(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
-        let key = self
-            .prepared
-            .find(id)
-            .map(|statement| statement.key.clone());
-        let there = match (&mut self.held, key) {
-            (Some(conn), Some(key)) => conn.find_prepared(&key),
+        let Some(statement) = self.prepared.find(id) else {
+            return self.unknown_statement(id, "mysqld_stmt_fetch").await;
+        };
+        let key = statement.key.clone();
+        let there = match &mut self.held {
+            Some(conn) if conn.holds_prepared(&key) => conn.find_prepared(&key),
             _ => None,
         };
         let Some(there) = there else {
-            return self.reply_error(&unknown(id, "mysqld_stmt_fetch")).await;
+            let end = if self.base.maria { "" } else { "." };
+            let text = format!("The statement ({id}) has no open cursor{end}");
+            return self.reply_error(&Answer::new(1421, b"HY000", text)).await;
         };
         let packet = with_statement(packet, there.id);
-        self.forward(&packet, Expect::Fetch, &self.of_connection(), Effect::None)
-            .await
+        let class = self.of_connection();
+        let request = Request::Forward {
+            packet: &packet,
+            expect: Expect::Fetch,
+        };
+        let Some(mut finished) = self.execute(&class, request).await? else {
+            return Ok(Flow::Continue);
+        };
+        let status = finished.outcome.status.unwrap_or_default();
+        if status.contains(StatusFlags::LAST_ROW_SENT) || finished.outcome.error.is_some() {
+            finished.conn.hold_prepared(&key, false);
+        }
+        Ok(self.finish(&class, finished, Effect::None))
     }
-}
 
-/// The error that a server gives for a statement id that it does not know.
-pub(super) fn unknown(id: u32, what: &str) -> Answer {
-    Answer::new(
-        1243,
-        b"HY000",
-        format!("Unknown prepared statement handler ({id}) given to {what}"),
-    )
+    /// The error that a server gives for a statement id that it does not know.
+    pub(super) async fn unknown_statement(&mut self, id: u32, what: &str) -> Result<Flow, Error> {
+        let answer = self.unknown(id, what);
+        self.reply_error(&answer).await
+    }
+
+    pub(super) fn unknown(&self, id: u32, what: &str) -> Answer {
+        let what = if self.base.maria {
+            what
+        } else {
+            "mysql_stmt_precheck"
+        };
+        let text = format!("Unknown prepared statement handler ({id}) given to {what}");
+        Answer::new(1243, b"HY000", text)
+    }
 }
 
 /// A binary command with another statement id.

@@ -3,23 +3,28 @@
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
-    packet::HEADER_LEN,
-    reply::{OkPacket, put_ok},
+    packet::{HEADER_LEN, PacketHeader},
+    reply::{OkPacket, put_eof, put_err, put_ok},
     response::{Event, ResponseTracker},
+    resultset::{TextRows, column_count, put_defined_count},
     track::Change,
 };
-use tokio::{select, time::Instant};
+use tokio::{
+    select,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     finish::{is_connection_error, may_have_written},
-    handle::{Handle, Interrupt},
+    handle::{Handle, Interrupt, Registry},
     span::Span,
 };
 use crate::{
     accounts::AccountState,
     backend::{BackendConn, ServerStatement},
+    config::Limits,
     error::{Error, ErrorKind},
-    net::{Buffers, Stream},
+    net::{Buffers, Departure, Stream, conversation},
     sql::{Facts, Kind, StatementClass},
 };
 
@@ -30,11 +35,29 @@ pub(super) struct Relay<'a> {
     pub(super) handle: &'a Handle,
     pub(super) account: &'a AccountState,
     pub(super) buffers: &'a Buffers,
+    /// What the client has sent behind the command.
+    pub(super) ahead: &'a mut BytesMut,
+    pub(super) limits: &'a Limits,
+    /// What the client is told of the session's state.
+    pub(super) news: News,
+    /// Where the sessions are that a list of a server's threads speaks of.
+    pub(super) registry: &'a Registry,
     /// What runs.
     pub(super) class: StatementClass,
     /// The transaction that is open now may have written.
     pub(super) wrote_before: bool,
     pub(super) in_transaction: bool,
+}
+
+/// What a client is told of changes of its session's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing: it has not asked for it.
+    None,
+    /// What the server tells by default.
+    Usual,
+    /// All that the connection tells: its trackers are as the client set them.
+    All,
 }
 
 /// What a complete response said.
@@ -89,8 +112,11 @@ impl Relay<'_> {
         let mut outcome = Outcome::default();
         let mut started = false;
         let mut rewritten = BytesMut::new();
+        let is_list =
+            self.class.kind == Kind::Show && self.class.facts.contains(Facts::PROCESS_LIST);
+        let mut list = is_list.then(BytesMut::new);
         loop {
-            let walked = self
+            let mut walked = self
                 .walk(
                     &conn.input,
                     &mut tracker,
@@ -114,6 +140,23 @@ impl Relay<'_> {
                 .input
                 .get(walked.copied..walked.end)
                 .unwrap_or_default();
+            if let Some(list) = list.as_mut().filter(|list| list.len() < LIST) {
+                // Collected whole, so that the ids can be replaced.
+                list.extend_from_slice(&rewritten);
+                list.extend_from_slice(unchanged);
+                rewritten.clear();
+                conn.input.advance(walked.end);
+                if !tracker.is_done() && list.len() < LIST {
+                    self.wait(conn, started).await?;
+                    continue;
+                }
+                rewritten = self.with_session_ids(list, conn);
+                walked = Walked::default();
+            }
+            let unchanged = conn
+                .input
+                .get(walked.copied..walked.end)
+                .unwrap_or_default();
             if !rewritten.is_empty() || !unchanged.is_empty() {
                 started = true;
                 let written = self.client.write_both(&rewritten, unchanged).await;
@@ -124,8 +167,8 @@ impl Relay<'_> {
             if tracker.is_done() {
                 return Ok(outcome);
             }
-            if walked.infile {
-                self.send_file(conn).await?;
+            if let Some(due) = walked.file {
+                self.send_file(conn, due).await?;
                 tracker.local_infile_sent();
             }
             self.wait(conn, started).await?;
@@ -146,7 +189,18 @@ impl Relay<'_> {
     ) -> Result<Walked, String> {
         let mut walked = Walked::default();
         while !tracker.is_done() {
-            let rest = input.get(walked.end..).unwrap_or_default();
+            let mut rest = input.get(walked.end..).unwrap_or_default();
+            if self.caches_metadata()
+                && tracker.is_at_result()
+                && let Some(count) = column_count(rest)
+            {
+                // Servers are not asked to leave out what they think is known: statements change their connections.
+                rest = rest.get(..count).unwrap_or_default();
+                rewritten
+                    .extend_from_slice(input.get(walked.copied..walked.end).unwrap_or_default());
+                put_defined_count(rewritten, rest);
+                walked.copied = walked.end + count;
+            }
             match tracker.next(rest).map_err(|error| error.to_string())? {
                 Event::NeedMore => break,
                 Event::Data { len } => walked.end += len,
@@ -158,10 +212,15 @@ impl Relay<'_> {
                     ..
                 } => {
                     self.note(&packet, outcome);
-                    if !self.capabilities.contains(Capabilities::SESSION_TRACK) {
+                    if let Some(state) = self.rewritten_state(&packet) {
                         rewritten.extend_from_slice(
                             input.get(walked.copied..walked.end).unwrap_or_default(),
                         );
+                        let mut packet = packet;
+                        packet.session_state = &state;
+                        packet
+                            .status
+                            .set(StatusFlags::SESSION_STATE_CHANGED, !state.is_empty());
                         put_ok(rewritten, &mut seq, &packet, header, self.capabilities);
                         walked.copied = walked.end + len;
                     }
@@ -171,11 +230,20 @@ impl Relay<'_> {
                     len,
                     status,
                     warnings,
+                    mut seq,
                     ..
                 } => {
                     outcome.status = Some(status);
                     outcome.warnings = warnings;
                     outcome.untracked = true;
+                    let shown = status.difference(StatusFlags::SESSION_STATE_CHANGED);
+                    if shown != status && !self.capabilities.contains(Capabilities::SESSION_TRACK) {
+                        rewritten.extend_from_slice(
+                            input.get(walked.copied..walked.end).unwrap_or_default(),
+                        );
+                        put_eof(rewritten, &mut seq, shown, warnings);
+                        walked.copied = walked.end + len;
+                    }
                     walked.end += len;
                 }
                 Event::Err { len, packet, .. } => {
@@ -184,7 +252,7 @@ impl Relay<'_> {
                 }
                 Event::LocalInfile { len } => {
                     walked.end += len;
-                    walked.infile = true;
+                    walked.file = PacketHeader::parse(rest).map(|asks| asks.seq.wrapping_add(1));
                     break;
                 }
                 Event::Prepared {
@@ -216,6 +284,52 @@ impl Relay<'_> {
             self.note_end(outcome);
         }
         Ok(walked)
+    }
+
+    /// A list of a server's threads with the sessions' ids in place of those of their connections.
+    fn with_session_ids(&self, list: &[u8], conn: &BackendConn) -> BytesMut {
+        let mut out = BytesMut::with_capacity(list.len() + 256);
+        let mut rows = TextRows::new(list, self.capabilities);
+        let head = list.len() - rows.rest().len();
+        if rows.rest().is_empty() {
+            return BytesMut::from(list);
+        }
+        out.extend_from_slice(list.get(..head).unwrap_or_default());
+        for row in rows.by_ref() {
+            let thread = row
+                .first()
+                .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+            let session = thread.and_then(|id| self.registry.on_connection(conn.server(), id));
+            match session {
+                Some(id) => row.put_with_first(&mut out, id.to_string().as_bytes()),
+                None => row.put(&mut out),
+            }
+        }
+        out.extend_from_slice(rows.rest());
+        out
+    }
+
+    fn caches_metadata(&self) -> bool {
+        self.capabilities.contains(Capabilities::CACHE_METADATA)
+    }
+
+    /// The changes of state that the client is told of; None if they are those in the packet.
+    fn rewritten_state(&self, packet: &OkPacket<'_>) -> Option<Vec<u8>> {
+        match self.news {
+            News::None => Some(Vec::new()),
+            News::All => None,
+            News::Usual => packet.state_without(|change| {
+                matches!(
+                    change,
+                    Change::StateChanged(_)
+                        | Change::Gtids(_)
+                        | Change::SystemVariable {
+                            name: b"last_gtid",
+                            ..
+                        }
+                )
+            }),
+        }
     }
 
     /// A write whose position was not told: before the client can see that it ended.
@@ -266,43 +380,83 @@ impl Relay<'_> {
     }
 
     /// Waits for more of the response, for the client's end, or for an order to stop.
-    async fn wait(&self, conn: &mut BackendConn, started: bool) -> Result<(), Failure> {
+    async fn wait(&mut self, conn: &mut BackendConn, started: bool) -> Result<(), Failure> {
+        let handle = self.handle;
         select! {
             biased;
             filled = conn.fill(self.buffers) => filled.map_err(|error| Failure::Server { error, started }),
-            () = self.client.closed() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
-            interrupt = self.handle.interrupted() => Err(Failure::Interrupted { interrupt, started }),
+            () = self.abandoned() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
+            interrupt = handle.interrupted() => Err(Failure::Interrupted { interrupt, started }),
+        }
+    }
+
+    /// Waits until nobody can be waiting for the answer any more.
+    ///
+    /// A server runs a statement to its end whatever its client does meanwhile. A client that has closed its side may
+    /// have closed only that: a write goes on until its end, a read for a while.
+    async fn abandoned(&mut self) {
+        if self.client.departed(self.ahead).await == Departure::Gone {
+            return;
+        }
+        if self.class.facts.contains(Facts::MAY_WRITE) {
+            return self.client.broken().await;
+        }
+        select! {
+            () = self.client.broken() => {}
+            () = sleep(self.limits.abandoned) => {}
         }
     }
 
     /// Streams the client's packets to the server until the empty one.
-    async fn send_file(&mut self, conn: &mut BackendConn) -> Result<(), Failure> {
-        let mut input = self.buffers.lend();
-        let mut span = Span::file();
+    async fn send_file(&mut self, conn: &mut BackendConn, due: u8) -> Result<(), Failure> {
+        let mut span = Span::file(due);
         let mut failed = false;
-        while !span.is_complete() {
-            input.reserve(Buffers::SMALL);
-            match self.client.read(&mut input).await {
-                Ok(0) => return Err(Failure::Client(Error::client(ErrorKind::Closed))),
-                Ok(_) => {}
-                Err(error) => return Err(Failure::Client(Error::client(ErrorKind::Io(error)))),
+        loop {
+            let end = span.advance(self.ahead);
+            if span.is_broken() {
+                let error = conversation::out_of_order();
+                let mut out = BytesMut::new();
+                let mut seq = due;
+                put_err(
+                    &mut out,
+                    &mut seq,
+                    &error.answer().packet(),
+                    self.capabilities,
+                );
+                // The client may be gone already.
+                let _ = self.client.write_all(&out).await;
+                return Err(Failure::Client(error));
             }
-            let end = span.advance(&input);
             // A server that gave up on the file has said why; the client still sends all of it.
             failed = failed
                 || conn
-                    .send(&[], input.get(..end).unwrap_or_default())
+                    .send(&[], self.ahead.get(..end).unwrap_or_default())
                     .await
                     .is_err();
-            input.advance(end);
+            self.ahead.advance(end);
+            if span.is_complete() {
+                return Ok(());
+            }
+            self.ahead.reserve(Buffers::SMALL);
+            let read = timeout(self.limits.read_timeout, self.client.read(self.ahead)).await;
+            let kind = match read {
+                Ok(Ok(0)) => ErrorKind::Closed,
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => ErrorKind::Io(error),
+                Err(_) => ErrorKind::Timeout("the rest of a file".into()),
+            };
+            return Err(Failure::Client(Error::client(kind)));
         }
-        Ok(())
     }
 }
+
+/// A longer list of threads is passed on as it is.
+const LIST: usize = 16 << 20;
 
 #[derive(Debug, Default)]
 struct Walked {
     copied: usize,
     end: usize,
-    infile: bool,
+    /// The server asked for a file, whose first packet has this sequence id.
+    file: Option<u8>,
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use dbproxy_proto::capability::{Capabilities, StatusFlags};
 use tokio::{
     select,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::debug;
 
 use super::Session;
 use crate::{
+    backend::LAYOUT,
     config::Consistency,
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Key, PooledConn},
@@ -27,7 +28,7 @@ pub(super) const PROFILE: Capabilities = Capabilities::FOUND_ROWS
     .union(Capabilities::LOCAL_FILES)
     .union(Capabilities::MULTI_RESULTS)
     .union(Capabilities::PS_MULTI_RESULTS)
-    .union(Capabilities::DEPRECATE_EOF);
+    .union(LAYOUT);
 
 /// Servers that failed a statement, so that it is not sent there again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,10 +152,19 @@ impl Session {
         select! {
             biased;
             result = wait => result,
-            () = self.client.closed() => Err(Error::client(ErrorKind::Closed)),
+            () = self.client_left() => Err(Error::client(ErrorKind::Closed)),
             () = self.registration.handle().killed() => {
                 Err(Error::client(ErrorKind::Timeout("killed while waiting for a server".into())))
             }
+        }
+    }
+
+    /// Waits until the client can hardly be waiting any more. One that has closed its side may still read.
+    async fn client_left(&self) {
+        self.client.closed().await;
+        select! {
+            () = self.client.broken() => {}
+            () = sleep(self.context.limits.abandoned) => {}
         }
     }
 
@@ -246,11 +256,10 @@ impl Session {
         let index = match known {
             Some(index) => index,
             None => {
-                let profile = self.capabilities & PROFILE;
                 let key = Key {
                     server,
                     account: self.login.account.clone(),
-                    profile,
+                    profile: self.profile(),
                 };
                 let bucket = self.context.pool.bucket(&key)?;
                 self.buckets.push((server, bucket));
@@ -258,6 +267,16 @@ impl Session {
             }
         };
         self.buckets.get(index).map(|(_, bucket)| bucket)
+    }
+
+    /// What the session's connections must have in common.
+    pub(super) fn profile(&self) -> Capabilities {
+        let mut profile = self.capabilities & PROFILE;
+        profile.set(
+            Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS,
+            self.login.expired,
+        );
+        profile
     }
 
     /// Why a statement went where it went, for the log.

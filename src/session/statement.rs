@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use dbproxy_proto::{
+    ProtocolError,
     capability::StatusFlags,
-    command::{Execute, put_execute},
     response::{Expect, ResponseTracker},
 };
 use tokio::time::Instant;
@@ -13,13 +13,14 @@ use tracing::{debug, warn};
 
 use super::{
     Flow, Session,
+    execution::Execution,
     handle::Interrupt,
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
 };
 use crate::{
-    backend::{ServerStatement, StatementKey},
+    backend::StatementKey,
     error::{Error, ErrorKind, Origin},
     pool::PooledConn,
     routing::{self, Target},
@@ -39,7 +40,7 @@ pub(super) enum Request<'a> {
     },
     /// A prepared statement to be executed.
     Execute {
-        execute: Execute<'a>,
+        execution: Execution<'a>,
         statement: &'a Statement,
     },
 }
@@ -150,7 +151,10 @@ impl Session {
         let bound = self.is_bound();
         let (error, started) = match failure {
             Failure::Client(error) => {
-                self.cancel(conn);
+                // What may write is not stopped half-way: servers do not either.
+                if !class.facts.contains(Facts::MAY_WRITE) {
+                    self.cancel(conn);
+                }
                 return Err(error);
             }
             Failure::Server { error, started } => (error, started),
@@ -223,7 +227,10 @@ impl Session {
                 }
                 outcome
             }
-            Request::Execute { execute, statement } => {
+            Request::Execute {
+                execution,
+                statement,
+            } => {
                 let there = match conn.find_prepared(&statement.key) {
                     Some(there) => there,
                     None => {
@@ -237,12 +244,14 @@ impl Session {
                             .map_err(not_started)?
                     }
                 };
-                self.put_execution(&mut prefix, there, execute, statement)
-                    .map_err(|error| {
-                        Failure::Client(Error::client(ErrorKind::Protocol(error.to_string())))
-                    })?;
+                let malformed = |error: ProtocolError| {
+                    Failure::Client(Error::client(ErrorKind::Protocol(error.to_string())))
+                };
+                execution
+                    .put(&mut prefix, there.id, statement)
+                    .map_err(malformed)?;
                 conn.send(&prefix, &[]).await.map_err(not_started)?;
-                self.relay_answer(conn, Expect::Execute, 0, class).await
+                self.relay_answer(conn, execution.expect(), 0, class).await
             }
         }
     }
@@ -254,7 +263,7 @@ impl Session {
         class: &StatementClass,
         out: &mut BytesMut,
     ) {
-        if self.is_bound() {
+        if self.is_bound() && !conn.is_restricted() {
             return;
         }
         let asks_before = class.facts.contains(Facts::PREVIOUS_STATEMENT)
@@ -280,29 +289,6 @@ impl Session {
             || routing::pin_for(class).is_some()
     }
 
-    fn put_execution(
-        &self,
-        out: &mut BytesMut,
-        there: ServerStatement,
-        execute: Execute<'_>,
-        statement: &Statement,
-    ) -> Result<(), dbproxy_proto::ProtocolError> {
-        let parameters = execute.parameters(usize::from(statement.parameters))?;
-        let types = parameters.types.unwrap_or(&statement.types);
-        let (flags, iterations) = (execute.flags, execute.iterations);
-        put_execute(
-            out,
-            &mut 0,
-            there.id,
-            flags,
-            iterations,
-            parameters.null_bitmap,
-            types,
-            parameters.values,
-        );
-        Ok(())
-    }
-
     async fn relay_answer(
         &mut self,
         conn: &mut PooledConn,
@@ -325,10 +311,14 @@ impl Session {
 
     pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
         Relay {
+            registry: &self.context.registry,
             class: *class,
             wrote_before: self.wrote_in_transaction,
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             client: &mut self.client,
+            ahead: &mut self.input,
+            limits: &self.context.limits,
+            news: self.news,
             capabilities: self.capabilities,
             handle: self.registration.handle(),
             account: &self.account,

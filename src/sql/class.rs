@@ -970,6 +970,7 @@ impl<'a> Part<'a> {
         let second = words.next().unwrap_or(Word::Other);
         match (first, second) {
             (Word::Warnings | Word::Errors | Word::Count, _) => *facts |= Facts::PREVIOUS_STATEMENT,
+            (Word::Processlist, _) => *facts |= Facts::PROCESS_LIST | Facts::SERVER_STATE,
             (Word::Profile, _) => *facts |= Facts::PREVIOUS_STATEMENT,
             (
                 Word::Tables

@@ -7,9 +7,9 @@ use super::words::Word;
 const CALL: &[u8] = b"CONNECTION_ID";
 const VARIABLE: &[u8] = b"PSEUDO_THREAD_ID";
 
-/// Longest name of a column, in characters.
+/// Longest alias of a column, in characters.
 /// <https://dev.mysql.com/doc/refman/8.4/en/identifier-length.html>
-const LONGEST_NAME: usize = 64;
+const LONGEST_NAME: usize = 256;
 
 /// Words that end a select list.
 const CLAUSES: &[&[u8]] = &[
@@ -44,7 +44,7 @@ const OPTIONS: &[&[u8]] = &[
 ];
 
 /// The statement with `id` in place of each call of CONNECTION_ID() and each reading of
-/// `@@pseudo_thread_id`; a column that is nothing else keeps its name.
+/// `@@pseudo_thread_id`, as an expression of the same type; a column keeps its name.
 ///
 /// `None` if nothing is to be replaced. A definition stays as it is: what it defines
 /// outlives the connection.
@@ -59,31 +59,37 @@ pub fn with_connection_id(sql: &[u8], dialect: Dialect, id: u32) -> Option<Vec<u
     {
         return None;
     }
-    let mut out = Vec::with_capacity(sql.len() + CALL.len() + 16);
+    let kill = tokens.first().and_then(|token| word(*token)) == Some(Word::Kill);
+    let mut out = Vec::with_capacity(sql.len() + 96);
     let mut copied = 0;
     let mut lists = SelectLists::default();
     let mut previous = Token::NONE;
     let mut rest = tokens.as_slice();
     while let Some((&token, behind)) = rest.split_first() {
-        let begins_item = lists.follow(sql, token, previous);
-        let len = call(sql, previous, rest).or_else(|| variable(sql, &tokens, rest));
-        let found = len.and_then(|len| rest.split_at_checked(len));
-        let Some(([.., last], after)) = found else {
+        if let Some(name) = lists.follow(sql, token, previous) {
+            out.extend_from_slice(sql.get(copied..previous.end()).unwrap_or(&[]));
+            put_alias(&mut out, name);
+            copied = previous.end();
+        }
+        let found = match call(sql, previous, rest) {
+            // Statements that take a number take no expression.
+            Some(len) if kill => Some((len, id.to_string())),
+            // All ten digits: the type and the length are then those of the function.
+            Some(len) => Some((len, format!("CAST({id:010} AS UNSIGNED)"))),
+            // A number that can be NULL, as the variable is to the servers.
+            None => variable(sql, &tokens, rest).map(|len| (len, format!("NULLIF({id}|0,0)"))),
+        };
+        let Some((len, number)) = found else {
             previous = token;
             rest = behind;
             continue;
         };
-        let text = sql.get(token.start()..last.end()).unwrap_or(&[]);
+        let Some(([.., last], after)) = rest.split_at_checked(len) else {
+            return None;
+        };
         out.extend_from_slice(sql.get(copied..token.start()).unwrap_or(&[]));
-        out.extend_from_slice(id.to_string().as_bytes());
-        if begins_item && ends_item(sql, after) && text.len() <= LONGEST_NAME {
-            out.extend_from_slice(b" AS `");
-            out.extend_from_slice(text);
-            out.push(b'`');
-        } else {
-            // A word right behind would be read together with the number.
-            out.push(b' ');
-        }
+        out.extend_from_slice(number.as_bytes());
+        lists.replaced();
         copied = last.end();
         previous = *last;
         rest = after;
@@ -91,8 +97,25 @@ pub fn with_connection_id(sql: &[u8], dialect: Dialect, id: u32) -> Option<Vec<u
     if copied == 0 {
         return None;
     }
+    if let Some(name) = lists.end(sql, previous) {
+        out.extend_from_slice(sql.get(copied..previous.end()).unwrap_or(&[]));
+        put_alias(&mut out, name);
+        copied = previous.end();
+    }
     out.extend_from_slice(sql.get(copied..).unwrap_or(&[]));
     Some(out)
+}
+
+/// The name that a column would have had.
+fn put_alias(out: &mut Vec<u8>, name: &[u8]) {
+    out.extend_from_slice(b" AS `");
+    for byte in name {
+        if *byte == b'`' {
+            out.push(b'`');
+        }
+        out.push(*byte);
+    }
+    out.push(b'`');
 }
 
 fn contains(sql: &[u8], name: &[u8]) -> bool {
@@ -155,44 +178,73 @@ fn variable(sql: &[u8], statement: &[Token], rest: &[Token]) -> Option<usize> {
     (!set || !assigned).then_some(len)
 }
 
-/// Whether what stands before `rest` ends a column of a select list.
-fn ends_item(sql: &[u8], rest: &[Token]) -> bool {
-    rest.first().is_none_or(|next| {
-        next.is(b',')
-            || next.is(b')')
-            || next.is(b';')
-            || CLAUSES.iter().any(|clause| is_word(sql, *next, clause))
-    })
-}
-
-/// Where the select lists of a statement are: one flag for each open parenthesis, and one more.
+/// Where the select lists of a statement are, and where their columns begin.
 #[derive(Default)]
 struct SelectLists {
-    outer: Vec<bool>,
+    /// What was going on outside of each open parenthesis.
+    outer: Vec<List>,
+    list: List,
+}
+
+#[derive(Default, Clone, Copy)]
+struct List {
     inside: bool,
+    column: Option<Column>,
+}
+
+#[derive(Clone, Copy)]
+struct Column {
+    start: usize,
+    replaced: bool,
 }
 
 impl SelectLists {
-    /// Takes the next token: is it the first of a column?
-    fn follow(&mut self, sql: &[u8], token: Token, previous: Token) -> bool {
+    /// Takes the next token; the text of the column that ended before it, if that needs its name back.
+    fn follow<'a>(&mut self, sql: &'a [u8], token: Token, previous: Token) -> Option<&'a [u8]> {
         let among = |words: &[&[u8]], token| words.iter().any(|word| is_word(sql, token, word));
-        let first = self.inside
-            && (previous.is(b',') || is_word(sql, previous, b"SELECT") || among(OPTIONS, previous));
-        if token.is(b'(') {
-            self.outer.push(self.inside);
-            self.inside = false;
-        } else if token.is(b')') {
-            self.inside = self.outer.pop().unwrap_or(false);
-        } else if token.is(b';') {
-            self.inside = false;
-        } else if previous.is(b'.') {
-            // A name, whatever word it is.
-        } else if is_word(sql, token, b"SELECT") {
-            self.inside = true;
-        } else if among(CLAUSES, token) {
-            self.inside = false;
+        let clause = !previous.is(b'.') && among(CLAUSES, token);
+        let ends = token.is(b',') || token.is(b')') || token.is(b';') || clause;
+        let named = if ends { self.end(sql, previous) } else { None };
+        if self.list.inside
+            && (previous.is(b',') || is_word(sql, previous, b"SELECT") || among(OPTIONS, previous))
+        {
+            self.list.column = Some(Column {
+                start: token.start(),
+                replaced: false,
+            });
         }
-        first
+        if token.is(b'(') {
+            self.outer.push(self.list);
+            self.list = List::default();
+        } else if token.is(b')') {
+            self.list = self.outer.pop().unwrap_or_default();
+        } else if token.is(b';') || clause {
+            self.list = List::default();
+        } else if !previous.is(b'.') && is_word(sql, token, b"SELECT") {
+            self.list.inside = true;
+        }
+        named
+    }
+
+    /// Something was replaced in the columns that are open.
+    fn replaced(&mut self) {
+        let open = self.outer.iter_mut().chain([&mut self.list]);
+        for column in open.filter_map(|list| list.column.as_mut()) {
+            column.replaced = true;
+        }
+    }
+
+    /// The column that ends with the token `last`: its text, if something was replaced in it and it has no alias.
+    ///
+    /// Only what ends with a parenthesis, a number or the variable is sure to have none.
+    fn end<'a>(&mut self, sql: &'a [u8], last: Token) -> Option<&'a [u8]> {
+        let column = self.list.column.take()?;
+        let bare = last.is(b')')
+            || last.kind() == TokenKind::Number
+            || last.kind() == TokenKind::SystemVariable
+            || is_word(sql, last, VARIABLE);
+        let text = sql.get(column.start..last.end())?;
+        (column.replaced && bare && text.len() <= LONGEST_NAME).then_some(text)
     }
 }
 
@@ -209,44 +261,57 @@ mod tests {
 
     #[test]
     fn calls_become_the_number() {
+        let id = "CAST(0000000007 AS UNSIGNED)";
         for (sql, expected) in [
-            ("SELECT CONNECTION_ID()", "SELECT 7 AS `CONNECTION_ID()`"),
+            ("SELECT CONNECTION_ID()", "SELECT {id} AS `CONNECTION_ID()`"),
             (
                 "select connection_id ( ) ;",
-                "select 7 AS `connection_id ( )` ;",
+                "select {id} AS `connection_id ( )` ;",
             ),
             (
                 "SELECT a, CONNECTION_ID(), b FROM t",
-                "SELECT a, 7 AS `CONNECTION_ID()`, b FROM t",
+                "SELECT a, {id} AS `CONNECTION_ID()`, b FROM t",
             ),
             (
                 "SELECT DISTINCT Connection_Id()FROM t",
-                "SELECT DISTINCT 7 AS `Connection_Id()`FROM t",
+                "SELECT DISTINCT {id} AS `Connection_Id()`FROM t",
             ),
-            ("SELECT CONNECTION_ID() AS id", "SELECT 7  AS id"),
-            ("SELECT CONNECTION_ID()id", "SELECT 7 id"),
-            ("SELECT CONNECTION_ID() + 1", "SELECT 7  + 1"),
-            ("SELECT f(1, CONNECTION_ID())", "SELECT f(1, 7 )"),
+            ("SELECT CONNECTION_ID() AS id", "SELECT {id} AS id"),
+            ("SELECT CONNECTION_ID()id", "SELECT {id}id"),
+            ("SELECT CONNECTION_ID() id, 1", "SELECT {id} id, 1"),
+            (
+                "SELECT CONNECTION_ID() + 1",
+                "SELECT {id} + 1 AS `CONNECTION_ID() + 1`",
+            ),
+            (
+                "SELECT f(`a`, CONNECTION_ID())",
+                "SELECT f(`a`, {id}) AS `f(``a``, CONNECTION_ID())`",
+            ),
+            (
+                "SELECT CONNECTION_ID() = a, f(CONNECTION_ID()) b",
+                "SELECT {id} = a, f({id}) b",
+            ),
             (
                 "SELECT (SELECT CONNECTION_ID()), 'CONNECTION_ID()'",
-                "SELECT (SELECT 7 AS `CONNECTION_ID()`), 'CONNECTION_ID()'",
+                "SELECT (SELECT {id} AS `CONNECTION_ID()`) AS `(SELECT CONNECTION_ID())`, 'CONNECTION_ID()'",
             ),
             (
                 "SELECT a FROM t WHERE id = CONNECTION_ID() ORDER BY a, CONNECTION_ID()",
-                "SELECT a FROM t WHERE id = 7  ORDER BY a, 7 ",
+                "SELECT a FROM t WHERE id = {id} ORDER BY a, {id}",
             ),
             (
                 "SELECT CONNECTION_ID() UNION SELECT 1; SELECT 2, CONNECTION_ID()",
-                "SELECT 7 AS `CONNECTION_ID()` UNION SELECT 1; SELECT 2, 7 AS `CONNECTION_ID()`",
+                "SELECT {id} AS `CONNECTION_ID()` UNION SELECT 1; SELECT 2, {id} AS `CONNECTION_ID()`",
             ),
             (
                 "INSERT INTO t VALUES (1, CONNECTION_ID())",
-                "INSERT INTO t VALUES (1, 7 )",
+                "INSERT INTO t VALUES (1, {id})",
             ),
-            ("KILL CONNECTION_ID()", "KILL 7 "),
-            ("SET @a = CONNECTION_ID()", "SET @a = 7 "),
+            ("KILL CONNECTION_ID()", "KILL 7"),
+            ("SET @a = CONNECTION_ID()", "SET @a = {id}"),
         ] {
-            assert_eq!(replaced(sql).as_deref(), Some(expected), "{sql}");
+            let expected = expected.replace("{id}", id);
+            assert_eq!(replaced(sql), Some(expected), "{sql}");
         }
     }
 
@@ -255,14 +320,18 @@ mod tests {
         for (sql, expected) in [
             (
                 "SELECT @@pseudo_thread_id",
-                "SELECT 7 AS `@@pseudo_thread_id`",
+                "SELECT NULLIF(7|0,0) AS `@@pseudo_thread_id`",
             ),
             (
                 "SELECT 1, @@session.pseudo_thread_id LIMIT 1",
-                "SELECT 1, 7 AS `@@session.pseudo_thread_id` LIMIT 1",
+                "SELECT 1, NULLIF(7|0,0) AS `@@session.pseudo_thread_id` LIMIT 1",
             ),
-            ("SELECT @@pseudo_thread_id = 5", "SELECT 7  = 5"),
-            ("SET @a = @@pseudo_thread_id", "SET @a = 7 "),
+            (
+                "SELECT @@pseudo_thread_id = 5",
+                "SELECT NULLIF(7|0,0) = 5 AS `@@pseudo_thread_id = 5`",
+            ),
+            ("SELECT @@pseudo_thread_id x", "SELECT NULLIF(7|0,0) x"),
+            ("SET @a = @@pseudo_thread_id", "SET @a = NULLIF(7|0,0)"),
         ] {
             assert_eq!(replaced(sql).as_deref(), Some(expected), "{sql}");
         }

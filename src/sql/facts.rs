@@ -78,6 +78,8 @@ facts! {
     AMBIGUOUS = 25,
     /// KILL: its ids are the proxy's, not the server's.
     KILL = 26,
+    /// SHOW PROCESSLIST: its ids are to be the proxy's.
+    PROCESS_LIST = 27,
 }
 
 impl Facts {

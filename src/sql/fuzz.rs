@@ -31,3 +31,23 @@ pub fn run(data: &[u8]) {
     let _ = kill::parse(sql, dialect);
     let _ = with_connection_id(sql, dialect, u32::MAX);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn seeds_and_their_beginnings() {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for file in fs::read_dir(manifest.join("fuzz/seeds/sql")).unwrap() {
+            let seed = fs::read(file.unwrap().path()).unwrap();
+            for end in 0..=seed.len() {
+                run(&seed[..end]);
+            }
+        }
+    }
+}

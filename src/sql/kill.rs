@@ -1,5 +1,7 @@
 //! KILL statements.
 
+use std::ops::Range;
+
 use super::dialect::Dialect;
 use super::lexer::{TokenKind, tokens};
 use super::words::Word;
@@ -14,46 +16,65 @@ pub enum Scope {
 }
 
 /// A KILL statement, understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kill {
     /// What to end.
     pub scope: Scope,
-    /// SOFT: spare what must not be interrupted (MariaDB).
-    pub soft: bool,
-    /// Which connection, by the id shown to clients.
-    pub id: u64,
+    /// Whose.
+    pub victim: Victim,
 }
 
-/// Reads `KILL [HARD|SOFT] [CONNECTION|QUERY] number`.
+/// Whom a KILL statement means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Victim {
+    /// The connection of this id, as shown to clients.
+    Id(u64),
+    /// The connection of the id that the expression at this place of the text gives.
+    Expression(Range<usize>),
+    /// The connection of the id that a prepared statement's only parameter gives.
+    Parameter,
+    /// All connections of this user (MariaDB).
+    User(Vec<u8>),
+}
+
+/// Reads `KILL [HARD|SOFT] [CONNECTION|QUERY]` and what is behind.
 ///
-/// `None` for any other statement, also for `KILL` of an expression, of a user or of a query id.
+/// `None` for any other statement, also for `KILL` of a query id.
 pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
     let tokens = tokens(sql, dialect)?;
-    let mut words = tokens.iter().peekable();
-    let mut take = |wanted: Word| {
-        words
-            .next_if(|token| token.entry().is_some_and(|entry| entry.word == wanted))
-            .is_some()
+    let mut rest = tokens.as_slice();
+    let mut take = |wanted: Word| match rest.split_first() {
+        Some((first, behind)) if first.entry().is_some_and(|entry| entry.word == wanted) => {
+            rest = behind;
+            true
+        }
+        _ => false,
     };
     if !take(Word::Kill) {
         return None;
     }
-    let soft = take(Word::Soft) || {
-        take(Word::Hard);
-        false
-    };
+    let _ = take(Word::Soft) || take(Word::Hard);
     let scope = if take(Word::Query) {
         Scope::Query
     } else {
         take(Word::Connection);
         Scope::Connection
     };
-    let number = words.next()?;
-    if number.kind() != TokenKind::Number || words.next().is_some() {
-        return None;
-    }
-    let id = std::str::from_utf8(number.bytes(sql)).ok()?.parse().ok()?;
-    Some(Kill { scope, soft, id })
+    let (first, last) = (rest.first()?, rest.last()?);
+    let is_word = |word: &[u8]| {
+        first.kind() == TokenKind::Word && first.bytes(sql).eq_ignore_ascii_case(word)
+    };
+    let victim = match rest {
+        [number] if number.kind() == TokenKind::Number => {
+            Victim::Id(std::str::from_utf8(number.bytes(sql)).ok()?.parse().ok()?)
+        }
+        [_, name, ..] if dialect.maria && is_word(b"USER") => Victim::User(name.name(sql)),
+        [_, _] if dialect.maria && is_word(b"ID") => return None,
+        [mark] if mark.is(b'?') => Victim::Parameter,
+        _ if rest.iter().any(|token| token.is(b';') || token.is(b'?')) => return None,
+        _ => Victim::Expression(first.start()..last.end()),
+    };
+    Some(Kill { scope, victim })
 }
 
 #[cfg(test)]
@@ -62,29 +83,36 @@ mod tests {
 
     #[test]
     fn reads_kill() {
-        let kill = |scope, soft, id| Some(Kill { scope, soft, id });
+        let id = |scope, id| Some((scope, Victim::Id(id)));
+        let expression = |range| Some((Scope::Connection, Victim::Expression(range)));
+        let maria = Dialect::of(true, 101_100);
         for (sql, expected) in [
-            ("KILL 5", kill(Scope::Connection, false, 5)),
-            ("kill connection 6;", kill(Scope::Connection, false, 6)),
-            ("KILL/**/QUERY 7", kill(Scope::Query, false, 7)),
-            ("KILL SOFT QUERY 8", kill(Scope::Query, true, 8)),
-            ("KILL HARD 9", kill(Scope::Connection, false, 9)),
+            ("KILL 5", id(Scope::Connection, 5)),
+            ("kill connection 6;", id(Scope::Connection, 6)),
+            ("KILL/**/QUERY 7", id(Scope::Query, 7)),
+            ("KILL SOFT QUERY 8", id(Scope::Query, 8)),
+            ("KILL HARD 9", id(Scope::Connection, 9)),
             (
                 "KILL SOFT CONNECTION 18446744073709551615",
-                kill(Scope::Connection, true, u64::MAX),
+                id(Scope::Connection, u64::MAX),
             ),
+            ("KILL @id", expression(5..8)),
+            ("KILL 5 + 1 ;", expression(5..10)),
             ("KILL QUERY ID 5", None),
-            ("KILL USER foo", None),
-            ("KILL CONNECTION_ID()", None),
-            ("KILL 5 + 1", None),
+            (
+                "KILL QUERY USER `f``oo`@'%'",
+                Some((Scope::Query, Victim::User(b"f`oo".to_vec()))),
+            ),
             ("KILL 5; SELECT 1", None),
-            ("KILL 1.5", None),
+            ("KILL ?", Some((Scope::Connection, Victim::Parameter))),
+            ("KILL ? + 1", None),
             ("KILL 18446744073709551616", None),
             ("KILL", None),
             ("SELECT 5", None),
             ("", None),
         ] {
-            assert_eq!(parse(sql.as_bytes(), Dialect::default()), expected, "{sql}");
+            let found = parse(sql.as_bytes(), maria).map(|kill| (kill.scope, kill.victim));
+            assert_eq!(found, expected, "{sql}");
         }
     }
 }

@@ -9,7 +9,9 @@ mod snapshot;
 mod tracker;
 mod version;
 
-pub use observation::{Observation, ProbeError, ServerFacts, SourceFacts, ThreadState, WriteBlock};
+pub use observation::{
+    Defaults, Observation, ProbeError, ServerFacts, SourceFacts, ThreadState, WriteBlock,
+};
 pub use snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
 pub use tracker::{Changed, Event, Tracker};
 pub use version::{Flavor, Version};

@@ -73,6 +73,30 @@ pub struct ServerFacts {
     pub collation: u16,
     /// `@@global.sql_mode`.
     pub sql_mode: Arc<str>,
+    /// What new sessions get.
+    pub defaults: Defaults,
+}
+
+/// Global variables of a server that hold for every new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// `wait_timeout`: how long a client may be idle.
+    pub wait_timeout: Duration,
+    /// `interactive_timeout`: the same for a client that calls itself interactive.
+    pub interactive_timeout: Duration,
+    /// `max_allowed_packet`: a command must be shorter.
+    pub max_allowed_packet: usize,
+}
+
+impl Default for Defaults {
+    /// As the servers are built.
+    fn default() -> Self {
+        Self {
+            wait_timeout: Duration::from_secs(28_800),
+            interactive_timeout: Duration::from_secs(28_800),
+            max_allowed_packet: 64 << 20,
+        }
+    }
 }
 
 /// State of one replication thread.
@@ -124,6 +148,8 @@ pub enum ProbeError {
     TooManyConnections,
     /// It answers, but refuses the monitor's account.
     AccessDenied(Arc<str>),
+    /// It answers, but TLS with it, which has to be, is not possible.
+    Tls(Arc<str>),
     /// It answers, but not with facts (a missing grant, an unknown family), or its name cannot be resolved.
     Other(Arc<str>),
 }
@@ -135,6 +161,7 @@ impl Display for ProbeError {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("connection closed by the server"),
             Self::TooManyConnections => f.write_str("too many connections"),
+            Self::Tls(text) => write!(f, "no TLS with the server: {text}"),
             Self::AccessDenied(text) | Self::Other(text) => f.write_str(text),
         }
     }

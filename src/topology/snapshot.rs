@@ -4,9 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy_proto::gtid::Position;
+use dbproxy_proto::{capability::Capabilities, gtid::Position};
 use tokio::time::Instant;
 
+use super::observation::Defaults;
 use super::version::{Flavor, Version};
 use crate::config::ServerAddress;
 
@@ -45,12 +46,16 @@ pub struct Topology {
 pub struct Greeting {
     /// The lowest version seen of the primary's family.
     pub version: Version,
+    /// What every server understands beyond what all versions do; nothing before all have been seen.
+    pub extensions: Capabilities,
     /// Number of the default collation.
     pub collation: u16,
     /// Do all servers name their transactions, so that read-your-writes goes by position instead of by time?
     pub gtid: bool,
     /// `@@global.sql_mode`, with which sessions start.
     pub sql_mode: Arc<str>,
+    /// The primary's limits for sessions.
+    pub defaults: Defaults,
 }
 
 /// One server in the picture.
@@ -83,6 +88,8 @@ pub struct Server {
     pub position: Option<Arc<Position>>,
     /// When the probe that saw `position` was sent.
     pub asked_at: Option<Instant>,
+    /// After this time it closes an idle connection.
+    pub wait_timeout: Duration,
     /// Configured delay of its replication.
     pub delay: Duration,
     /// What keeps it from reads whatever its lag is.

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dbproxy_proto::capability::Capabilities;
 use tokio::time::Instant;
 
-use super::observation::{Observation, ProbeError, ServerFacts, WriteBlock};
+use super::observation::{Defaults, Observation, ProbeError, ServerFacts, WriteBlock};
 use super::replication::{Progress, Reading, Replication};
 use super::snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
 use crate::config::ServerConfig;
@@ -151,7 +152,7 @@ impl Watched {
                 }
             }
             // An answer, if not the wanted one, is a sign of life.
-            ProbeError::TooManyConnections | ProbeError::AccessDenied(_) => {
+            ProbeError::TooManyConnections | ProbeError::AccessDenied(_) | ProbeError::Tls(_) => {
                 self.silent = 0;
                 self.silent_since = None;
                 self.health = Health::Up;
@@ -479,6 +480,14 @@ impl Tracker {
             lag,
             position,
             asked_at: watched.seen.as_ref().map(|(_, asked_at)| *asked_at),
+            wait_timeout: facts.map_or(Duration::MAX, |facts| {
+                let Defaults {
+                    wait_timeout,
+                    interactive_timeout,
+                    ..
+                } = facts.defaults;
+                wait_timeout.min(interactive_timeout)
+            }),
             delay,
             barred,
             why: self.why(id, watched, role, barred).into(),
@@ -648,6 +657,15 @@ impl Tracker {
         }
     }
 
+    /// What every server understands.
+    fn extensions(&self) -> Capabilities {
+        let all = self.servers.iter().map(|watched| {
+            let facts = watched.facts();
+            facts.map_or(Capabilities::empty(), |facts| facts.version.extensions())
+        });
+        all.reduce(|some, others| some & others).unwrap_or_default()
+    }
+
     fn greeting(&self) -> Option<Greeting> {
         let primary = self
             .primary
@@ -661,9 +679,11 @@ impl Tracker {
             .min_by_key(|version| version.number())?;
         Some(Greeting {
             version: version.clone(),
+            extensions: self.extensions(),
             collation: model.collation,
             gtid: known().all(|facts| facts.gtid) && known().count() == family().count(),
             sql_mode: model.sql_mode.clone(),
+            defaults: model.defaults,
         })
     }
 }

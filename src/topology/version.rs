@@ -1,7 +1,10 @@
 //! A server's family and version number.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
+
+use dbproxy_proto::capability::Capabilities;
 
 /// Family of servers: decides syntax, names of variables and the form of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,9 +71,48 @@ impl Version {
         })
     }
 
+    /// As the server says it in its greeting. MariaDB before 11 pretends to be a MySQL 5.5.5 to old replicas:
+    /// <https://jira.mariadb.org/browse/MDEV-28910>.
+    pub fn greeting(&self) -> Cow<'_, str> {
+        if self.flavor == Flavor::MariaDb && self.major < 11 {
+            Cow::Owned(format!("5.5.5-{}", self.text))
+        } else {
+            Cow::Borrowed(&self.text)
+        }
+    }
+
     /// The number that executable comments compare with: 80408 for 8.4.8, 101119 for 10.11.19.
     pub fn number(&self) -> u32 {
         u32::from(self.major) * 10_000 + u32::from(self.minor) * 100 + u32::from(self.patch)
+    }
+}
+
+/// What servers have learned since the oldest that are supported, and since when.
+///
+/// Sources: <https://dev.mysql.com/doc/relnotes/mysql/8.0/en/>, <https://mariadb.com/kb/en/connection/#capabilities>.
+const EXTENSIONS: [(Flavor, u32, Capabilities); 7] = [
+    (
+        Flavor::MySql,
+        80003,
+        Capabilities::OPTIONAL_RESULTSET_METADATA,
+    ),
+    (Flavor::MySql, 80023, Capabilities::QUERY_ATTRIBUTES),
+    (Flavor::MariaDb, 100_200, Capabilities::PROGRESS),
+    (Flavor::MariaDb, 100_200, Capabilities::STMT_BULK_OPERATIONS),
+    (Flavor::MariaDb, 100_502, Capabilities::EXTENDED_METADATA),
+    (Flavor::MariaDb, 100_600, Capabilities::CACHE_METADATA),
+    (Flavor::MariaDb, 110_501, Capabilities::BULK_UNIT_RESULTS),
+];
+
+impl Version {
+    /// The capabilities that servers of this version have and others do not.
+    pub fn extensions(&self) -> Capabilities {
+        EXTENSIONS
+            .iter()
+            .filter(|(flavor, since, _)| *flavor == self.flavor && *since <= self.number())
+            .fold(Capabilities::empty(), |all, (.., capability)| {
+                all | *capability
+            })
     }
 }
 
@@ -85,6 +127,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn extensions_come_with_versions() {
+        let has = |text, capability| {
+            Version::parse(text)
+                .unwrap()
+                .extensions()
+                .contains(capability)
+        };
+        assert!(!has("8.0.22", Capabilities::QUERY_ATTRIBUTES));
+        assert!(has("8.0.23-log", Capabilities::QUERY_ATTRIBUTES));
+        assert!(!has("10.5.1-MariaDB", Capabilities::EXTENDED_METADATA));
+        assert!(has("10.11.6-MariaDB", Capabilities::CACHE_METADATA));
+        assert!(!has("10.11.6-MariaDB", Capabilities::BULK_UNIT_RESULTS));
+        assert!(!has("9.1.0", Capabilities::STMT_BULK_OPERATIONS));
+    }
 
     #[test]
     fn reads_the_versions_in_the_wild() {
@@ -111,6 +169,13 @@ mod tests {
                 (version.flavor, version.number(), &*version.text),
                 (flavor, number, kept)
             );
+        }
+        for (text, greeting) in [
+            ("10.11.14-MariaDB-log", "5.5.5-10.11.14-MariaDB-log"),
+            ("11.4.2-MariaDB", "11.4.2-MariaDB"),
+            ("9.7.4", "9.7.4"),
+        ] {
+            assert_eq!(Version::parse(text).unwrap().greeting(), greeting);
         }
         for text in ["", "x", "8", "8.x", "99999999.1"] {
             assert_eq!(Version::parse(text), None, "{text}");

@@ -6,6 +6,8 @@ error_reporting(E_ALL);
 mysqli_report(MYSQLI_REPORT_ERROR | MYSQLI_REPORT_STRICT);
 [, $host, $port, $socket, $user, $password, $schema] = $argv;
 $port = (int) $port;
+$compressed = getenv('COMPRESSED') !== false;
+$flags = $compressed ? MYSQLI_CLIENT_COMPRESS : 0;
 
 function say(string $what, mixed $value = null): void
 {

@@ -4,7 +4,7 @@ require __DIR__ . '/common.php';
 $db = mysqli_init();
 $db->options(MYSQLI_OPT_INT_AND_FLOAT_NATIVE, 1);
 $db->options(MYSQLI_OPT_LOCAL_INFILE, 1);
-$db->real_connect($host, $user, $password, $schema, $port);
+$db->real_connect($host, $user, $password, $schema, $port, null, $flags);
 say('server', [$db->server_version, explode('-', $db->server_info)[0], $db->protocol_version]);
 say('charset', $db->character_set_name());
 $db->set_charset('utf8mb4');

@@ -2,7 +2,7 @@
 require __DIR__ . '/common.php';
 
 $dsn = "mysql:host=$host;port=$port;dbname=$schema;charset=utf8mb4";
-$connect = fn (array $options = []) => new PDO($dsn, $user, $password, $options + [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);
+$connect = fn (array $options = []) => new PDO($dsn, $user, $password, $options + [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION, PDO::MYSQL_ATTR_COMPRESS => $compressed]);
 
 $db = $connect();
 $db->exec('CREATE TABLE shop (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(100) CHARACTER SET utf8mb4, price DOUBLE, tags JSON NULL)');

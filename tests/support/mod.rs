@@ -3,6 +3,7 @@
 // Every suite uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod pair;
 pub mod raw;
 pub mod relay;
 
@@ -106,6 +107,10 @@ pub struct Options {
     pub cluster: String,
     /// Whole sections.
     pub sections: String,
+    /// Keys before the first section; the `state_directory` is the proxy's own unless one stands here.
+    pub top: String,
+    /// Further lines of the section `[listen]`.
+    pub listen: String,
     /// `name=address` of each server, instead of the cluster's own addresses.
     pub servers: Option<Vec<String>>,
 }
@@ -142,11 +147,18 @@ impl Proxy {
         let home = directory.path().join("proxy");
         fs::create_dir(&home).unwrap();
         let configuration = format!(
-            "[listen]\nmysql = [\"127.0.0.1:{}\", \"unix:{}\"]\n\n\
+            "{}\n\n[listen]\nmysql = [\"127.0.0.1:{}\", \"unix:{}\"]\n{}\n\n\
              [monitor]\nuser = \"dbproxy\"\npassword = \"dbproxy\"\n\n\
              [cluster]\nservers = {:?}\n{}\n\n{}\n",
+            if options.top.contains("state_directory") {
+                options.top.clone()
+            } else {
+                // Not the system's own.
+                format!("{}\nstate_directory = \"state\"", options.top)
+            },
             port.number(),
             home.join("sock").display(),
+            options.listen,
             servers,
             options.cluster,
             options.sections,

@@ -4,6 +4,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use dbproxy_proto::handshake::auth::{AuthPlugin, Channel, Scramble};
+use dbproxy_proto::handshake::client::{Login, ServerGreeting, Step};
+use dbproxy_proto::{Capabilities, StatusFlags};
 use mysql_common::crypto;
 use mysql_common::scramble::{scramble_native, scramble_sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,7 +16,9 @@ use tokio::net::{TcpStream, UnixStream};
 pub mod capability {
     pub const FOUND_ROWS: u32 = 1 << 1;
     pub const CONNECT_WITH_DB: u32 = 1 << 3;
+    pub const COMPRESS: u32 = 1 << 5;
     pub const LOCAL_FILES: u32 = 1 << 7;
+    pub const IGNORE_SPACE: u32 = 1 << 8;
     pub const PROTOCOL_41: u32 = 1 << 9;
     pub const TLS: u32 = 1 << 11;
     pub const TRANSACTIONS: u32 = 1 << 13;
@@ -22,8 +27,18 @@ pub mod capability {
     pub const MULTI_RESULTS: u32 = 1 << 17;
     pub const PS_MULTI_RESULTS: u32 = 1 << 18;
     pub const PLUGIN_AUTH: u32 = 1 << 19;
+    pub const CAN_HANDLE_EXPIRED_PASSWORDS: u32 = 1 << 22;
     pub const SESSION_TRACK: u32 = 1 << 23;
     pub const DEPRECATE_EOF: u32 = 1 << 24;
+    pub const OPTIONAL_RESULTSET_METADATA: u32 = 1 << 25;
+    pub const ZSTD_COMPRESSION: u32 = 1 << 26;
+    pub const QUERY_ATTRIBUTES: u32 = 1 << 27;
+
+    /// MariaDB's extended flags.
+    pub const PROGRESS: u32 = 1;
+    pub const BULK: u32 = 1 << 2;
+    pub const EXTENDED_METADATA: u32 = 1 << 3;
+    pub const CACHE_METADATA: u32 = 1 << 4;
 
     /// What PHP's driver asks for.
     pub const USUAL: u32 = PROTOCOL_41
@@ -72,6 +87,8 @@ pub struct Greeting {
     pub version: String,
     pub connection: u32,
     pub capabilities: u32,
+    /// MariaDB's extended ones.
+    pub extended: u32,
     pub charset: u8,
     pub status: u16,
     pub plugin: String,
@@ -87,6 +104,8 @@ pub struct Raw {
     pub capabilities: u32,
     /// What a login asks for.
     pub collation: u8,
+    /// MariaDB's extended flags that a login asks for, by leaving out the first of the ordinary ones.
+    pub extended: u32,
 }
 
 impl Raw {
@@ -127,6 +146,7 @@ impl Raw {
             greeting: Greeting::default(),
             capabilities: 0,
             collation: 45,
+            extended: 0,
         };
         let payload = raw.packet().await.unwrap();
         if payload[0] == 0xff {
@@ -143,6 +163,7 @@ impl Raw {
             version: String::from_utf8_lossy(&payload[1..zero]).into_owned(),
             connection: u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]),
             capabilities: u32::from(low) | u32::from(high) << 16,
+            extended: u32::from_le_bytes([rest[27], rest[28], rest[29], rest[30]]),
             charset: rest[15],
             status: u16::from_le_bytes([rest[16], rest[17]]),
             plugin: String::from_utf8_lossy(rest[44..].split(|&byte| byte == 0).next().unwrap())
@@ -164,14 +185,18 @@ impl Raw {
         if schema.is_some() {
             capabilities |= capability::CONNECT_WITH_DB;
         }
+        if self.extended != 0 {
+            capabilities &= !1;
+        }
         self.capabilities = capabilities;
         let plugin = self.greeting.plugin.clone();
         let scramble = self.greeting.scramble.clone();
-        let proof = proof(&plugin, &scramble, password);
+        let proof = proof(&plugin, &scramble, password, self.secure);
         let mut payload = capabilities.to_le_bytes().to_vec();
         payload.extend_from_slice(&(1_u32 << 30).to_le_bytes());
         payload.push(self.collation);
-        payload.extend_from_slice(&[0; 23]);
+        payload.extend_from_slice(&[0; 19]);
+        payload.extend_from_slice(&self.extended.to_le_bytes());
         payload.extend_from_slice(user.as_bytes());
         payload.push(0);
         payload.push(u8::try_from(proof.len()).unwrap());
@@ -182,6 +207,9 @@ impl Raw {
         }
         payload.extend_from_slice(plugin.as_bytes());
         payload.push(0);
+        if capabilities & capability::ZSTD_COMPRESSION != 0 {
+            payload.push(3);
+        }
         self.put(&payload).await.unwrap();
         self.authenticate(password, scramble).await
     }
@@ -195,7 +223,7 @@ impl Raw {
     ) -> Result<(), Refused> {
         let plugin = self.greeting.plugin.clone();
         let scramble = self.greeting.scramble.clone();
-        let proof = proof(&plugin, &scramble, password);
+        let proof = proof(&plugin, &scramble, password, self.secure);
         let mut payload = vec![0x11];
         payload.extend_from_slice(user.as_bytes());
         payload.push(0);
@@ -218,8 +246,9 @@ impl Raw {
                 (0xfe, _) => {
                     let zero = payload.iter().position(|&byte| byte == 0).unwrap();
                     let plugin = String::from_utf8_lossy(&payload[1..zero]).into_owned();
-                    scramble = payload[zero + 1..].iter().copied().take(20).collect();
-                    self.put(&proof(&plugin, &scramble, password))
+                    scramble = payload[zero + 1..].to_vec();
+                    scramble.pop_if(|last| *last == 0);
+                    self.put(&proof(&plugin, &scramble, password, self.secure))
                         .await
                         .unwrap();
                 }
@@ -368,10 +397,150 @@ impl Raw {
         }
     }
 
+    /// Writes bytes as they are, as far as the other side takes them.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Says that nothing more will be sent, and goes on receiving.
+    pub async fn half_close(&mut self) {
+        // The other side may have closed already.
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Reads one packet whatever its sequence id, which comes with it; None at the end of the connection, however it ended.
+    pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; 4];
+        self.stream.read_exact(&mut header).await.ok()?;
+        let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+        let mut payload = vec![0; length as usize];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some((header[3], payload))
+    }
+
+    /// Carries out a command and returns all packets of its answer, with their sequence ids: none if it has no answer.
+    ///
+    /// A query behind it shows where the answer ends; without an answer to that, the connection was closed and the last
+    /// packet is the word "closed".
+    pub async fn exchange(&mut self, payload: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        const MARK: &[u8] = b"that was all";
+        self.send(payload).await;
+        let mut fence = vec![0x03];
+        if self.capabilities & capability::QUERY_ATTRIBUTES != 0 {
+            fence.extend_from_slice(&[0, 1]);
+        }
+        fence.extend_from_slice(b"SELECT 'that was all'");
+        // The connection may be closed already.
+        let _ = self.try_send(&fence).await;
+        let mut packets = Vec::new();
+        let row = [&[MARK.len() as u8], MARK].concat();
+        loop {
+            let mut header = [0; 4];
+            if self.stream.read_exact(&mut header).await.is_err() {
+                packets.push((0, b"closed".to_vec()));
+                return packets;
+            }
+            let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
+            let mut payload = vec![0; length];
+            self.stream.read_exact(&mut payload).await.unwrap();
+            if payload == row {
+                let end = self.capabilities & capability::DEPRECATE_EOF == 0;
+                packets.truncate(packets.len() - 2 - usize::from(end));
+                self.sequence = header[3].wrapping_add(1);
+                self.packet().await.unwrap();
+                return packets;
+            }
+            packets.push((header[3], payload));
+        }
+    }
+
+    /// Reads all packets of an answer to a query or an execution, however many results it has. A file that the server
+    /// asks for has the bytes `file`.
+    pub async fn answer(&mut self, file: &[u8]) -> Vec<Vec<u8>> {
+        let modern = self.capabilities & capability::DEPRECATE_EOF != 0;
+        let mut packets: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let first = self.packet().await.unwrap();
+            packets.push(first.clone());
+            let status = match first[0] {
+                0xff => return packets,
+                0xfb => {
+                    self.put(file).await.unwrap();
+                    self.put(&[]).await.unwrap();
+                    continue;
+                }
+                0x00 => status_of_ok(&first),
+                columns => {
+                    for _ in 0..columns {
+                        packets.push(self.packet().await.unwrap());
+                    }
+                    let mut opening = 0;
+                    if !modern {
+                        packets.push(self.packet().await.unwrap());
+                        let end = &packets[packets.len() - 1];
+                        if end[0] == 0xff {
+                            return packets;
+                        }
+                        opening = u16::from_le_bytes([end[3], end[4]]);
+                    }
+                    // A cursor: its rows are fetched.
+                    if opening & 0x40 != 0 {
+                        return packets;
+                    }
+                    loop {
+                        let row = self.packet().await.unwrap();
+                        packets.push(row.clone());
+                        match row[0] {
+                            0xff => return packets,
+                            0xfe if modern => break status_of_ok(&row),
+                            0xfe if row.len() < 9 => {
+                                let status = u16::from_le_bytes([row[3], row[4]]);
+                                // OUT parameters, which only the first end announces.
+                                break status | (opening & 0x1000) >> 9;
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            };
+            if status & 8 == 0 {
+                return packets;
+            }
+        }
+    }
+
+    /// Reads as many bytes, whatever they mean.
+    pub async fn exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.stream.read_exact(bytes).await.map(drop)
+    }
+
     /// Reads bytes as they come, whatever they mean.
     pub async fn bytes(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buffer).await
     }
+}
+
+/// The status flags of an OK packet.
+pub fn status_of_ok(payload: &[u8]) -> u16 {
+    let mut rest = &payload[1..];
+    for _ in 0..2 {
+        let length = match rest[0] {
+            0xfc => 3,
+            0xfd => 4,
+            0xfe => 9,
+            _ => 1,
+        };
+        rest = &rest[length..];
+    }
+    u16::from_le_bytes([rest[0], rest[1]])
+}
+
+/// One packet with the first number of a sequence.
+pub fn packet(payload: &[u8]) -> Vec<u8> {
+    let mut packet = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+    packet.extend_from_slice(payload);
+    packet
 }
 
 /// Is it the classic end of a block?
@@ -405,14 +574,40 @@ fn encrypted(password: &str, scramble: &[u8], key: &[u8]) -> Vec<u8> {
     crypto::encrypt(&secret, key)
 }
 
-fn proof(plugin: &str, scramble: &[u8], password: &str) -> Vec<u8> {
+/// MariaDB's ed25519, which the server verifies.
+fn signature(scramble: &[u8], password: &[u8]) -> Vec<u8> {
+    let greeting = ServerGreeting {
+        version: String::new(),
+        connection_id: 0,
+        scramble: Scramble::from_random([0; 20]),
+        capabilities: Capabilities::PLUGIN_AUTH,
+        collation: 0,
+        status: StatusFlags::empty(),
+        plugin: AuthPlugin::MysqlNativePassword,
+    };
+    let mut login = Login::new("", Capabilities::empty(), Channel::Plain);
+    login.secrets.password = Some(password.into());
+    let switch = [b"\xfeclient_ed25519\0", scramble].concat();
+    match login.start(&greeting) {
+        Ok(Step::Send { next, .. }) => match next.handle(&switch) {
+            Ok(Step::Send { payload, .. }) => payload.to_vec(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn proof(plugin: &str, scramble: &[u8], password: &str, secure: bool) -> Vec<u8> {
     let password = password.as_bytes();
     match plugin {
         "caching_sha2_password" => scramble_sha256(scramble, password).map(Vec::from),
         "mysql_native_password" => scramble_native(scramble, password).map(Vec::from),
+        "sha256_password" if secure => Some(password.iter().copied().chain([0]).collect()),
         "sha256_password" => Some(vec![u8::from(!password.is_empty())]),
         "mysql_clear_password" => Some(password.iter().copied().chain([0]).collect()),
-        other => panic!("the server wants {other}"),
+        "client_ed25519" => Some(signature(scramble, password)),
+        // Nobody can know every plugin: the server may want another one then.
+        _ => None,
     }
     .unwrap_or_default()
 }

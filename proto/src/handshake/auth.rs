@@ -25,6 +25,10 @@ pub enum AuthPlugin {
     MysqlClearPassword,
     /// `sha256_password`
     Sha256Password,
+    /// `client_ed25519`, which MariaDB's accounts call `ed25519`
+    Ed25519,
+    /// `parsec`
+    Parsec,
     /// Any other.
     Other(String),
 }
@@ -37,6 +41,8 @@ impl AuthPlugin {
             b"caching_sha2_password" => Self::CachingSha2Password,
             b"mysql_clear_password" => Self::MysqlClearPassword,
             b"sha256_password" => Self::Sha256Password,
+            b"client_ed25519" => Self::Ed25519,
+            b"parsec" => Self::Parsec,
             other => Self::Other(String::from_utf8_lossy(other).into_owned()),
         }
     }
@@ -48,6 +54,8 @@ impl AuthPlugin {
             Self::CachingSha2Password => "caching_sha2_password",
             Self::MysqlClearPassword => "mysql_clear_password",
             Self::Sha256Password => "sha256_password",
+            Self::Ed25519 => "client_ed25519",
+            Self::Parsec => "parsec",
             Self::Other(name) => name,
         }
     }

@@ -7,8 +7,10 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 
 use super::auth::{AuthPlugin, Channel, Scramble, SecretBytes, Secrets, rsa_mask};
+use super::curve::{CHALLENGE, Derivation, ed25519_answer};
 use super::{
-    AUTH_MORE_DATA, AUTH_SWITCH, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, PUBLIC_KEY_REQUEST, pem,
+    AUTH_MORE_DATA, AUTH_NEXT_FACTOR, AUTH_SWITCH, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION,
+    PUBLIC_KEY_REQUEST, SHA256_KEY_REQUEST, pem,
 };
 use crate::codec::{Reader, put_lenenc_bytes, put_nul_bytes};
 use crate::reply::{self, ErrPacket, OkPacket};
@@ -33,6 +35,8 @@ pub enum LoginError {
     NeedPassword,
     /// The server wants a plugin that is not spoken here, or the password in clear on a plain channel.
     UnsupportedPlugin(AuthPlugin),
+    /// The account has more than one factor, and only the first is known.
+    MultiFactor,
     /// The server broke the protocol.
     Protocol(ProtocolError),
 }
@@ -50,6 +54,9 @@ impl fmt::Display for LoginError {
                     "the server asks for authentication plugin {plugin}, which is not supported here"
                 )
             }
+            Self::MultiFactor => f.write_str(
+                "the server asks for a second factor: multi-factor authentication is not supported here",
+            ),
             Self::Protocol(error) => error.fmt(f),
         }
     }
@@ -175,6 +182,12 @@ pub struct Login {
     pub secrets: Secrets,
     /// How the server is connected.
     pub channel: Channel,
+    /// The level at which the server compresses, sent with [`Capabilities::ZSTD_COMPRESSION`].
+    pub zstd_level: u8,
+    /// Random bytes, which parsec signs together with the server's.
+    pub nonce: [u8; 32],
+    /// TLS is, or is about to be, in between: the server is told so.
+    pub tls: bool,
 }
 
 impl Login {
@@ -189,7 +202,20 @@ impl Login {
             attributes: Vec::new(),
             secrets: Secrets::default(),
             channel,
+            zstd_level: 3,
+            nonce: [0; 32],
+            tls: false,
         }
+    }
+
+    /// The packet that asks a server for TLS if it offers that: the login follows when both sides have agreed.
+    pub fn tls_request(&self, greeting: &ServerGreeting) -> Option<Vec<u8>> {
+        if !self.tls || !greeting.capabilities.contains(Capabilities::SSL) {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(32);
+        self.put_start(self.in_force(greeting), &mut out);
+        Some(out.to_vec())
     }
 
     /// Answers a greeting. The first step is always [`Step::Send`].
@@ -205,9 +231,11 @@ impl Login {
             capabilities,
             secrets: self.secrets,
             channel: self.channel,
+            nonce: self.nonce,
             plugin,
             scramble: greeting.scramble,
-            key_requested: false,
+            awaited: Awaited::Verdict,
+            declined: None,
             switches: 0,
         };
         Ok(Step::Send { payload, next })
@@ -219,14 +247,11 @@ impl Login {
             | Capabilities::PLUGIN_AUTH
             | Capabilities::PLUGIN_AUTH_LENENC_DATA;
         // Not spoken here, whatever the caller would like.
-        let never = Capabilities::SSL
-            | Capabilities::COMPRESS
-            | Capabilities::ZSTD_COMPRESSION
-            | Capabilities::MULTI_FACTOR_AUTHENTICATION
-            | Capabilities::PROGRESS;
+        let never = Capabilities::MULTI_FACTOR_AUTHENTICATION;
         let mut wanted = (self.capabilities | needed).difference(never);
         wanted.set(Capabilities::CONNECT_WITH_DB, self.database.is_some());
         wanted.set(Capabilities::CONNECT_ATTRS, !self.attributes.is_empty());
+        wanted.set(Capabilities::SSL, self.tls);
         wanted & greeting.capabilities
     }
 
@@ -257,6 +282,15 @@ impl Login {
         }
     }
 
+    /// What a login and a request for TLS begin with.
+    fn put_start(&self, capabilities: Capabilities, out: &mut BytesMut) {
+        out.put_u32_le(capabilities.standard());
+        out.put_u32_le(self.max_packet);
+        out.put_u8(self.collation);
+        out.put_bytes(0, 19);
+        out.put_u32_le(capabilities.extended());
+    }
+
     fn payload(
         &self,
         capabilities: Capabilities,
@@ -264,11 +298,7 @@ impl Login {
         response: &[u8],
     ) -> SecretBytes {
         let mut out = BytesMut::with_capacity(256 + self.user.len() + response.len());
-        out.put_u32_le(capabilities.standard());
-        out.put_u32_le(self.max_packet);
-        out.put_u8(self.collation);
-        out.put_bytes(0, 19);
-        out.put_u32_le(capabilities.extended());
+        self.put_start(capabilities, &mut out);
         put_nul_bytes(&mut out, &self.user);
         if capabilities.contains(Capabilities::PLUGIN_AUTH_LENENC_DATA) {
             put_lenenc_bytes(&mut out, response);
@@ -294,6 +324,9 @@ impl Login {
                 put_lenenc_bytes(&mut block, value);
             }
             put_lenenc_bytes(&mut out, &block);
+        }
+        if capabilities.contains(Capabilities::ZSTD_COMPRESSION) {
+            out.put_u8(self.zstd_level);
         }
         SecretBytes::new(out.to_vec())
     }
@@ -343,10 +376,24 @@ pub struct ClientLogin {
     capabilities: Capabilities,
     secrets: Secrets,
     channel: Channel,
+    nonce: [u8; CHALLENGE],
     plugin: AuthPlugin,
     scramble: Scramble,
-    key_requested: bool,
+    awaited: Awaited,
+    /// Why the server's last wish was not fulfilled, should it insist.
+    declined: Option<LoginError>,
     switches: u8,
+}
+
+/// What a plugin's next data will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// Its verdict, if anything.
+    Verdict,
+    /// The RSA key that was asked for.
+    Key,
+    /// How parsec's key is made, and to what challenge.
+    Derivation([u8; CHALLENGE]),
 }
 
 /// The caller is encrypting.
@@ -370,11 +417,13 @@ impl ClientLogin {
                     session_state: ok.session_state.to_vec(),
                 }))
             }
-            reply::ERR => Err(LoginError::refused(payload)),
+            reply::ERR => Err(self
+                .declined
+                .unwrap_or_else(|| LoginError::refused(payload))),
             AUTH_SWITCH => self.switch(reader),
-            AUTH_MORE_DATA if self.plugin == AuthPlugin::CachingSha2Password => {
-                self.more_data(reader.rest())
-            }
+            AUTH_NEXT_FACTOR => Err(LoginError::MultiFactor),
+            AUTH_MORE_DATA => self.more_data(reader.rest()),
+            _ if matches!(self.awaited, Awaited::Derivation(_)) => self.more_data(payload),
             _ => Err(ProtocolError::Malformed("reply to the login").into()),
         }
     }
@@ -390,42 +439,91 @@ impl ClientLogin {
             return Err(ProtocolError::Malformed("number of auth switch requests").into());
         }
         self.plugin = AuthPlugin::from_name(reader.nul_bytes_or_rest());
-        self.key_requested = false;
-        // A plugin without challenge needs no scramble.
-        if let Some(scramble) = Scramble::from_wire(reader.rest()) {
-            self.scramble = scramble;
-        } else if self.plugin != AuthPlugin::MysqlClearPassword {
-            // An unknown plugin's own kind of scramble is not what is wrong.
-            answer(&self.plugin, &self.scramble, &self.secrets, self.channel)?;
-            return Err(ProtocolError::Malformed("scramble").into());
-        }
-        let payload = answer(&self.plugin, &self.scramble, &self.secrets, self.channel)?;
+        self.awaited = Awaited::Verdict;
+        let payload = match self.answer_switch(reader.rest()) {
+            Ok(payload) => {
+                self.declined = None;
+                payload
+            }
+            Err(error @ LoginError::Protocol(_)) => return Err(error),
+            // An account may have further methods: the server goes on to the next.
+            Err(error) => {
+                self.declined = Some(error);
+                SecretBytes::default()
+            }
+        };
         Ok(Step::Send {
             payload,
             next: self,
         })
     }
 
-    fn more_data(mut self, data: &[u8]) -> Result<Step, LoginError> {
-        if self.key_requested {
-            let password = self.secrets.password().ok_or(LoginError::NeedPassword)?;
-            let key = pem::decode(data)?;
-            let message = rsa_mask(&with_nul(password), &self.scramble);
-            self.key_requested = false;
-            return Ok(Step::Encrypt {
-                key,
-                message,
-                next: AwaitCiphertext(self),
-            });
+    fn answer_switch(&mut self, data: &[u8]) -> Result<SecretBytes, LoginError> {
+        const BAD: LoginError = LoginError::Protocol(ProtocolError::Malformed("scramble"));
+        match self.plugin {
+            AuthPlugin::Ed25519 | AuthPlugin::Parsec => {
+                let Some((challenge, [] | [0])) = data.split_first_chunk::<CHALLENGE>() else {
+                    return Err(BAD);
+                };
+                let password = match self.secrets.password() {
+                    Some(password) => password,
+                    None if self.secrets.is_empty() => &SecretBytes::default(),
+                    None => return Err(LoginError::NeedPassword),
+                };
+                if self.plugin == AuthPlugin::Parsec {
+                    self.awaited = Awaited::Derivation(*challenge);
+                    return Ok(SecretBytes::default());
+                }
+                return Ok(SecretBytes::from(&ed25519_answer(challenge, password)[..]));
+            }
+            // They need no scramble, or none is known of them.
+            AuthPlugin::MysqlClearPassword | AuthPlugin::Other(_) => {}
+            AuthPlugin::MysqlNativePassword
+            | AuthPlugin::CachingSha2Password
+            | AuthPlugin::Sha256Password => {
+                self.scramble = Scramble::from_wire(data).ok_or(BAD)?;
+            }
         }
-        match data {
-            [FAST_AUTH_SUCCESS] => Ok(Step::Receive(self)),
-            [FULL_AUTHENTICATION] => {
+        let (secrets, channel) = (&self.secrets, self.channel);
+        let asks = self.plugin == AuthPlugin::Sha256Password && channel == Channel::Plain;
+        if asks && secrets.password().is_some() {
+            self.awaited = Awaited::Key;
+        }
+        answer(&self.plugin, &self.scramble, secrets, channel)
+    }
+
+    fn more_data(mut self, data: &[u8]) -> Result<Step, LoginError> {
+        const BAD: LoginError =
+            LoginError::Protocol(ProtocolError::Malformed("authentication data"));
+        let awaited = std::mem::replace(&mut self.awaited, Awaited::Verdict);
+        match (awaited, data) {
+            (Awaited::Key, key) => {
+                let password = self.secrets.password().ok_or(LoginError::NeedPassword)?;
+                let key = pem::decode(key)?;
+                let message = rsa_mask(&with_nul(password), &self.scramble);
+                Ok(Step::Encrypt {
+                    key,
+                    message,
+                    next: AwaitCiphertext(self),
+                })
+            }
+            (Awaited::Derivation(challenge), data) => {
+                let derivation = Derivation::from_wire(data).ok_or(BAD)?;
+                let password = self.secrets.password().map_or(&[][..], |password| password);
+                let payload = derivation.answer(&challenge, &self.nonce, password);
+                Ok(Step::Send {
+                    payload: SecretBytes::new(payload),
+                    next: self,
+                })
+            }
+            (Awaited::Verdict, _) if self.plugin != AuthPlugin::CachingSha2Password => Err(BAD),
+            (Awaited::Verdict, [FAST_AUTH_SUCCESS]) => Ok(Step::Receive(self)),
+            (Awaited::Verdict, [FULL_AUTHENTICATION]) => {
                 let password = self.secrets.password().ok_or(LoginError::NeedPassword)?;
                 let payload = match self.channel {
                     Channel::Secure => with_nul(password),
                     Channel::Plain => {
-                        self.key_requested = true;
+                        self.awaited = Awaited::Key;
                         SecretBytes::new(vec![PUBLIC_KEY_REQUEST])
                     }
                 };
@@ -434,7 +532,7 @@ impl ClientLogin {
                     next: self,
                 })
             }
-            _ => Err(ProtocolError::Malformed("authentication data").into()),
+            _ => Err(BAD),
         }
     }
 }
@@ -468,7 +566,14 @@ fn answer(
             let stage1 = secrets.sha2().ok_or(LoginError::NeedPassword)?;
             Ok(SecretBytes::from(&stage1.token(scramble)[..]))
         }
-        AuthPlugin::MysqlClearPassword if channel == Channel::Secure => match secrets.password() {
+        AuthPlugin::Sha256Password if secrets.is_empty() => Ok(SecretBytes::new(vec![0])),
+        AuthPlugin::Sha256Password if channel == Channel::Plain && secrets.password().is_some() => {
+            Ok(SecretBytes::new(vec![SHA256_KEY_REQUEST]))
+        }
+        AuthPlugin::MysqlClearPassword if channel == Channel::Plain => {
+            Err(LoginError::UnsupportedPlugin(plugin.clone()))
+        }
+        AuthPlugin::MysqlClearPassword | AuthPlugin::Sha256Password => match secrets.password() {
             Some(password) => Ok(with_nul(password)),
             None if secrets.is_empty() => Ok(SecretBytes::new(vec![0])),
             None => Err(LoginError::NeedPassword),

@@ -42,7 +42,7 @@
 //! let stored = NativeStage1::of(b"secret").stage2();
 //! let auth = ServerAuth {
 //!     plugin: AuthPlugin::MysqlNativePassword,
-//!     credential: Credential::Native(stored),
+//!     credential: Credential::Native(vec![stored]),
 //!     channel: Channel::Plain,
 //!     public_key: None,
 //! };
@@ -55,11 +55,16 @@
 
 pub mod auth;
 pub mod client;
+mod crypt;
+mod curve;
 pub mod pem;
 pub mod server;
+pub mod stored;
 
 /// First byte of an auth switch request.
 const AUTH_SWITCH: u8 = 0xFE;
+/// First byte of a request for a further factor.
+const AUTH_NEXT_FACTOR: u8 = 0x02;
 /// First byte of a packet with more data for the plugin.
 const AUTH_MORE_DATA: u8 = 0x01;
 /// caching_sha2_password: the token was right.
@@ -68,3 +73,5 @@ const FAST_AUTH_SUCCESS: u8 = 0x03;
 const FULL_AUTHENTICATION: u8 = 0x04;
 /// caching_sha2_password: the client asks for the RSA key.
 const PUBLIC_KEY_REQUEST: u8 = 0x02;
+/// sha256_password: the client asks for the RSA key.
+const SHA256_KEY_REQUEST: u8 = 0x01;

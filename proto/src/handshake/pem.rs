@@ -45,9 +45,15 @@ pub fn decode(pem: &[u8]) -> Result<Vec<u8>, ProtocolError> {
         .strip_prefix(BEGIN)
         .and_then(|rest| rest.strip_suffix(END))
         .ok_or(BAD)?;
-    let mut der = Vec::with_capacity(body.len() / 4 * 3);
-    let (mut bits, mut count, mut padding) = (0_u32, 0, 0);
-    for byte in body.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
+    let digits = body.bytes().filter(|byte| !byte.is_ascii_whitespace());
+    base64(digits).ok_or(BAD)
+}
+
+/// The bytes behind base64 digits, at least one; padding has to be there.
+pub(super) fn base64(digits: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
+    let mut decoded = Vec::new();
+    let (mut bits, mut count, mut padding) = (0_u32, 0, 0_usize);
+    for byte in digits {
         let value = match byte {
             b'A'..=b'Z' => byte - b'A',
             b'a'..=b'z' => byte - b'a' + 26,
@@ -55,32 +61,23 @@ pub fn decode(pem: &[u8]) -> Result<Vec<u8>, ProtocolError> {
             b'+' => 62,
             b'/' => 63,
             b'=' => 0,
-            _ => return Err(BAD),
+            _ => return None,
         };
         match byte {
             b'=' => padding += 1,
-            _ if padding > 0 => return Err(BAD),
+            _ if padding > 0 => return None,
             _ => {}
         }
         bits = bits << 6 | u32::from(value);
         count += 1;
         if count == 4 {
             let [_, triple @ ..] = bits.to_be_bytes();
-            der.extend(
-                triple.iter().take(
-                    3_usize
-                        .checked_sub(padding)
-                        .filter(|&len| len > 0)
-                        .ok_or(BAD)?,
-                ),
-            );
+            let len = 3_usize.checked_sub(padding).filter(|&len| len > 0)?;
+            decoded.extend(triple.iter().take(len));
             (bits, count) = (0, 0);
         }
     }
-    if count != 0 || der.is_empty() {
-        return Err(BAD);
-    }
-    Ok(der)
+    (count == 0 && !decoded.is_empty()).then_some(decoded)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::auth::{
 };
 use super::{
     AUTH_MORE_DATA, AUTH_SWITCH, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, PUBLIC_KEY_REQUEST,
+    SHA256_KEY_REQUEST,
 };
 use crate::codec::Reader;
 use crate::command::{ChangeUser, ConnectAttributes};
@@ -136,6 +137,8 @@ pub struct LoginRequest<'a> {
     pub plugin: Option<&'a [u8]>,
     /// Connection attributes.
     pub attributes: ConnectAttributes<'a>,
+    /// The level at which the client would like to be sent zstd; `None` if it does not say.
+    pub zstd_level: Option<u8>,
 }
 
 impl<'a> LoginRequest<'a> {
@@ -168,6 +171,10 @@ impl<'a> LoginRequest<'a> {
         } else {
             ConnectAttributes::default()
         };
+        let zstd_level = capabilities
+            .contains(Capabilities::ZSTD_COMPRESSION)
+            .then(|| reader.u8("compression level").ok())
+            .flatten();
         Ok(Self {
             capabilities,
             max_packet,
@@ -177,6 +184,7 @@ impl<'a> LoginRequest<'a> {
             database,
             plugin,
             attributes,
+            zstd_level,
         })
     }
 
@@ -213,6 +221,16 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// Whether it is an answer by the rules of `plugin`.
+    pub fn is_for(&self, plugin: &AuthPlugin) -> bool {
+        self.plugin == *plugin
+    }
+
+    /// Whether it says that there is no password.
+    pub const fn is_empty(&self) -> bool {
+        matches!(self.response, [] | [0])
+    }
+
     /// What a client replied to an auth switch request for `plugin`: so an earlier reply can be judged again.
     pub const fn to_switch(plugin: AuthPlugin, response: &'a [u8], scramble: Scramble) -> Self {
         Self {
@@ -229,12 +247,12 @@ impl<'a> Answer<'a> {
 pub enum Credential {
     /// It has no password, and must be used without.
     NoPassword,
-    /// Its mysql_native_password hash.
-    Native(NativeStage2),
-    /// It is a caching_sha2_password account.
-    Sha2 {
-        /// Its digest if an earlier login proved it. It may be outdated: a token that does not fit leads to full authentication.
-        known: Option<Sha2Stage2>,
+    /// Its mysql_native_password hashes, any of which will do.
+    Native(Vec<NativeStage2>),
+    /// Only the password itself can be checked, by the caller.
+    Password {
+        /// Digests that earlier logins proved. They may be outdated: a token that fits none leads to full authentication.
+        known: Vec<Sha2Stage2>,
     },
     /// Its password.
     Cleartext(SecretBytes),
@@ -277,8 +295,8 @@ pub enum Outcome {
 /// The authentication of one login or COM_CHANGE_USER, before the client's answer.
 #[derive(Debug, Clone)]
 pub struct ServerAuth {
-    /// The account's plugin, or the one by which its password shall be obtained: caching_sha2_password and, on a secure channel,
-    /// mysql_clear_password ask for the password itself where the credential cannot verify a token.
+    /// The account's plugin, or the one by which its password shall be obtained: caching_sha2_password, sha256_password and, on a
+    /// secure channel, mysql_clear_password ask for the password itself where the credential cannot verify a token.
     pub plugin: AuthPlugin,
     /// What is known about the account.
     pub credential: Credential,
@@ -344,9 +362,12 @@ impl ServerAuth {
     /// the greeting's may be used again.
     pub fn start(self, answer: Answer<'_>, switch: Scramble) -> Step {
         let usable = match self.plugin {
-            AuthPlugin::MysqlNativePassword | AuthPlugin::CachingSha2Password => true,
+            AuthPlugin::MysqlNativePassword
+            | AuthPlugin::CachingSha2Password
+            | AuthPlugin::Sha256Password => true,
             AuthPlugin::MysqlClearPassword => self.channel == Channel::Secure,
-            AuthPlugin::Sha256Password | AuthPlugin::Other(_) => false,
+            // A signature would not give away what logs in to servers.
+            AuthPlugin::Ed25519 | AuthPlugin::Parsec | AuthPlugin::Other(_) => false,
         };
         if !usable {
             return finished(Outcome::Unsupported);
@@ -376,6 +397,7 @@ impl ServerAuth {
         match self.plugin {
             AuthPlugin::CachingSha2Password => self.judge_sha2(response, scramble),
             AuthPlugin::MysqlClearPassword => finished(self.judge_password(without_nul(response))),
+            AuthPlugin::Sha256Password => self.judge_sha256(response, scramble),
             _ => finished(self.judge_native(response, scramble)),
         }
     }
@@ -385,20 +407,22 @@ impl ServerAuth {
             return self.judge_nothing(response);
         };
         let stored = match &self.credential {
-            Credential::Native(stored) => Some(stored.clone()),
+            Credential::Native(stored) => stored.clone(),
             Credential::Cleartext(password) if !password.is_empty() => {
-                Some(NativeStage1::of(password).stage2())
+                vec![NativeStage1::of(password).stage2()]
             }
-            _ => None,
+            // The same work whether or not there is such an account.
+            _ => {
+                let _ = native_verify(&NativeStage2::new([0; 20]), &scramble, token);
+                Vec::new()
+            }
         };
-        // The same work whether or not there is such an account.
-        let against = stored.clone().unwrap_or(NativeStage2::new([0; 20]));
-        match native_verify(&against, &scramble, token) {
-            Some(stage1) if stored.is_some() => Outcome::Proven(Proof::NativeStage1(stage1)),
-            _ => Outcome::Denied {
-                with_password: true,
-            },
-        }
+        let proven = stored
+            .iter()
+            .find_map(|stored| native_verify(stored, &scramble, token));
+        proven.map_or(DENIED, |stage1| {
+            Outcome::Proven(Proof::NativeStage1(stage1))
+        })
     }
 
     fn judge_sha2(self, response: &[u8], scramble: Scramble) -> Step {
@@ -406,12 +430,15 @@ impl ServerAuth {
             return finished(self.judge_nothing(response));
         };
         let known = match &self.credential {
-            Credential::Sha2 { known } => known.clone(),
-            Credential::Cleartext(password) => Some(Sha2Stage1::of(password).stage2()),
+            Credential::Password { known } => known.clone(),
+            Credential::Cleartext(password) => vec![Sha2Stage1::of(password).stage2()],
             // Servers ask for the whole password before they deny, and so nobody learns which accounts there are.
-            Credential::NoPassword | Credential::Native(_) | Credential::Unknown => None,
+            Credential::NoPassword | Credential::Native(_) | Credential::Unknown => Vec::new(),
         };
-        match known.and_then(|known| sha2_verify(&known, &scramble, token)) {
+        let proven = known
+            .iter()
+            .find_map(|known| sha2_verify(known, &scramble, token));
+        match proven {
             Some(stage1) => Step::Finished {
                 payload: Some(vec![AUTH_MORE_DATA, FAST_AUTH_SUCCESS]),
                 outcome: Outcome::Proven(Proof::Sha2Fast(stage1)),
@@ -427,28 +454,63 @@ impl ServerAuth {
         }
     }
 
+    /// sha256_password: the password itself, the request for the key, or what was encrypted for a key known from before.
+    fn judge_sha256(self, response: &[u8], scramble: Scramble) -> Step {
+        match (response, self.channel) {
+            ([] | [0], _) => finished(self.judge_nothing(response)),
+            (_, Channel::Secure) => finished(self.judge_password(without_nul(response))),
+            ([SHA256_KEY_REQUEST], Channel::Plain) => self.send_key(scramble),
+            (_, Channel::Plain) => self.decrypt(response, scramble),
+        }
+    }
+
+    /// The key, which the client has asked for.
+    fn send_key(self, scramble: Scramble) -> Step {
+        let Some(key) = &self.public_key else {
+            return finished(DENIED);
+        };
+        let mut payload = vec![AUTH_MORE_DATA];
+        payload.extend(key.iter());
+        Step::Send {
+            payload,
+            next: AwaitReply {
+                auth: self,
+                scramble,
+                awaited: Awaited::Ciphertext,
+            },
+        }
+    }
+
+    fn decrypt(self, ciphertext: &[u8], scramble: Scramble) -> Step {
+        if ciphertext.len() > MAX_CIPHERTEXT {
+            return finished(DENIED);
+        }
+        Step::Decrypt {
+            ciphertext: ciphertext.to_vec(),
+            next: AwaitPlaintext {
+                auth: self,
+                scramble,
+            },
+        }
+    }
+
     fn judge_password(&self, password: &[u8]) -> Outcome {
         if password.is_empty() {
             return self.judge_nothing(password);
         }
         let verified = match &self.credential {
-            Credential::NoPassword | Credential::Unknown => {
-                return Outcome::Denied {
-                    with_password: true,
-                };
+            Credential::NoPassword | Credential::Unknown => return DENIED,
+            Credential::Native(stored) => {
+                Some(stored.contains(&NativeStage1::of(password).stage2()))
             }
-            Credential::Native(stored) => Some(NativeStage1::of(password).stage2() == *stored),
             Credential::Cleartext(expected) => Some(*expected == SecretBytes::from(password)),
             // A digest that does not fit may be that of an older password.
-            Credential::Sha2 { known } => known
-                .as_ref()
-                .filter(|known| Sha2Stage1::of(password).stage2() == **known)
-                .map(|_| true),
+            Credential::Password { known } => known
+                .contains(&Sha2Stage1::of(password).stage2())
+                .then_some(true),
         };
         if verified == Some(false) {
-            return Outcome::Denied {
-                with_password: true,
-            };
+            return DENIED;
         }
         Outcome::Proven(Proof::Password {
             password: password.into(),
@@ -480,36 +542,12 @@ impl AwaitReply {
         match awaited {
             Awaited::Answer => auth.judge(payload, scramble),
             // A password would end with NUL, so a key request cannot be mistaken for one.
-            Awaited::Password if *payload == [PUBLIC_KEY_REQUEST] => match &auth.public_key {
-                None => finished(Outcome::Denied {
-                    with_password: true,
-                }),
-                Some(key) => {
-                    let mut payload = vec![AUTH_MORE_DATA];
-                    payload.extend(key.iter());
-                    Step::Send {
-                        payload,
-                        next: Self {
-                            auth,
-                            scramble,
-                            awaited: Awaited::Ciphertext,
-                        },
-                    }
-                }
-            },
+            Awaited::Password if *payload == [PUBLIC_KEY_REQUEST] => auth.send_key(scramble),
             Awaited::Password if auth.channel == Channel::Secure => {
                 finished(auth.judge_password(without_nul(payload)))
             }
-            Awaited::Password => finished(Outcome::Denied {
-                with_password: true,
-            }),
-            Awaited::Ciphertext if payload.len() > MAX_CIPHERTEXT => finished(Outcome::Denied {
-                with_password: true,
-            }),
-            Awaited::Ciphertext => Step::Decrypt {
-                ciphertext: payload.to_vec(),
-                next: AwaitPlaintext { auth, scramble },
-            },
+            Awaited::Password => finished(DENIED),
+            Awaited::Ciphertext => auth.decrypt(payload, scramble),
         }
     }
 }
@@ -521,12 +559,14 @@ impl AwaitPlaintext {
             Some(masked) => self
                 .auth
                 .judge_password(without_nul(&rsa_mask(masked, &self.scramble))),
-            None => Outcome::Denied {
-                with_password: true,
-            },
+            None => DENIED,
         })
     }
 }
+
+const DENIED: Outcome = Outcome::Denied {
+    with_password: true,
+};
 
 const fn finished(outcome: Outcome) -> Step {
     Step::Finished {

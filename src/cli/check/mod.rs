@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{ConfigFile, Failure, Status};
 use crate::config::Config;
 use crate::monitor::{self, Inspection, Needs};
+use crate::net::tls;
 use crate::topology::{Observation, Topology, Tracker};
 
 /// What to check.
@@ -30,6 +31,18 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
         writeln!(out, "{warning}")?;
     }
     writeln!(out, "{}: valid", arguments.file.config.display())?;
+    let tls = &loaded.config.tls;
+    let for_servers = tls::for_servers(&tls.server).map(drop);
+    let broken: Vec<_> = [tls::check_for_clients(&tls.client), for_servers]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    for error in &broken {
+        writeln!(out, "error: {error}")?;
+    }
+    if !broken.is_empty() {
+        return Ok(Status::Problems);
+    }
     if arguments.offline {
         return Ok(Status::Fine);
     }

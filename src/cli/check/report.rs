@@ -235,6 +235,7 @@ mod tests {
             sources: Vec::new(),
             collation: 45,
             sql_mode: "".into(),
+            defaults: crate::topology::Defaults::default(),
         }
     }
 

@@ -38,6 +38,18 @@ impl Cluster {
     /// # Errors
     /// Missing programs, or a server that does not start.
     pub async fn start(flavor: Flavor, replicas: usize) -> Result<Self, LaunchError> {
+        Self::start_with(flavor, replicas, &[]).await
+    }
+
+    /// As [`start`](Self::start), with further options for the servers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with(
+        flavor: Flavor,
+        replicas: usize,
+        options: &[String],
+    ) -> Result<Self, LaunchError> {
         let programs = Programs::find(flavor)?;
         let directory = PrivateDirectory::create().map_err(system("making a private directory"))?;
         let template = Template::prepare(&programs, flavor)?;
@@ -49,6 +61,7 @@ impl Cluster {
                 directory.path(),
                 &template,
                 number,
+                options,
             )?);
         }
         let cluster = Self {

@@ -32,6 +32,14 @@ pub(super) struct Arguments {
     /// End after the tour, with status 0 only if everything was as expected
     #[arg(long)]
     once: bool,
+
+    /// Start the servers and the proxy, without data and without the tour
+    #[arg(long, conflicts_with = "once")]
+    bare: bool,
+
+    /// How many replicas to start with --bare
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, requires = "bare")]
+    replicas: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,10 +80,12 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
 
 async fn demonstrate(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, Failure> {
     let flavor = cluster::Flavor::from(arguments.flavor);
-    writeln!(out, "Starting three {flavor} servers and the proxy ...")?;
+    writeln!(out, "Starting {flavor} servers and the proxy ...")?;
     out.flush()?;
-    let cluster = Cluster::start(flavor, 2).await?;
-    tour::load(&cluster).await?;
+    let cluster = Cluster::start(flavor, arguments.replicas).await?;
+    if !arguments.bare {
+        tour::load(&cluster).await?;
+    }
     let mut proxy = Proxy::start(&cluster).await?;
     for server in cluster.servers() {
         let role = if server.name() == "db1" {
@@ -91,24 +101,15 @@ async fn demonstrate(arguments: &Arguments, out: &mut dyn Write) -> Result<Statu
         )?;
     }
     writeln!(out, "  dbproxy         127.0.0.1:{}", proxy.port())?;
-    let wrong = Tour::new(&cluster, &proxy, out).await?.run().await?;
-    if wrong.is_empty() {
-        writeln!(out, "\nEverything was as expected.")?;
-    } else {
-        writeln!(out, "\nNot as expected:")?;
-        for what in &wrong {
-            writeln!(out, "  {what}")?;
+    if !arguments.bare {
+        let status = show(&cluster, &proxy, out).await?;
+        if arguments.once {
+            proxy.stop().await?;
+            return Ok(status);
         }
     }
-    if arguments.once {
-        proxy.stop().await?;
-        return Ok(if wrong.is_empty() {
-            Status::Fine
-        } else {
-            Status::Problems
-        });
-    }
-    how_to_connect(&cluster, &proxy, out)?;
+    let schema = if arguments.bare { "test" } else { "shop" };
+    how_to_connect(&cluster, &proxy, schema, out)?;
     out.flush()?;
     let mut ticks = time::interval(Duration::from_millis(500));
     while !proxy.ended() {
@@ -121,7 +122,26 @@ async fn demonstrate(arguments: &Arguments, out: &mut dyn Write) -> Result<Statu
     )))
 }
 
-fn how_to_connect(cluster: &Cluster, proxy: &Proxy, out: &mut dyn Write) -> Result<(), Failure> {
+/// Gives the tour and says whether everything was as expected.
+async fn show(cluster: &Cluster, proxy: &Proxy, out: &mut dyn Write) -> Result<Status, Failure> {
+    let wrong = Tour::new(cluster, proxy, out).await?.run().await?;
+    if wrong.is_empty() {
+        writeln!(out, "\nEverything was as expected.")?;
+        return Ok(Status::Fine);
+    }
+    writeln!(out, "\nNot as expected:")?;
+    for what in &wrong {
+        writeln!(out, "  {what}")?;
+    }
+    Ok(Status::Problems)
+}
+
+fn how_to_connect(
+    cluster: &Cluster,
+    proxy: &Proxy,
+    schema: &str,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let port = proxy.port();
     let socket = proxy.socket();
     let socket = socket.display();
@@ -130,24 +150,25 @@ fn how_to_connect(cluster: &Cluster, proxy: &Proxy, out: &mut dyn Write) -> Resu
         "\nThe proxy keeps running. Connect to it as an application would:\n"
     )?;
     match cluster.flavor() {
-        cluster::Flavor::MariaDb => {
-            writeln!(out, "  mariadb -h 127.0.0.1 -P {port} -u app -papp shop")?
-        }
+        cluster::Flavor::MariaDb => writeln!(
+            out,
+            "  mariadb -h 127.0.0.1 -P {port} -u app -papp {schema}"
+        )?,
         cluster::Flavor::MySql => {
             writeln!(
                 out,
-                "  mysql -h 127.0.0.1 -P {port} -u app -papp --get-server-public-key shop"
+                "  mysql -h 127.0.0.1 -P {port} -u app -papp --get-server-public-key {schema}"
             )?;
         }
     }
-    writeln!(out, "  mariadb -S {socket} -u app -papp shop")?;
+    writeln!(out, "  mariadb -S {socket} -u app -papp {schema}")?;
     writeln!(
         out,
-        "  new PDO('mysql:host=127.0.0.1;port={port};dbname=shop;charset=utf8mb4', 'app', 'app')"
+        "  new PDO('mysql:host=127.0.0.1;port={port};dbname={schema};charset=utf8mb4', 'app', 'app')"
     )?;
     writeln!(
         out,
-        "  new mysqli('127.0.0.1', 'app', 'app', 'shop', {port})\n"
+        "  new mysqli('127.0.0.1', 'app', 'app', '{schema}', {port})\n"
     )?;
     writeln!(out, "Who answers:       SELECT name FROM test.where_am_i")?;
     writeln!(out, "Where and why:     tail -f {}", proxy.log().display())?;

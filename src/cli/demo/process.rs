@@ -28,21 +28,25 @@ pub struct ServerProcess {
     port: ReservedPort,
     directory: PathBuf,
     programs: Programs,
+    options: Vec<String>,
     child: Mutex<Option<Child>>,
 }
 
 impl ServerProcess {
-    /// Copies the template and starts a server on it; `number` is its `server_id` and in its name.
+    /// Copies the template and starts a server on it; `number` is its `server_id` and in its name, `options` come on top of the usual ones.
     pub(super) fn create(
         programs: &Programs,
         flavor: Flavor,
         directory: &Path,
         template: &Template,
         number: usize,
+        options: &[String],
     ) -> Result<Self, LaunchError> {
         let name = format!("db{number}");
         let directory = directory.join(&name);
         fs::create_dir(&directory).map_err(system("making a server's directory"))?;
+        // A starting MariaDB removes the temporary tables of every other server that has the same directory for them.
+        fs::create_dir(directory.join("tmp")).map_err(system("making a server's directory"))?;
         copy_directory(&template.data, &directory.join("data"))
             .map_err(system("copying a data directory"))?;
         let port = ReservedPort::take().map_err(system("looking for a free port"))?;
@@ -55,6 +59,7 @@ impl ServerProcess {
             port,
             directory,
             programs,
+            options: options.to_vec(),
             child,
         };
         server.spawn()?;
@@ -311,6 +316,7 @@ impl ServerProcess {
                 "--pid-file",
                 &self.directory.join("server.pid"),
             ))
+            .arg(programs::option("--tmpdir", &self.directory.join("tmp")))
             .arg(format!("--port={}", self.port()))
             .arg(format!("--report-port={}", self.port()))
             .arg(format!("--server-id={}", self.number))
@@ -319,7 +325,8 @@ impl ServerProcess {
             .args(match self.flavor {
                 Flavor::MariaDb => MARIADB_OPTIONS,
                 Flavor::MySql => MYSQL_OPTIONS,
-            });
+            })
+            .args(&self.options);
         if self.number > 1 {
             command.arg("--read-only=1");
         }

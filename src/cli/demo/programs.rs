@@ -79,8 +79,9 @@ impl Programs {
         command
     }
 
-    /// A command that makes a new data directory, running the statements of `accounts` (one per line) in it.
-    pub(super) fn initialize(&self, data: &Path, accounts: &Path) -> Command {
+    /// A command that makes a new data directory, running the statements of `accounts` (one per line) in it; what it
+    /// needs for a while goes to `temporary`.
+    pub(super) fn initialize(&self, data: &Path, accounts: &Path, temporary: &Path) -> Command {
         let mut command = match (&self.install_db, self.flavor) {
             (Some(script), Flavor::MariaDb) => {
                 let mut command = Command::new(script);
@@ -102,6 +103,7 @@ impl Programs {
         };
         command
             .arg(option("--datadir", data))
+            .arg(option("--tmpdir", temporary))
             .args(redo_log(self.flavor));
         command
     }

@@ -69,7 +69,7 @@ impl Proxy {
             .map(|server| format!("{}=127.0.0.1:{}", server.name(), server.port()))
             .collect();
         let text = format!(
-            "[listen]\nmysql = [\"127.0.0.1:{}\", \"unix:{}\"]\n\n\
+            "state_directory = \"state\"\n\n[listen]\nmysql = [\"127.0.0.1:{}\", \"unix:{}\"]\n\n\
              [monitor]\nuser = \"dbproxy\"\npassword = \"dbproxy\"\n\n\
              [cluster]\nservers = {addresses:?}\n\n\
              # The tour reads where each statement went from the log.\n\

@@ -41,7 +41,7 @@ impl Template {
             fs::write(&file, accounts).map_err(system("writing the accounts"))?;
             let fresh = scratch.path().join("data");
             let output = programs
-                .initialize(&fresh, &file)
+                .initialize(&fresh, &file, scratch.path())
                 .output()
                 .map_err(system("initialising a server"))?;
             if !output.status.success() {

@@ -1,0 +1,440 @@
+//! Proof of who the client is, by the account's own rules.
+
+use std::{sync::Arc, time::Duration};
+
+use dbproxy_proto::{
+    capability::Capabilities,
+    handshake::{
+        auth::{AuthPlugin, Scramble, SecretBytes, Sha2Stage1},
+        server::{Answer as AuthAnswer, Credential, Outcome, Proof as Proven, ServerAuth, Step},
+    },
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tracing::info;
+use zeroize::Zeroizing;
+
+use super::{
+    Claim, Door,
+    refusal::{refusal, unreachable},
+};
+use crate::{
+    accounts::{Account, Expiry, Lookup, Method, Proof, Transport, Verdict},
+    backend::Login,
+    error::{Answer, Error, ErrorKind},
+    topology::Flavor,
+};
+
+/// A denial comes this long after what the client gave. Accounts newer than the last reading can be read until then,
+/// and the time tells nobody whether the user is known.
+const DENIAL: Duration = Duration::from_millis(300);
+
+impl Door<'_> {
+    /// Has the client prove that it is who it says.
+    pub(in crate::session) async fn authenticate(
+        &mut self,
+        claim: Claim<'_>,
+        default: AuthPlugin,
+        scramble: Scramble,
+    ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
+        let began = Instant::now();
+        let lookup = self.lookup(claim.user).await?;
+        let (account, (plugin, credential)) = match lookup {
+            Lookup::Account(account) => {
+                let asked = self.ask(&account, &claim.answer, scramble);
+                (Some(account), asked)
+            }
+            // Looks the same to the client as an account of whose password nothing is known.
+            Lookup::UnknownUser => (None, (default, Credential::Password { known: Vec::new() })),
+            Lookup::HostNotAllowed => return Err(self.host_not_allowed(self.flavor())),
+            Lookup::NotLoaded => {
+                let text = "Access denied: dbproxy has not been able to read the accounts from a server yet; \
+                            `dbproxy check` says what is missing";
+                return Err(refusal(1045, b"28000", text));
+            }
+        };
+        let auth = ServerAuth {
+            plugin: plugin.clone(),
+            credential,
+            channel: self.channel(),
+            public_key: Some(self.context.server_key.public()),
+        };
+        let mut last = claim.answer.clone();
+        let mut reply;
+        let mut step = auth.start(claim.answer, scramble);
+        let outcome = loop {
+            step = match step {
+                Step::Send { payload, next } => {
+                    self.send(&payload).await?;
+                    reply = Zeroizing::new(self.receive().await?.to_vec());
+                    last = AuthAnswer::to_switch(plugin.clone(), &reply, scramble);
+                    next.handle(&reply)
+                }
+                Step::Decrypt { ciphertext, next } => {
+                    let plaintext = self.context.server_key.decrypt(&ciphertext).await;
+                    next.handle(plaintext.as_deref())
+                }
+                Step::Finished { payload, outcome } => {
+                    if let Some(payload) = payload {
+                        self.send(&payload).await?;
+                    }
+                    break outcome;
+                }
+            };
+        };
+        let with_password = match &outcome {
+            Outcome::Denied { with_password } => *with_password,
+            Outcome::Proven(_) => true,
+            Outcome::Unsupported => {
+                let text = "Client does not support authentication protocol requested by server; \
+                            consider upgrading MySQL client";
+                return Err(refusal(1251, b"08004", text));
+            }
+        };
+        let denial_at = Instant::now() + DENIAL.min(self.context.limits.login / 2);
+        let mut accepted = match (&account, &outcome) {
+            (Some(account), Outcome::Proven(proven)) => {
+                let accepted = self.accept(claim.user, account, proven.clone()).await;
+                accepted.map(|proof| (Arc::clone(account), proof))
+            }
+            (account, _) => Err(self.denied(claim.user, account.as_deref(), with_password)),
+        };
+        if is_denial(&accepted) {
+            let newer = self.newer_account(claim.user, began, denial_at).await?;
+            let newer = newer.filter(|newer| account.as_ref() != Some(newer));
+            if let Some(newer) = newer
+                && let Some(proven) = self.judge_again(&newer, outcome, last, scramble)
+            {
+                let proof = self.accept(claim.user, &newer, proven).await;
+                accepted = proof.map(|proof| (newer, proof));
+            }
+        }
+        if is_denial(&accepted) {
+            self.unless_closed(sleep_until(denial_at)).await?;
+        }
+        let (account, proof) = accepted?;
+        self.check_state(claim.user, &account)?;
+        Ok((account, proof))
+    }
+
+    /// The account, if it stands in a reading of the accounts that is newer than this attempt.
+    async fn newer_account(
+        &self,
+        user: &[u8],
+        attempt: Instant,
+        until: Instant,
+    ) -> Result<Option<Arc<Account>>, Error> {
+        self.context.nudge.notify_one();
+        let mut directory = self.context.directory.clone();
+        let newer = directory.wait_for(|directory| directory.asked_at() >= Some(attempt));
+        let newer = self.unless_closed(timeout_at(until, newer)).await?;
+        Ok(match newer {
+            Ok(Ok(directory)) => match directory.find(user, &self.address()) {
+                Lookup::Account(account) => Some(account),
+                Lookup::HostNotAllowed | Lookup::UnknownUser | Lookup::NotLoaded => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Judges by a newer account what the client has given already: nothing more can be asked of it.
+    fn judge_again(
+        &self,
+        account: &Account,
+        outcome: Outcome,
+        answer: AuthAnswer<'_>,
+        scramble: Scramble,
+    ) -> Option<Proven> {
+        if let Outcome::Proven(password @ Proven::Password { .. }) = outcome {
+            return Some(password);
+        }
+        let (plugin, credential) = self.ask(account, &answer, scramble);
+        let auth = ServerAuth {
+            plugin,
+            credential,
+            channel: self.channel(),
+            public_key: None,
+        };
+        match auth.start(answer, scramble) {
+            Step::Finished {
+                payload: None,
+                outcome: Outcome::Proven(proven),
+            } => Some(proven),
+            Step::Finished { .. } | Step::Send { .. } | Step::Decrypt { .. } => None,
+        }
+    }
+
+    /// Looks the user up, waiting a little while the accounts are not read yet.
+    async fn lookup(&self, user: &[u8]) -> Result<Lookup, Error> {
+        let address = self.address();
+        let mut directory = self.context.directory.clone();
+        let known =
+            directory.wait_for(|directory| directory.find(user, &address) != Lookup::NotLoaded);
+        let patience = self.context.limits.login / 2;
+        let known = self.unless_closed(timeout(patience, known)).await?;
+        Ok(match known {
+            Ok(Ok(directory)) => directory.find(user, &address),
+            _ => Lookup::NotLoaded,
+        })
+    }
+
+    /// The plugin by which the client is asked, and what its answer is checked against.
+    ///
+    /// Where the account's own plugin would prove the password without giving away what logs in to servers, or is
+    /// unknown here, the client is asked for the password itself by caching_sha2_password, which hides it on the way.
+    fn ask(
+        &self,
+        account: &Account,
+        answer: &AuthAnswer<'_>,
+        scramble: Scramble,
+    ) -> (AuthPlugin, Credential) {
+        let own = account.methods.first();
+        let own = own.map(|method| AuthPlugin::from_name(method.plugin.as_bytes()));
+        let is_own = |plugin| own.as_ref() == Some(&plugin);
+        let by_password = if is_own(AuthPlugin::Sha256Password)
+            && !answer.is_for(&AuthPlugin::CachingSha2Password)
+        {
+            AuthPlugin::Sha256Password
+        } else {
+            AuthPlugin::CachingSha2Password
+        };
+        if let Some(password) = account.configured() {
+            let plugin = if is_own(AuthPlugin::MysqlNativePassword) {
+                AuthPlugin::MysqlNativePassword
+            } else {
+                AuthPlugin::CachingSha2Password
+            };
+            let password = SecretBytes::from(password.expose().as_bytes());
+            return (plugin, Credential::Cleartext(password));
+        }
+        let native = (AuthPlugin::MysqlNativePassword, account.native());
+        let by_token = || (native.0.clone(), Credential::Native(native.1.clone()));
+        if account.counted {
+            return (by_password, Credential::Password { known: Vec::new() });
+        }
+        if account.may_be_empty() && (account.methods.len() == 1 || answer.is_empty()) {
+            let plugin = if is_own(AuthPlugin::MysqlNativePassword) {
+                AuthPlugin::MysqlNativePassword
+            } else {
+                by_password
+            };
+            return (plugin, Credential::NoPassword);
+        }
+        if !native.1.is_empty() {
+            // One of several methods is enough, if the client has chosen it already.
+            let several = native.1.len() < account.methods.len();
+            if !several || self.is_proven_by(by_token(), answer, scramble) {
+                return by_token();
+            }
+        }
+        let proofs = self.context.credentials.proofs(account);
+        let known = proofs.iter().filter_map(|proof| match &**proof {
+            Proof::Password { stage1, .. } => Some(Sha2Stage1::new(**stage1).stage2()),
+            Proof::Native(_) | Proof::Empty => None,
+        });
+        let known = known.collect();
+        (by_password, Credential::Password { known })
+    }
+
+    /// Whether the client's first answer is all that is needed.
+    fn is_proven_by(
+        &self,
+        (plugin, credential): (AuthPlugin, Credential),
+        answer: &AuthAnswer<'_>,
+        scramble: Scramble,
+    ) -> bool {
+        let auth = ServerAuth {
+            plugin,
+            credential,
+            channel: self.channel(),
+            public_key: None,
+        };
+        matches!(
+            auth.start(answer.clone(), scramble),
+            Step::Finished {
+                outcome: Outcome::Proven(_),
+                ..
+            }
+        )
+    }
+
+    /// Turns what the client proved into what logs in to servers.
+    async fn accept(
+        &self,
+        user: &[u8],
+        account: &Arc<Account>,
+        proven: Proven,
+    ) -> Result<Arc<Proof>, Error> {
+        if let Some(password) = account.configured() {
+            return Ok(Arc::new(password_proof(password.expose().as_bytes())));
+        }
+        let (password, verified) = match proven {
+            Proven::NoPassword => return Ok(Arc::new(Proof::Empty)),
+            Proven::NativeStage1(stage1) => {
+                return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+            }
+            Proven::Sha2Fast(stage1) => {
+                let known = self.context.credentials.proofs(account).into_iter();
+                let known = known.rev().find(|proof| proof.is_of(stage1.as_bytes()));
+                return known.ok_or_else(|| self.denied(user, Some(account), true));
+            }
+            Proven::Password { password, verified } => (password, verified),
+        };
+        let proof = Arc::new(password_proof(&password));
+        if verified && !account.counted {
+            return Ok(proof);
+        }
+        let method = match self.check(account, password).await? {
+            Checked::Right(method) => Some(method),
+            Checked::Wrong => return Err(self.denied(user, Some(account), true)),
+            Checked::Open => {
+                self.verify_at_primary(user, account, &proof).await?;
+                account.methods.first().cloned()
+            }
+        };
+        if let Some(method) = method.filter(|_| !account.counted) {
+            let credentials = &self.context.credentials;
+            credentials.remember(account, &method, Arc::clone(&proof));
+        }
+        Ok(proof)
+    }
+
+    /// Checks a password by what is stored of it. It is slow on purpose: not on the thread of the sessions, and few at a time.
+    async fn check(&self, account: &Arc<Account>, password: SecretBytes) -> Result<Checked, Error> {
+        if account.counted {
+            return Ok(Checked::Open);
+        }
+        let _turn = self.unless_closed(self.context.checks.acquire()).await?;
+        let account = Arc::clone(account);
+        let checked = spawn_blocking(move || match account.check(&password) {
+            Verdict::Right(method) => Checked::Right(method.clone()),
+            Verdict::Wrong => Checked::Wrong,
+            Verdict::Open => Checked::Open,
+        });
+        checked
+            .await
+            .map_err(|_| Error::setup("the check of a password was broken off"))
+    }
+
+    /// Only a server can check a password against its stored hash; a login there says whether it is right.
+    async fn verify_at_primary(
+        &self,
+        user: &[u8],
+        account: &Account,
+        proof: &Arc<Proof>,
+    ) -> Result<(), Error> {
+        let login = Login {
+            user: String::from_utf8_lossy(user).into(),
+            account: account.key.clone(),
+            proof: Arc::clone(proof),
+            expired: account.expired,
+            demand: account.requirement.demand(),
+        };
+        let topology = Arc::clone(&self.context.topology.borrow());
+        let server = topology
+            .primary()
+            .or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
+        let Some(server) = server else {
+            return Err(unreachable(&topology));
+        };
+        match self.context.pool.try_login(server.id, &login).await {
+            Ok(()) => Ok(()),
+            Err(Error {
+                kind:
+                    ErrorKind::Answer(Answer {
+                        code: 1045,
+                        message,
+                        ..
+                    }),
+                ..
+            }) if message.ends_with("(using password: YES)") => {
+                Err(self.denied(user, Some(account), true))
+            }
+            Err(
+                error @ Error {
+                    kind: ErrorKind::Answer(_),
+                    ..
+                },
+            ) => Err(error),
+            Err(error) => {
+                info!(server = %server.name, %error, "password could not be checked");
+                Err(unreachable(&topology))
+            }
+        }
+    }
+
+    fn check_state(&self, user: &[u8], account: &Account) -> Result<(), Error> {
+        let maria = self.flavor() == Flavor::MariaDb;
+        if account.locked {
+            let text = format!(
+                "Access denied for user '{}'@'{}'. Account is locked.",
+                String::from_utf8_lossy(user),
+                self.host()
+            );
+            return Err(if maria {
+                refusal(4151, b"HY000", "Access denied, this account is locked")
+            } else {
+                refusal(3118, b"HY000", text)
+            });
+        }
+        if account.multi_factor {
+            let text = format!(
+                "Access denied: account {} uses multi-factor authentication, which dbproxy does not support",
+                account.key
+            );
+            return Err(refusal(1045, b"28000", text));
+        }
+        let transport = self.client.tls().map(|tls| Transport {
+            cipher: tls.cipher,
+            certificate: tls
+                .certificate
+                .as_ref()
+                .map(|names| (&*names.issuer, &*names.subject)),
+        });
+        if !account.requirement.is_met(transport) {
+            return Err(self.denied(user, Some(account), true));
+        }
+        let handles = Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS;
+        let refuses = self.context.directory.borrow().expiry() == Expiry::Refuses;
+        if account.expired && refuses && !self.capabilities.contains(handles) {
+            let text = "Your password has expired. To log in you must change it using a client that supports \
+                        expired passwords.";
+            return Err(refusal(1862, b"HY000", text));
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is the answer to a wrong password.
+fn is_denial<T>(result: &Result<T, Error>) -> bool {
+    matches!(
+        result,
+        Err(Error {
+            kind: ErrorKind::Answer(Answer {
+                code: 1045 | 1698,
+                ..
+            }),
+            ..
+        })
+    )
+}
+
+/// What a check of a password said.
+enum Checked {
+    Right(Method),
+    Wrong,
+    /// Only a server can tell.
+    Open,
+}
+
+fn password_proof(password: &[u8]) -> Proof {
+    if password.is_empty() {
+        return Proof::Empty;
+    }
+    Proof::Password {
+        password: Zeroizing::new(password.to_vec()),
+        stage1: Zeroizing::new(*Sha2Stage1::of(password).as_bytes()),
+    }
+}

@@ -1,0 +1,221 @@
+//! Preparing statements, and running what is prepared.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use dbproxy_proto::{
+    ProtocolError,
+    capability::StatusFlags,
+    command::{BulkExecute, Execute, execute_flag, first_types, put_bulk_execute, put_execute},
+    response::Expect,
+};
+
+use super::{
+    Flow, Session, command::Changed, finish::Effect, prepared::Statement, statement::Request,
+};
+use crate::{
+    backend::StatementKey,
+    error::{Answer, Error},
+    routing::PinReason,
+    sql::{Cause, Facts, Kind},
+};
+
+/// One execution of a prepared statement, as the client asks for it.
+#[derive(Clone, Copy)]
+pub(super) enum Execution<'a> {
+    /// With one row of parameters.
+    Once(Execute<'a>),
+    /// With many.
+    Bulk(BulkExecute<'a>),
+}
+
+impl<'a> Execution<'a> {
+    pub(super) fn statement(&self) -> u32 {
+        match self {
+            Self::Once(execute) => execute.statement,
+            Self::Bulk(execute) => execute.statement,
+        }
+    }
+
+    /// What the answer looks like.
+    pub(super) fn expect(&self) -> Expect {
+        match self {
+            Self::Once(execute) => execute.expect(),
+            Self::Bulk(_) => Expect::Execute,
+        }
+    }
+
+    fn wants_cursor(&self) -> bool {
+        matches!(self, Self::Once(execute) if execute.flags & execute_flag::CURSOR != 0)
+    }
+
+    /// The parameter types that it brings along for a statement with `count` parameters.
+    pub(super) fn types(&self, count: usize) -> Result<Option<&'a [u8]>, ProtocolError> {
+        Ok(match self {
+            Self::Once(execute) => execute.parameters(count)?.types,
+            Self::Bulk(execute) => execute.split(count)?.0,
+        })
+    }
+
+    /// Whether nobody has said of what types the parameters are. It must not reach a server: MariaDB ends itself for it.
+    pub(super) fn lacks_types(&self, statement: &Statement) -> bool {
+        let count = usize::from(statement.parameters);
+        match self {
+            Self::Once(execute) => execute.parameters(count).is_ok_and(|parameters| {
+                let count = parameters.count.unwrap_or(count);
+                count > 0
+                    && parameters.types.is_none()
+                    && first_types(&statement.types, count, execute.named).is_none()
+            }),
+            Self::Bulk(execute) => {
+                let split = execute.split(count);
+                count > 0
+                    && statement.types.is_empty()
+                    && split.is_ok_and(|(types, _)| types.is_none())
+            }
+        }
+    }
+
+    /// The value of the first parameter, if it is a number, of a statement that has but one.
+    pub(super) fn number(&self, types: &[u8]) -> Option<u64> {
+        let Self::Once(execute) = self else {
+            return None;
+        };
+        let values = execute.parameters(1).ok()?.values;
+        match types.first()? {
+            0x01 => values.first().map(|byte| u64::from(*byte)),
+            0x02 => Some(u16::from_le_bytes(*values.first_chunk()?).into()),
+            0x03 | 0x09 => Some(u32::from_le_bytes(*values.first_chunk()?).into()),
+            0x08 => Some(u64::from_le_bytes(*values.first_chunk()?)),
+            // Text of a length that one byte tells.
+            _ => std::str::from_utf8(values.get(1..)?).ok()?.parse().ok(),
+        }
+    }
+
+    /// Appends the command for the server's statement `id`, with the types that the client sent last.
+    pub(super) fn put(
+        &self,
+        out: &mut BytesMut,
+        id: u32,
+        statement: &Statement,
+    ) -> Result<(), ProtocolError> {
+        let count = usize::from(statement.parameters);
+        match self {
+            Self::Once(execute) => {
+                let parameters = execute.parameters(count)?;
+                let known = || {
+                    let count = parameters.count.unwrap_or(count);
+                    first_types(&statement.types, count, execute.named)
+                };
+                let types = parameters.types.or_else(known);
+                put_execute(out, &mut 0, id, execute, &parameters, types);
+            }
+            Self::Bulk(execute) => {
+                let (types, rows) = execute.split(count)?;
+                let types = types.unwrap_or(&statement.types);
+                put_bulk_execute(out, &mut 0, id, execute.flags, types, rows);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer to an execution whose parameters have no types.
+pub(super) fn untyped() -> Answer {
+    let text = "Incorrect arguments to mysqld_stmt_execute";
+    Answer::new(1210, b"HY000", text)
+}
+
+impl Session {
+    pub(super) async fn prepare(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
+        self.prepared.forget_last();
+        let Some(id) = self.prepared.next_id() else {
+            let text =
+                "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
+            return self.reply_error(&Answer::new(1461, b"42000", text)).await;
+        };
+        let class = self.classify(text);
+        let changed = self.with_connection_id(&class, packet, text);
+        let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
+        let key = StatementKey::new(text, Arc::clone(&self.wanted));
+        let key = self.prepared.own_copy(key);
+        let request = Request::Prepare {
+            packet,
+            key: &key,
+            id,
+        };
+        if let Some(finished) = self.execute(&class, request).await? {
+            let prepared = finished.outcome.prepared;
+            self.finish_preparation(&class, finished);
+            if let Some(prepared) = prepared {
+                let parameters = prepared.parameters;
+                self.prepared.insert(
+                    id,
+                    Statement {
+                        key,
+                        class,
+                        parameters,
+                        types: Vec::new(),
+                    },
+                );
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    pub(super) async fn execute_prepared(
+        &mut self,
+        execution: Execution<'_>,
+    ) -> Result<Flow, Error> {
+        let Some(statement) = self.prepared.find_mut(execution.statement()) else {
+            return self
+                .unknown_statement(execution.statement(), "mysqld_stmt_execute")
+                .await;
+        };
+        match execution.types(usize::from(statement.parameters)) {
+            Ok(Some(types)) if types != statement.types => statement.types = types.to_vec(),
+            Ok(None) if execution.lacks_types(statement) => {
+                return self.reply_error(&untyped()).await;
+            }
+            Ok(_) => {}
+            Err(_) => return self.malformed().await,
+        }
+        let statement = statement.clone();
+        let mut class = statement.class;
+        if self.concerns_trackers(&class, statement.key.text()) {
+            Box::pin(self.untrack(&class)).await?;
+        }
+        // Its rows are not text.
+        class.facts = class.facts.difference(Facts::PROCESS_LIST);
+        if execution.wants_cursor() {
+            // A cursor lives on its connection.
+            class.cause = Cause::ServerState;
+        }
+        let mut effect = match class.kind {
+            Kind::Read | Kind::Write => Effect::None,
+            _ => self.effect_of(&class, statement.key.text()),
+        };
+        let request = Request::Execute {
+            execution,
+            statement: &statement,
+        };
+        if class.kind == Kind::Kill {
+            return self
+                .kill_statement(request, statement.key.text(), &class)
+                .await;
+        }
+        let Some(mut finished) = self.execute(&class, request).await? else {
+            return Ok(Flow::Continue);
+        };
+        let status = finished.outcome.status.unwrap_or_default();
+        let has_cursor = status.contains(StatusFlags::CURSOR_EXISTS);
+        if has_cursor {
+            effect = Effect::Pin(PinReason::Cursor);
+        }
+        if has_cursor || self.pin.is_some() {
+            // Data that was sent ahead is gone, and so is the cursor before.
+            finished.conn.hold_prepared(&statement.key, has_cursor);
+        }
+        Ok(self.finish(&class, finished, effect))
+    }
+}
