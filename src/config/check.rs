@@ -250,8 +250,13 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
     let state_directory = root.read(&keys::STATE_DIRECTORY, report);
 
     let (plain, with_tls, cluster, tls) = (plain?, with_tls?, cluster?, tls?);
-    itself(&plain, &cluster.servers, report);
-    itself(&with_tls, &cluster.servers, report);
+    itself(&plain, keys::LISTEN_MYSQL.path, &cluster.servers, report);
+    itself(
+        &with_tls,
+        keys::LISTEN_MYSQL_TLS.path,
+        &cluster.servers,
+        report,
+    );
     listeners(&plain, &with_tls, tls.client.mode, report);
     if tls.server.ca.is_none() {
         verified_against_nothing(&root.section("cluster"), &cluster.servers, report);
@@ -424,23 +429,22 @@ fn duplicates(servers: &[Spanned<ServerConfig>], path: &str, report: &mut Report
 }
 
 /// A proxy that is its own server would connect to itself until no connection is left.
-fn itself(listen: &[Spanned<ListenAddress>], servers: &[ServerConfig], report: &mut Report<'_>) {
+fn itself(
+    listen: &[Spanned<ListenAddress>],
+    key: &str,
+    servers: &[ServerConfig],
+    report: &mut Report<'_>,
+) {
     for spanned in listen {
         let address = spanned.get_ref().to_string();
         if servers
             .iter()
-            .any(|server: &ServerConfig| server.address.to_string() == address)
+            .any(|server| server.address.to_string() == address)
         {
             let span = Some(spanned.span()).filter(|span| !span.is_empty());
             let message = format!("{address} is also the address of a server");
             let suggestion = Some("give the proxy an address of its own".to_owned());
-            report.problem(
-                Severity::Error,
-                span,
-                keys::LISTEN_MYSQL.path,
-                message,
-                suggestion,
-            );
+            report.problem(Severity::Error, span, key, message, suggestion);
         }
     }
 }

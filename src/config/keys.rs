@@ -7,9 +7,9 @@ use super::ClientCompression;
 use super::ClientMode;
 use super::Consistency;
 use super::LogFormat;
+use super::ServerAddress;
 use super::ServerCompression;
 use super::ServerMode;
-use super::kind::Address;
 use super::kind::Choice;
 use super::kind::Count;
 use super::kind::FilePath;
@@ -18,12 +18,12 @@ use super::kind::Kind;
 use super::kind::Listeners;
 use super::kind::Networks;
 use super::kind::Own;
+use super::kind::Parsed;
 use super::kind::Password;
-use super::kind::ServerName;
 use super::kind::Servers;
 use super::kind::Span;
 use super::kind::Text;
-use super::kind::Threads;
+use super::kind::server_name;
 
 /// One key.
 pub(super) struct Key<K> {
@@ -68,9 +68,16 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-pub(super) const WORKERS: Key<Threads> = Key {
+pub(super) const WORKERS: Key<Own<Count>> = Key {
     path: "workers",
-    kind: Threads { max: 1024 },
+    kind: Own {
+        kind: Count {
+            default: 1,
+            min: 1,
+            max: 1024,
+        },
+        otherwise: "one per core",
+    },
     meaning: "Worker threads. A session lives on one of them.",
 };
 
@@ -195,15 +202,24 @@ pub(super) const SERVER_COMPRESSION: Key<Own<Choice<ServerCompression>>> = Key {
     meaning: "The same for this server.",
 };
 
-pub(super) const SERVER_NAME: Key<ServerName> = Key {
+pub(super) const SERVER_NAME: Key<Own<Parsed<String>>> = Key {
     path: "cluster.server[].name",
-    kind: ServerName,
+    kind: Own {
+        kind: Parsed {
+            described: "string of letters, digits, `.`, `_`, `-`",
+            parse: server_name,
+        },
+        otherwise: "the address",
+    },
     meaning: "The server's name in logs and reasons.",
 };
 
-pub(super) const SERVER_ADDRESS: Key<Address> = Key {
+pub(super) const SERVER_ADDRESS: Key<Parsed<ServerAddress>> = Key {
     path: "cluster.server[].address",
-    kind: Address,
+    kind: Parsed {
+        described: "`host:port`, `host`, `[IPv6]:port`, `unix:/path`",
+        parse: ServerAddress::parse,
+    },
     meaning: "Where it listens. Without a port: 3306.",
 };
 
@@ -281,26 +297,31 @@ pub(super) const TLS_CLIENT_MODE: Key<Choice<ClientMode>> = Key {
     meaning: "Whether clients are offered TLS, and whether they have to use it; a unix socket is as good.",
 };
 
-pub(super) const TLS_CLIENT_CERTIFICATE: Key<FilePath> = Key {
+pub(super) const TLS_CLIENT_CERTIFICATE: Key<Own<FilePath>> = Key {
     path: "tls.client.certificate",
-    kind: FilePath {
-        shown: "one that dbproxy makes",
+    kind: Own {
+        kind: FilePath,
+        otherwise: "one that dbproxy makes",
     },
     meaning: "The certificate that clients see (PEM), and behind it those that lead to the authority. \
               Read again when it changes.",
 };
 
-pub(super) const TLS_CLIENT_KEY: Key<FilePath> = Key {
+pub(super) const TLS_CLIENT_KEY: Key<Own<FilePath>> = Key {
     path: "tls.client.key",
-    kind: FilePath {
-        shown: "one that dbproxy makes",
+    kind: Own {
+        kind: FilePath,
+        otherwise: "one that dbproxy makes",
     },
     meaning: "Its private key (PEM).",
 };
 
-pub(super) const TLS_CLIENT_CA: Key<FilePath> = Key {
+pub(super) const TLS_CLIENT_CA: Key<Own<FilePath>> = Key {
     path: "tls.client.ca",
-    kind: FilePath { shown: "none" },
+    kind: Own {
+        kind: FilePath,
+        otherwise: "none",
+    },
     meaning: "The authorities (PEM) whose certificates clients may show. Needed for accounts with `REQUIRE X509`, \
               `SUBJECT` or `ISSUER`.",
 };
@@ -325,28 +346,38 @@ pub(super) const TLS_SERVER_MODE: Key<Choice<ServerMode>> = Key {
               `tls.server.ca`. `verify-identity`: and be for the name or address in the configuration. Never on a unix socket.",
 };
 
-pub(super) const TLS_SERVER_CA: Key<FilePath> = Key {
+pub(super) const TLS_SERVER_CA: Key<Own<FilePath>> = Key {
     path: "tls.server.ca",
-    kind: FilePath { shown: "none" },
+    kind: Own {
+        kind: FilePath,
+        otherwise: "none",
+    },
     meaning: "The authorities (PEM) that sign the servers' certificates.",
 };
 
-pub(super) const TLS_SERVER_CERTIFICATE: Key<FilePath> = Key {
+pub(super) const TLS_SERVER_CERTIFICATE: Key<Own<FilePath>> = Key {
     path: "tls.server.certificate",
-    kind: FilePath { shown: "none" },
+    kind: Own {
+        kind: FilePath,
+        otherwise: "none",
+    },
     meaning: "The certificate (PEM) that dbproxy shows to servers, for accounts with `REQUIRE X509`.",
 };
 
-pub(super) const TLS_SERVER_KEY: Key<FilePath> = Key {
+pub(super) const TLS_SERVER_KEY: Key<Own<FilePath>> = Key {
     path: "tls.server.key",
-    kind: FilePath { shown: "none" },
+    kind: Own {
+        kind: FilePath,
+        otherwise: "none",
+    },
     meaning: "Its private key (PEM).",
 };
 
-pub(super) const STATE_DIRECTORY: Key<FilePath> = Key {
+pub(super) const STATE_DIRECTORY: Key<Own<FilePath>> = Key {
     path: "state_directory",
-    kind: FilePath {
-        shown: "`/var/lib/dbproxy`, if it can be written",
+    kind: Own {
+        kind: FilePath,
+        otherwise: "`/var/lib/dbproxy`, if it can be written",
     },
     meaning: "Where dbproxy keeps what it makes itself: the certificate for clients that it makes at its first start \
               if none is given.",

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::DeArray;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
@@ -63,16 +62,26 @@ impl Report<'_> {
         text
     }
 
-    fn array<'v, 'i>(
+    /// What `parse` makes of each string of a list, with its place, or problems.
+    fn each<T>(
         &mut self,
-        value: &'v Spanned<DeValue<'i>>,
+        value: &Spanned<DeValue<'_>>,
         key: &str,
-    ) -> Option<&'v DeArray<'i>> {
-        let array = value.get_ref().as_array();
-        if array.is_none() {
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<Spanned<T>>> {
+        let Some(items) = value.get_ref().as_array() else {
             self.wrong_type(value, key, "a list of strings, such as [\"…\", \"…\"]");
+            return None;
+        };
+        let mut parsed = Vec::new();
+        for item in items.iter() {
+            match self.string(item, key).map(&parse) {
+                Some(Ok(one)) => parsed.push(Spanned::new(item.span(), one)),
+                Some(Err(message)) => self.error(item.span(), key, message),
+                None => {}
+            }
         }
-        array
+        Some(parsed)
     }
 
     pub(super) fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
@@ -223,41 +232,6 @@ impl Kind for Count {
     }
 }
 
-/// A number of threads; absent means one per core, known only when the file is read.
-pub(super) struct Threads {
-    pub(super) max: usize,
-}
-
-impl Kind for Threads {
-    type Value = Option<usize>;
-
-    fn describe(&self) -> String {
-        format!("number, 1 to {}", self.max)
-    }
-
-    fn shown_default(&self) -> String {
-        "one per core".to_owned()
-    }
-
-    fn default(&self) -> Option<Option<usize>> {
-        Some(None)
-    }
-
-    fn read(
-        &self,
-        value: &Spanned<DeValue<'_>>,
-        key: &str,
-        report: &mut Report<'_>,
-    ) -> Option<Option<usize>> {
-        let count = Count {
-            default: 1,
-            min: 1,
-            max: self.max,
-        };
-        count.read(value, key, report).map(Some)
-    }
-}
-
 /// One of several words.
 pub(super) struct Choice<T: 'static> {
     pub(super) default: (&'static str, T),
@@ -387,24 +361,21 @@ impl Kind for Text {
 }
 
 /// The path of a file or directory; a relative one starts at the configuration's own directory.
-pub(super) struct FilePath {
-    /// What the reference says of the default.
-    pub(super) shown: &'static str,
-}
+pub(super) struct FilePath;
 
 impl Kind for FilePath {
-    type Value = Option<PathBuf>;
+    type Value = PathBuf;
 
     fn describe(&self) -> String {
         "path".to_owned()
     }
 
     fn shown_default(&self) -> String {
-        self.shown.to_owned()
+        String::new()
     }
 
-    fn default(&self) -> Option<Option<PathBuf>> {
-        Some(None)
+    fn default(&self) -> Option<PathBuf> {
+        None
     }
 
     fn read(
@@ -412,13 +383,9 @@ impl Kind for FilePath {
         value: &Spanned<DeValue<'_>>,
         key: &str,
         report: &mut Report<'_>,
-    ) -> Option<Option<PathBuf>> {
-        let text = report.string(value, key)?;
-        if text.is_empty() {
-            report.error(value.span(), key, "must not be empty");
-            return None;
-        }
-        Some(Some(report.sources.resolve(Path::new(text))))
+    ) -> Option<PathBuf> {
+        let text = Text { default: None }.read(value, key, report)?;
+        Some(report.sources.resolve(Path::new(&text)))
     }
 }
 
@@ -578,25 +545,25 @@ impl Kind for Listeners {
         key: &str,
         report: &mut Report<'_>,
     ) -> Option<Self::Value> {
-        let mut addresses: Vec<Spanned<ListenAddress>> = Vec::new();
-        let items = report.array(value, key)?;
-        if items.is_empty() {
+        let addresses = report.each(value, key, ListenAddress::parse)?;
+        if value
+            .get_ref()
+            .as_array()
+            .is_some_and(|list| list.is_empty())
+        {
             report.error(value.span(), key, "must name at least one address");
         }
-        for item in items.iter() {
-            let Some(text) = report.string(item, key) else {
-                continue;
-            };
-            match ListenAddress::parse(text) {
-                // Port 0 is another port each time, so it may stand there twice.
-                Ok(address @ ListenAddress::Tcp { port: 0, .. }) => {
-                    addresses.push(Spanned::new(item.span(), address));
-                }
-                Ok(address) if addresses.iter().any(|known| *known.get_ref() == address) => {
-                    report.error(item.span(), key, format!("\"{text}\" stands there twice"));
-                }
-                Ok(address) => addresses.push(Spanned::new(item.span(), address)),
-                Err(message) => report.error(item.span(), key, message),
+        for (at, spanned) in addresses.iter().enumerate() {
+            let address = spanned.get_ref();
+            // Port 0 is another port each time, so it may stand there twice.
+            let chosen = matches!(address, ListenAddress::Tcp { port: 0, .. });
+            if !chosen
+                && addresses
+                    .iter()
+                    .take(at)
+                    .any(|known| known.get_ref() == address)
+            {
+                report.error(spanned.span(), key, format!("{address} stands there twice"));
             }
         }
         Some(addresses)
@@ -627,83 +594,37 @@ impl Kind for Networks {
         key: &str,
         report: &mut Report<'_>,
     ) -> Option<Self::Value> {
-        let mut networks = Vec::new();
-        for item in report.array(value, key)?.iter() {
-            let Some(text) = report.string(item, key) else {
-                continue;
-            };
-            match Network::parse(text) {
-                Ok(network) => networks.push(network),
-                Err(message) => report.error(item.span(), key, message),
-            }
-        }
-        Some(networks)
+        let networks = report.each(value, key, Network::parse)?;
+        Some(networks.into_iter().map(Spanned::into_inner).collect())
     }
 }
 
-/// The address of one server.
-pub(super) struct Address;
+/// A string that is parsed; the key is a required one.
+pub(super) struct Parsed<T> {
+    pub(super) described: &'static str,
+    pub(super) parse: fn(&str) -> Result<T, String>,
+}
 
-impl Kind for Address {
-    type Value = ServerAddress;
+impl<T> Kind for Parsed<T> {
+    type Value = T;
 
     fn describe(&self) -> String {
-        "`host:port`, `host`, `[IPv6]:port`, `unix:/path`".to_owned()
+        self.described.to_owned()
     }
 
     fn shown_default(&self) -> String {
         String::new()
     }
 
-    fn default(&self) -> Option<ServerAddress> {
+    fn default(&self) -> Option<T> {
         None
     }
 
-    fn read(
-        &self,
-        value: &Spanned<DeValue<'_>>,
-        key: &str,
-        report: &mut Report<'_>,
-    ) -> Option<ServerAddress> {
+    fn read(&self, value: &Spanned<DeValue<'_>>, key: &str, report: &mut Report<'_>) -> Option<T> {
         let text = report.string(value, key)?;
-        ServerAddress::parse(text)
+        (self.parse)(text)
             .map_err(|message| report.error(value.span(), key, message))
             .ok()
-    }
-}
-
-/// A server's name; absent means its address.
-pub(super) struct ServerName;
-
-impl Kind for ServerName {
-    type Value = Option<String>;
-
-    fn describe(&self) -> String {
-        "string of letters, digits, `.`, `_`, `-`".to_owned()
-    }
-
-    fn shown_default(&self) -> String {
-        "the address".to_owned()
-    }
-
-    fn default(&self) -> Option<Option<String>> {
-        Some(None)
-    }
-
-    fn read(
-        &self,
-        value: &Spanned<DeValue<'_>>,
-        key: &str,
-        report: &mut Report<'_>,
-    ) -> Option<Option<String>> {
-        let text = report.string(value, key)?;
-        match server_name(text) {
-            Ok(name) => Some(Some(name)),
-            Err(message) => {
-                report.error(value.span(), key, message);
-                None
-            }
-        }
     }
 }
 
@@ -731,17 +652,7 @@ impl Kind for Servers {
         key: &str,
         report: &mut Report<'_>,
     ) -> Option<Self::Value> {
-        let mut servers = Vec::new();
-        for item in report.array(value, key)?.iter() {
-            let Some(text) = report.string(item, key) else {
-                continue;
-            };
-            match server(text) {
-                Ok(server) => servers.push(Spanned::new(item.span(), server)),
-                Err(message) => report.error(item.span(), key, message),
-            }
-        }
-        Some(servers)
+        report.each(value, key, server)
     }
 }
 
@@ -758,7 +669,7 @@ fn server(text: &str) -> Result<ServerConfig, String> {
     Ok(ServerConfig::new(name, address))
 }
 
-fn server_name(text: &str) -> Result<String, String> {
+pub(super) fn server_name(text: &str) -> Result<String, String> {
     let sane = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() || text.len() > 64 || !text.chars().all(sane) {
         return Err(format!(

@@ -6,6 +6,7 @@ use super::check::Section;
 use super::keys;
 use super::keys::Key;
 use super::kind::FilePath;
+use super::kind::Own;
 use super::kind::Report;
 
 /// TLS on both sides.
@@ -129,15 +130,12 @@ pub(super) fn needs_ca(
 /// Certificate and key are given together or not at all.
 fn identity(
     section: &Section<'_, '_>,
-    certificate: &Key<FilePath>,
-    key: &Key<FilePath>,
+    certificate: &Key<Own<FilePath>>,
+    key: &Key<Own<FilePath>>,
     report: &mut Report<'_>,
 ) -> Option<Option<Identity>> {
-    let given = (
-        section.read(certificate, report)?,
-        section.read(key, report)?,
-    );
-    let lacking = match given {
+    let given = (section.read(certificate, report), section.read(key, report));
+    let lacking = match (given.0?, given.1?) {
         (None, None) => return Some(None),
         (Some(certificate), Some(key)) => return Some(Some(Identity { certificate, key })),
         (Some(_), None) => ("certificate", certificate.path, key.path),
