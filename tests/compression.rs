@@ -25,6 +25,7 @@ use support::{Options, Proxy, Rig, SOON, application, eventually, one, output};
 on_both_flavors!(
     scripts_and_shells_work_compressed,
     servers_are_spoken_to_compressed,
+    long_statements_follow_a_change_of_state,
     sizes_and_files_survive_compression,
     pipelined_commands_are_answered_one_by_one,
     clients_that_may_not_compress_are_told,
@@ -188,6 +189,44 @@ fn noise(len: usize) -> String {
     noise.push_str(&"z".repeat(len.saturating_sub(noise.len())));
     noise.truncate(len);
     noise
+}
+
+async fn long_statements_follow_a_change_of_state(flavor: Flavor) {
+    let (rig, proxies) = proxies(flavor).await;
+    let schema = rig.schema("compression_long").await;
+    rig.cluster
+        .primary()
+        .run(&format!("CREATE TABLE {schema}.t (a INT)"))
+        .await
+        .unwrap();
+    let noise = noise(1 << 18);
+    for (method, proxy) in &proxies {
+        let mut conn = Conn::new(application(proxy.port())).await.unwrap();
+        // Round the limits of one frame and of two.
+        for (hour, size) in (1..).zip([65_000, 65_500, 65_600, 100_000, 131_000, 131_100, 200_000])
+        {
+            let text = &noise[..size];
+            let zone = format!("+0{hour}:00");
+            conn.query_drop(format!("SET time_zone = '{zone}'"))
+                .await
+                .unwrap();
+            let sql = format!("SELECT '{text}', @@time_zone");
+            let seen: (String, String) = one(&mut conn, &sql).await;
+            assert!(seen == (text.to_owned(), zone), "{method}: {size}");
+            conn.query_drop(format!("SET time_zone = '-0{hour}:00'"))
+                .await
+                .unwrap();
+            let sql = format!("INSERT INTO {schema}.t VALUES (LENGTH('{text}'))");
+            conn.query_drop(sql).await.unwrap();
+            assert_eq!(conn.affected_rows(), 1, "{method}: {size}");
+        }
+    }
+    let mut direct = Conn::new(application(rig.cluster.primary().port()))
+        .await
+        .unwrap();
+    let sql = format!("SELECT COUNT(*) FROM {schema}.t");
+    let count: usize = one(&mut direct, &sql).await;
+    assert_eq!(count, 7 * proxies.len(), "each ran once");
 }
 
 async fn sizes_and_files_survive_compression(flavor: Flavor) {

@@ -21,6 +21,8 @@ on_both_flavors!(
     answers_have_the_form_that_was_asked_for,
     statements_of_one_text_are_independent,
     cursors_stay_open_among_many_statements,
+    long_executions_bring_their_types_once,
+    an_execution_that_cannot_be_answered_does_not_run,
 );
 
 /// The one prepared last.
@@ -243,6 +245,121 @@ async fn attributes_reach_the_server() {
     }
 }
 
+/// One packet holds less than 16 MiB: its largest payload.
+const LARGEST: usize = 0xff_ffff;
+
+/// COM_STMT_EXECUTE with one string, `size` bytes in all; `counted`: as clients with query attributes send it.
+fn long_execution(statement: u32, size: usize, flags: u8, types: bool, counted: bool) -> Vec<u8> {
+    let mut parameters: Vec<u8> = if counted { vec![1] } else { Vec::new() };
+    parameters.extend_from_slice(&[0, u8::from(types)]);
+    match (types, counted) {
+        (true, true) => parameters.extend_from_slice(b"\xfd\x00\x04name"),
+        (true, false) => parameters.extend_from_slice(&[0xfd, 0]),
+        (false, _) => {}
+    }
+    parameters.push(0xfe);
+    let value = size - 10 - parameters.len() - 8;
+    parameters.extend_from_slice(&(value as u64).to_le_bytes());
+    parameters.resize(size - 10, b'z');
+    let counted = if counted { 8 } else { 0 };
+    execute(statement, flags | counted, &parameters)
+}
+
+async fn long_executions_bring_their_types_once(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let forms: &[u32] = match flavor {
+        Flavor::MySql => &[0, capability::QUERY_ATTRIBUTES],
+        Flavor::MariaDb => &[0],
+    };
+    for &standard in forms {
+        let counted = standard != 0;
+        let mut pair = Pair::new(rig, "test", standard, 0).await;
+        // One for each kind: MySQL 9 itself loses the rows of one that had a cursor first and then has none.
+        for _ in [0, 1] {
+            pair.same(&prepare("SELECT LENGTH(?), 7")).await;
+        }
+        for (size, types) in [
+            (1000, true),
+            (2 << 20, false),
+            (2 << 20, true),
+            (LARGEST - 100, false),
+            (LARGEST, false),
+            (LARGEST + 1, false),
+            (2 * LARGEST, true),
+            (2 * LARGEST, false),
+            (1000, false),
+        ] {
+            for (statement, flags) in [(1, 0), (2, 1)] {
+                let execution = long_execution(statement, size, flags, types, counted);
+                let packets = pair.same(&execution).await;
+                assert_ne!(packets[0].1[0], 0xff, "{}", shown(&packets));
+                if flags == 1 {
+                    // The cursor is open, whichever connection it is on.
+                    let packets = pair.same(&fetch(2, 5)).await;
+                    assert_eq!(packets[0].1[0], 0, "{}", shown(&packets));
+                }
+            }
+        }
+    }
+}
+
+async fn an_execution_that_cannot_be_answered_does_not_run(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("extended_uneven").await;
+    let mut pair = Pair::new(rig, &schema, 0, 0).await;
+    let create = query(&pair.raws[1], "CREATE TABLE t (n INT)");
+    pair.one(1, &create).await;
+    pair.one(1, &prepare("INSERT INTO t VALUES (LENGTH(?))"))
+        .await;
+    let told = pair.one(1, &long_execution(1, 1000, 0, true, false)).await;
+    assert_eq!(told[0].1[0], 0, "{}", shown(&told));
+    // With its types it takes one packet more than without.
+    let refused = pair
+        .one(1, &long_execution(1, LARGEST - 1, 0, false, false))
+        .await;
+    assert!(
+        shown(&refused).contains("one more packet"),
+        "{}",
+        shown(&refused)
+    );
+    let mut direct = Raw::app(rig.cluster.primary().port()).await;
+    let count = format!("SELECT COUNT(*) FROM {schema}.t");
+    let rows = direct.rows(&count).await.unwrap();
+    assert_eq!(rows, [[Some("1".to_owned())]]);
+}
+
+#[tokio::test]
+async fn long_bulks_bring_their_types_once() {
+    let rig = Rig::shared(Flavor::MariaDb).await;
+    let schema = rig.schema("extended_long_bulk").await;
+    let create = format!("CREATE TABLE {schema}.t (t LONGTEXT)");
+    rig.cluster.primary().run(&create).await.unwrap();
+    let mut pair = Pair::new(rig, &schema, 0, capability::BULK).await;
+    pair.same(&prepare("INSERT INTO t VALUES (?)")).await;
+    let row = [
+        &[0, 0xfd][..],
+        &60_000_u32.to_le_bytes()[..3],
+        &[b'r'; 60_000],
+    ]
+    .concat();
+    for (rows, types) in [
+        (1, true),
+        (40, false),
+        (300, false),
+        (300, true),
+        (1, false),
+    ] {
+        let head: &[u8] = if types { &[128, 0, 0xfc, 0] } else { &[0, 0] };
+        let packets = pair
+            .same(&with_id(BULK, 1, &[head, &row.repeat(rows)].concat()))
+            .await;
+        assert_eq!(
+            packets[0].1[..2],
+            [0, if rows == 300 { 0xfc } else { rows as u8 }]
+        );
+    }
+}
+
 #[tokio::test]
 async fn rows_come_in_bulk() {
     let rig = Rig::shared(Flavor::MariaDb).await;
@@ -337,6 +454,9 @@ async fn definitions_follow_where_they_could_be_cached() {
         }
         pair.one(1, &prepare("SELECT n, t FROM numbers ORDER BY n"))
             .await;
+        // With a cursor too.
+        let packets = pair.one(1, &execute(1, 1, &[])).await;
+        assert_eq!(packets[0], (1, vec![2, 1]), "{}", shown(&packets));
         for _ in 0..3 {
             let packets = pair.one(1, &execute(1, 0, &[])).await;
             // Two columns, and their definitions.

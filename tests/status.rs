@@ -234,10 +234,18 @@ async fn trackers_are_the_clients_own(flavor: Flavor) {
     for port in [rig.cluster.primary().port(), rig.proxy.port()] {
         rig.schema("status_trackers").await;
         let mut raw = Raw::tcp(port).await.unwrap();
-        raw.login("app", "app", None, MODERN).await.unwrap();
+        // MySQL's own clients have attributes in front of each statement.
+        let attributes = match flavor {
+            Flavor::MySql => capability::QUERY_ATTRIBUTES,
+            Flavor::MariaDb => 0,
+        };
+        raw.login("app", "app", None, MODERN | attributes)
+            .await
+            .unwrap();
         let mut answers = Vec::new();
         for sql in &statements {
-            raw.query(sql).await;
+            let attributes = if attributes == 0 { "" } else { "\0\x01" };
+            raw.query(&format!("{attributes}{sql}")).await;
             let answer: Vec<String> = raw
                 .answer(b"")
                 .await

@@ -92,6 +92,10 @@ bitflags! {
 }
 
 impl Capabilities {
+    /// With any of these the number of a result's columns has a flag behind it: whether their definitions follow. Both servers
+    /// put it there, unlike MySQL's manual.
+    pub const METADATA_FLAG: Self = Self::OPTIONAL_RESULTSET_METADATA.union(Self::CACHE_METADATA);
+
     /// From the standard 32 bits and MariaDB's extended 32.
     pub const fn from_parts(standard: u32, extended: u32) -> Self {
         Self::from_bits_retain(standard as u64 | (extended as u64) << 32)

@@ -41,8 +41,8 @@ pub mod code {
 
 /// Flags of COM_STMT_EXECUTE.
 pub mod execute_flag {
-    /// Those that ask for a cursor.
-    pub const CURSOR: u8 = 0x07;
+    /// The rows are to be fetched from a cursor. Of the other kinds of cursor servers know the flags alone.
+    pub const CURSOR: u8 = 0x01;
     /// The number of parameters stands in front of them, query attributes counted among them.
     pub const PARAMETER_COUNT_AVAILABLE: u8 = 0x08;
 }
@@ -317,7 +317,7 @@ impl<'a> Execute<'a> {
     ///
     /// # Errors
     /// An element cut short.
-    pub fn parse(mut reader: Reader<'a>, caps: Capabilities) -> Result<Self, ProtocolError> {
+    fn parse(mut reader: Reader<'a>, caps: Capabilities) -> Result<Self, ProtocolError> {
         Ok(Self {
             statement: reader.u32("statement id")?,
             flags: reader.u8("cursor flags")?,
@@ -334,8 +334,7 @@ impl<'a> Execute<'a> {
 
     /// The shape of the response to an execution with these cursor flags.
     pub const fn expects(flags: u8) -> Expect {
-        const READ_ONLY: u8 = 1;
-        if flags & READ_ONLY == 0 {
+        if flags & execute_flag::CURSOR == 0 {
             Expect::Execute
         } else {
             Expect::Cursor

@@ -145,8 +145,8 @@ pub fn response(data: &[u8]) {
         3 => Expect::FieldList,
         4 => Expect::Fetch,
         5 => Expect::Statistics,
-        6 => Expect::Cursor,
-        _ => Expect::Status,
+        6 => Expect::Status,
+        _ => Expect::Cursor,
     };
     let caps = Capabilities::from_bits_retain(bits);
     let bytes = reader.rest();
@@ -226,7 +226,6 @@ fn judge(answer: Answer<'_>, replies: &[&[u8]]) {
             known: vec![Sha2Stage1::of(b"secret").stage2()],
         },
         Credential::Cleartext(SecretBytes::from(&b"secret"[..])),
-        Credential::Unknown,
     ];
     let plugins = [
         AuthPlugin::MysqlNativePassword,

@@ -221,7 +221,11 @@ impl ResponseTracker {
 
     /// Whether the next packet begins a result, and is the number of its columns if that has rows.
     pub const fn is_at_result(&self) -> bool {
-        matches!(self.state, State::Start) && matches!(self.expect, Expect::Query | Expect::Execute)
+        matches!(self.state, State::Start)
+            && matches!(
+                self.expect,
+                Expect::Query | Expect::Execute | Expect::Cursor
+            )
     }
 
     /// Rows that began so far, over all result sets; for COM_FIELD_LIST, definitions.
@@ -411,10 +415,7 @@ impl ResponseTracker {
         let columns = reader.lenenc("column count")?;
         let columns =
             u16::try_from(columns).map_err(|_| ProtocolError::Malformed("column count"))?;
-        // Both servers put the flag after the count, unlike MySQL's manual.
-        let optional =
-            Capabilities::OPTIONAL_RESULTSET_METADATA.union(Capabilities::CACHE_METADATA);
-        let defined = !self.caps.intersects(optional)
+        let defined = !self.caps.intersects(Capabilities::METADATA_FLAG)
             || reader.is_empty()
             || reader.u8("metadata flag")? != 0;
         if !reader.is_empty() {

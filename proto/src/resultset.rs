@@ -72,9 +72,7 @@ pub fn put_columns(
 ) {
     put_packet_with(out, seq, |out| {
         put_lenenc(out, columns.len() as u64);
-        if caps.intersects(
-            Capabilities::OPTIONAL_RESULTSET_METADATA.union(Capabilities::CACHE_METADATA),
-        ) {
+        if caps.intersects(Capabilities::METADATA_FLAG) {
             out.put_u8(1);
         }
     });
@@ -133,8 +131,7 @@ pub struct TextRows<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextRow<'a> {
     payload: &'a [u8],
-    /// Its packet's sequence id.
-    pub seq: u8,
+    seq: u8,
 }
 
 impl<'a> TextRows<'a> {
@@ -149,9 +146,8 @@ impl<'a> TextRows<'a> {
         let mut rest = answer.get(column_count(answer)?..)?;
         let mut count = Reader::new(answer.get(HEADER_LEN..)?);
         let columns = count.lenenc("column count").ok()?;
-        let optional =
-            Capabilities::OPTIONAL_RESULTSET_METADATA.union(Capabilities::CACHE_METADATA);
-        let defined = !caps.intersects(optional) || count.u8("metadata flag").ok()? != 0;
+        let defined =
+            !caps.intersects(Capabilities::METADATA_FLAG) || count.u8("metadata flag").ok()? != 0;
         let end = u64::from(!caps.contains(Capabilities::DEPRECATE_EOF));
         for _ in 0..end + if defined { columns } else { 0 } {
             (_, rest) = split_packet(rest)?;

@@ -105,7 +105,6 @@ pub(crate) fn without(
     }
     let mut kept = BytesMut::new();
     loop {
-        let in_entry = changes.variables.remaining();
         let before = changes.block.remaining();
         let Some(Ok(change)) = changes.next() else {
             return Some(kept.into());
@@ -119,7 +118,7 @@ pub(crate) fn without(
             put_lenenc_bytes(&mut pair, value);
             kept.extend_from_slice(&[0]);
             put_lenenc_bytes(&mut kept, &pair);
-        } else if in_entry == 0 {
+        } else {
             let end = block.len() - changes.block.remaining();
             kept.extend_from_slice(block.get(block.len() - before..end).unwrap_or_default());
         }

@@ -66,6 +66,34 @@ fn frames(mut wire: &[u8]) -> Vec<u8> {
     numbers
 }
 
+/// The ids of the packets inside frames of zlib that hold whole packets.
+fn ids(wire: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut wire = wire;
+    while !wire.is_empty() {
+        let len = PacketHeader::parse(wire).unwrap().len;
+        assert_eq!(wire[4..7], [0; 3], "stored");
+        plain.extend_from_slice(&wire[7..7 + len]);
+        wire = &wire[7 + len..];
+    }
+    let (mut ids, mut rest) = (Vec::new(), &plain[..]);
+    while let Some(header) = PacketHeader::parse(rest) {
+        ids.push(header.seq);
+        rest = &rest[4 + header.len..];
+    }
+    ids
+}
+
+/// What cannot be compressed.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -176,6 +204,75 @@ fn long_commands_and_files_go_on_counting() {
         server.encode(&answer, &mut wire);
         assert_eq!(decoded(&mut client, &wire, 100, 100).unwrap(), &answer[..]);
     }
+}
+
+#[test]
+fn a_command_may_come_in_the_middle_of_an_answer() {
+    for method in METHODS {
+        let (mut client, mut server) = ends(method);
+        let first = packets(0, &[vec![3; 10]]);
+        let mut wire = BytesMut::new();
+        client.encode(&first, &mut wire);
+        assert_eq!(decoded(&mut server, &wire, 9, 9).unwrap(), &first[..]);
+        // Two frames, which come apart.
+        let second = packets(0, &[noise(100_000)]);
+        let mut wire = BytesMut::new();
+        client.encode(&second, &mut wire);
+        assert_eq!(frames(&wire), [0, 1]);
+        let cut = 7 + PacketHeader::parse(&wire).unwrap().len;
+        let answer = packets(1, &[vec![1], noise(90), vec![0xfe; 5]]);
+        server.begin();
+        let (mut answered, mut heard) = (BytesMut::new(), Vec::new());
+        server.encode(&answer[..5], &mut answered);
+        heard.extend(decoded(&mut server, &wire[..cut], 1000, 1000).unwrap());
+        server.encode(&answer[5..50], &mut answered);
+        heard.extend(decoded(&mut server, &wire[cut..], 1000, 1000).unwrap());
+        server.encode(&answer[50..], &mut answered);
+        assert!(heard == second[..]);
+        assert_eq!(frames(&answered), [1, 2, 3]);
+        assert_eq!(ids(&answered), [1, 2, 3], "inside the frames");
+        // Its own answer goes on with its own frames' numbers.
+        server.begin();
+        let mut answered = BytesMut::new();
+        server.encode(&packets(1, &[vec![0; 7]]), &mut answered);
+        assert_eq!((frames(&answered), ids(&answered)), (vec![2], vec![2]));
+    }
+}
+
+#[test]
+fn a_command_may_go_on_after_its_answer() {
+    let (mut client, mut server) = ends(Method::Zlib(6));
+    let sent = packets(0, &[noise(300_000)]);
+    let mut wire = BytesMut::new();
+    client.encode(&sent, &mut wire);
+    let cut = 7 + PacketHeader::parse(&wire).unwrap().len;
+    let mut heard = decoded(&mut server, &wire[..cut], 1000, 1000).unwrap();
+    server.begin();
+    server.encode(
+        &packets(1, &[b"\xff too long".to_vec()]),
+        &mut BytesMut::new(),
+    );
+    heard.extend(decoded(&mut server, &wire[cut..], 1000, 1000).unwrap());
+    assert!(heard == sent[..]);
+}
+
+#[test]
+fn each_further_result_counts_from_its_frame() {
+    let (mut client, mut server) = ends(Method::Zlib(6));
+    let sent = packets(0, &[vec![3; 10]]);
+    let mut wire = BytesMut::new();
+    client.encode(&sent, &mut wire);
+    decoded(&mut server, &wire, 9, 9).unwrap();
+    server.begin();
+    // A row that could be taken for the end of a result behind which another one comes.
+    let row = [0, 0, 0, 8, 0, 0, 0].to_vec();
+    let mut wire = BytesMut::new();
+    server.encode(&packets(1, &[row.clone(), row.clone()]), &mut wire);
+    server.encode(&packets(3, &[row.clone()]), &mut wire);
+    server.begin_result();
+    server.encode(&packets(4, &[row]), &mut wire);
+    assert_eq!(frames(&wire), [1, 2, 3]);
+    assert_eq!(ids(&wire), [1, 2, 3, 3]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::Capabilities,
-    command::{code, put_command},
+    command::{code, put_command, put_query},
     packet::{self, Frame},
     reply::ErrPacket,
     response::{Event, Expect, ResponseTracker},
@@ -52,32 +52,29 @@ pub struct BackendConn {
     prepared: Prepared,
 }
 
-/// The session trackers that the proxy needs from every server, as assignments of a SET statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trackers(&'static str);
+/// The session trackers that the proxy needs from every server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trackers {
+    /// Assignments of a SET statement that turn them on, behind others.
+    on: &'static str,
+    /// The statement that leaves them as the server has them by default.
+    off: &'static str,
+}
 
 impl Trackers {
-    pub(super) const MYSQL: Self = Self(
-        ", SESSION session_track_gtids=OWN_GTID, SESSION session_track_state_change=ON, \
-         SESSION session_track_schema=ON",
-    );
-    pub(super) const MARIADB: Self = Self(
-        ", SESSION session_track_state_change=ON, SESSION session_track_schema=ON, \
-         SESSION session_track_system_variables='autocommit,character_set_client,\
-         character_set_connection,character_set_results,time_zone,last_gtid'",
-    );
-    const MYSQL_DEFAULT: &str = "SET SESSION session_track_gtids=DEFAULT, \
-         SESSION session_track_state_change=DEFAULT, SESSION session_track_schema=DEFAULT";
-    const MARIADB_DEFAULT: &str = "SET SESSION session_track_state_change=DEFAULT, \
-         SESSION session_track_schema=DEFAULT, SESSION session_track_system_variables=DEFAULT";
-
-    fn default_statement(self) -> &'static str {
-        if self == Self::MARIADB {
-            Self::MARIADB_DEFAULT
-        } else {
-            Self::MYSQL_DEFAULT
-        }
-    }
+    pub(super) const MYSQL: Self = Self {
+        on: ", SESSION session_track_gtids=OWN_GTID, SESSION session_track_state_change=ON, \
+             SESSION session_track_schema=ON",
+        off: "SET SESSION session_track_gtids=DEFAULT, SESSION session_track_state_change=DEFAULT, \
+              SESSION session_track_schema=DEFAULT",
+    };
+    pub(super) const MARIADB: Self = Self {
+        on: ", SESSION session_track_state_change=ON, SESSION session_track_schema=ON, \
+             SESSION session_track_system_variables='autocommit,character_set_client,\
+             character_set_connection,character_set_results,time_zone,last_gtid'",
+        off: "SET SESSION session_track_state_change=DEFAULT, SESSION session_track_schema=DEFAULT, \
+              SESSION session_track_system_variables=DEFAULT",
+    };
 }
 
 /// How long a server may take to answer what only changes the connection's state.
@@ -236,7 +233,7 @@ impl BackendConn {
                 out,
                 &self.state,
                 wanted,
-                &format!("{extra}{}", self.trackers.0),
+                &format!("{extra}{}", self.trackers.on),
                 self.capabilities,
             )
         };
@@ -251,11 +248,7 @@ impl BackendConn {
     ///
     /// What is appended must be sent before anything else.
     pub fn put_untrack(&mut self, out: &mut BytesMut) {
-        put_command(
-            out,
-            code::QUERY,
-            self.trackers.default_statement().as_bytes(),
-        );
+        put_query(out, self.trackers.off.as_bytes(), self.capabilities);
         self.pending += 1;
     }
 

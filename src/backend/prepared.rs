@@ -125,7 +125,7 @@ impl Prepared {
         self.statements.get(key).is_some_and(|entry| entry.held)
     }
 
-    /// Remembers a statement; returns one that has to be closed for it.
+    /// Remembers a statement; returns one that has to be closed for it, if there is one that nobody needs.
     pub(super) fn insert(
         &mut self,
         key: StatementKey,
@@ -146,7 +146,7 @@ impl Prepared {
         let oldest = self
             .statements
             .iter()
-            .filter(|(_, entry)| !entry.held)
+            .filter(|(_, entry)| !entry.held && entry.used != self.uses)
             .min_by_key(|(_, entry)| entry.used)
             .map(|(key, _)| key.clone())?;
         self.remove(&oldest)

@@ -22,4 +22,8 @@ impl Layer for Compression {
     fn begin(&mut self) {
         Self::begin(self);
     }
+
+    fn begin_result(&mut self) {
+        Self::begin_result(self);
+    }
 }

@@ -19,6 +19,9 @@ pub(super) trait Layer: Debug + Send + Sync {
 
     /// What follows answers the next command.
     fn begin(&mut self) {}
+
+    /// What follows is another result of the same answer.
+    fn begin_result(&mut self) {}
 }
 
 /// Bytes that are decoded to see whether there are any.
@@ -84,6 +87,13 @@ impl Layers {
     pub(super) fn begin(&mut self) {
         for level in &mut self.levels {
             level.layer.begin();
+        }
+    }
+
+    /// What follows is another result of the same answer.
+    pub(super) fn begin_result(&mut self) {
+        for level in &mut self.levels {
+            level.layer.begin_result();
         }
     }
 

@@ -141,6 +141,18 @@ impl Stream {
         }
     }
 
+    /// What is written from now on is another result of the same answer.
+    pub fn begin_result(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            layers.begin_result();
+        }
+    }
+
+    /// Whether bytes pass through anything on their way.
+    pub fn has_layers(&self) -> bool {
+        self.layers.is_some()
+    }
+
     /// Waits until there is something to read, or the peer has closed.
     pub async fn readable(&mut self) -> io::Result<()> {
         if let Some(layers) = &mut self.layers {

@@ -11,13 +11,17 @@ use dbproxy_proto::{
 };
 
 use super::{
-    Flow, Session, command::Changed, finish::Effect, prepared::Statement, statement::Request,
+    Flow, Session,
+    command::Changed,
+    finish::Effect,
+    prepared::Statement,
+    statement::{Finished, Request},
 };
 use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::PinReason,
-    sql::{Cause, Facts, Kind},
+    sql::{Cause, Facts, Kind, StatementClass},
 };
 
 /// One execution of a prepared statement, as the client asks for it.
@@ -37,6 +41,15 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// Bytes that it takes at most as a packet, without types that it does not bring.
+    pub(super) fn len(&self) -> usize {
+        const HEAD: usize = 20;
+        HEAD + match self {
+            Self::Once(execute) => execute.body.len(),
+            Self::Bulk(execute) => execute.body.len(),
+        }
+    }
+
     /// What the answer looks like.
     pub(super) fn expect(&self) -> Expect {
         match self {
@@ -45,7 +58,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    fn wants_cursor(&self) -> bool {
+    pub(super) fn wants_cursor(&self) -> bool {
         matches!(self, Self::Once(execute) if execute.flags & execute_flag::CURSOR != 0)
     }
 
@@ -74,6 +87,35 @@ impl<'a> Execution<'a> {
                     && split.is_ok_and(|(types, _)| types.is_none())
             }
         }
+    }
+
+    /// The types that the client sent with an earlier execution, if this one needs them and brings none, and how many bytes of
+    /// it come behind them.
+    ///
+    /// # Errors
+    /// An execution too short for its parameters.
+    pub(super) fn types_to_add<'s>(
+        &self,
+        statement: &'s Statement,
+    ) -> Result<Option<(usize, &'s [u8])>, ProtocolError> {
+        let count = usize::from(statement.parameters);
+        Ok(match self {
+            Self::Once(execute) => {
+                let parameters = execute.parameters(count)?;
+                let count = parameters.count.unwrap_or(count);
+                let known = first_types(&statement.types, count, execute.named);
+                known
+                    .filter(|types| !types.is_empty() && parameters.types.is_none())
+                    .map(|types| (parameters.values.len(), types))
+            }
+            Self::Bulk(execute) => {
+                let (types, rows) = execute.split(count)?;
+                types
+                    .is_none()
+                    .then_some((rows.len(), &*statement.types))
+                    .filter(|(_, types)| !types.is_empty())
+            }
+        })
     }
 
     /// The value of the first parameter, if it is a number, of a statement that has but one.
@@ -181,20 +223,9 @@ impl Session {
             Err(_) => return self.malformed().await,
         }
         let statement = statement.clone();
-        let mut class = statement.class;
-        if self.concerns_trackers(&class, statement.key.text()) {
-            Box::pin(self.untrack(&class)).await?;
-        }
-        // Its rows are not text.
-        class.facts = class.facts.difference(Facts::PROCESS_LIST);
-        if execution.wants_cursor() {
-            // A cursor lives on its connection.
-            class.cause = Cause::ServerState;
-        }
-        let mut effect = match class.kind {
-            Kind::Read | Kind::Write => Effect::None,
-            _ => self.effect_of(&class, statement.key.text()),
-        };
+        let (class, effect) = self
+            .begin_execution(&statement, execution.wants_cursor())
+            .await?;
         let request = Request::Execute {
             execution,
             statement: &statement,
@@ -204,9 +235,43 @@ impl Session {
                 .kill_statement(request, statement.key.text(), &class)
                 .await;
         }
-        let Some(mut finished) = self.execute(&class, request).await? else {
+        let Some(finished) = self.execute(&class, request).await? else {
             return Ok(Flow::Continue);
         };
+        Ok(self.finish_execution(&class, finished, &statement.key, effect))
+    }
+
+    /// Readies the session for an execution: what that means, and what it changes if it succeeds.
+    pub(super) async fn begin_execution(
+        &mut self,
+        statement: &Statement,
+        wants_cursor: bool,
+    ) -> Result<(StatementClass, Effect), Error> {
+        let mut class = statement.class;
+        if self.concerns_trackers(&class, statement.key.text()) {
+            Box::pin(self.untrack(&class)).await?;
+        }
+        // Its rows are not text.
+        class.facts = class.facts.difference(Facts::PROCESS_LIST);
+        if wants_cursor {
+            // A cursor lives on its connection.
+            class.cause = Cause::ServerState;
+        }
+        let effect = match class.kind {
+            Kind::Read | Kind::Write => Effect::None,
+            _ => self.effect_of(&class, statement.key.text()),
+        };
+        Ok((class, effect))
+    }
+
+    /// Takes over what a finished execution of the statement `key` changed.
+    pub(super) fn finish_execution(
+        &mut self,
+        class: &StatementClass,
+        mut finished: Finished,
+        key: &StatementKey,
+        mut effect: Effect,
+    ) -> Flow {
         let status = finished.outcome.status.unwrap_or_default();
         let has_cursor = status.contains(StatusFlags::CURSOR_EXISTS);
         if has_cursor {
@@ -214,8 +279,8 @@ impl Session {
         }
         if has_cursor || self.pin.is_some() {
             // Data that was sent ahead is gone, and so is the cursor before.
-            finished.conn.hold_prepared(&statement.key, has_cursor);
+            finished.conn.hold_prepared(key, has_cursor);
         }
-        Ok(self.finish(&class, finished, effect))
+        self.finish(class, finished, effect)
     }
 }

@@ -1,11 +1,11 @@
 //! Commands too long to be collected: streamed to the primary as they arrive.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
-    command::{Command, Execute, code},
-    packet::{HEADER_LEN, MAX_PAYLOAD, PacketHeader},
+    command::{Command, bulk_flag, code},
+    packet::{self, Frame, HEADER_LEN, MAX_PAYLOAD, PacketHeader},
     reply::put_err,
     response::{Expect, ResponseTracker},
 };
@@ -26,17 +26,11 @@ use crate::{
     sql::{self, Facts, Kind, StatementClass},
 };
 
-/// Bytes of the parameter types of an execution, two for each.
-const LONGEST_TYPES: usize = 2 * 0xffff;
-
 /// Bytes beyond the limit that a client may still send after it was told so, and the time that it has for them.
 const LINGERING: (usize, Duration) = (64 << 20, Duration::from_secs(2));
 
 /// Where the statement id of a binary command lies in its packet.
 const STATEMENT_ID: std::ops::Range<usize> = HEADER_LEN + 1..HEADER_LEN + 5;
-
-/// Where COM_STMT_EXECUTE has its cursor flags.
-const CURSOR_FLAGS: usize = HEADER_LEN + 5;
 
 /// How sending a long command has ended.
 enum Sent {
@@ -44,37 +38,40 @@ enum Sent {
     Whole(u8),
     /// It is longer than the session may send; this is where it was too much.
     TooMuch(Span),
+    /// It takes another number of packets than the client sent, of which the last had this sequence id, so that the answer
+    /// would come out of order. The server has only a part of it.
+    Unanswerable(u8),
 }
+
+/// What a long execution lacks that the server may need.
+struct Types {
+    /// Where in the payload they belong.
+    at: usize,
+    /// The byte, and the bit in it, by which they are there.
+    flag: (usize, u8),
+    block: Arc<[u8]>,
+}
+
+/// The flags of a bulk execution stand behind its code and statement id.
+const BULK_FLAG: (usize, u8) = (5, bulk_flag::SEND_TYPES as u8);
 
 impl Session {
     /// Carries out a command whose packet is longer than [`COLLECTED`].
     pub(super) async fn stream_large(&mut self) -> Result<Flow, Error> {
-        let header = PacketHeader::parse(&self.input);
-        let (len, seq) = header.map_or((0, 0), |header| (header.len, header.seq));
+        let len = PacketHeader::parse(&self.input).map_or(0, |header| header.len);
         if len >= self.max_packet {
-            return self.refuse_oversized(seq, Span::command()).await;
+            return self.refuse_oversized(Span::command()).await;
         }
         while self.input.len() < COLLECTED {
             self.read_some().await?;
         }
-        let single = len < MAX_PAYLOAD;
         match self.input.get(HEADER_LEN).copied() {
             Some(code::QUERY) => self.stream_query().await,
             Some(code::STMT_SEND_LONG_DATA) => self.stream_long_data().await,
-            Some(code::STMT_EXECUTE | code::STMT_BULK_EXECUTE)
-                if let Some(types) = self.announced_types() =>
-            {
-                self.stream_execution(types).await
+            Some(code::STMT_EXECUTE | code::STMT_BULK_EXECUTE) => {
+                Box::pin(self.stream_execution(len)).await
             }
-            // With its types it may need one packet more.
-            Some(code::STMT_EXECUTE) if len + LONGEST_TYPES >= MAX_PAYLOAD => {
-                self.stream_without_types().await
-            }
-            _ if single => self.collect().await,
-            _ => {
-                let text = "Got a packet bigger than 'max_allowed_packet' bytes";
-                self.discard_with(&Answer::new(1153, b"08S01", text)).await
-            }
+            _ => self.collect(len).await,
         }
     }
 
@@ -89,12 +86,9 @@ impl Session {
         }
     }
 
-    /// Tells the client that its command is too long, and ends its session as a server does. `seq` is that of the
-    /// packet that was too much, `span` the rest of the command.
-    async fn refuse_oversized(&mut self, seq: u8, mut span: Span) -> Result<Flow, Error> {
-        let text = "Got a packet bigger than 'max_allowed_packet' bytes";
-        let answer = Answer::new(1153, b"08S01", text);
-        self.reply_error_after(seq, &answer).await?;
+    /// Tells the client that its command is too long, and ends its session as a server does. `span` is the rest of the command.
+    async fn refuse_oversized(&mut self, mut span: Span) -> Result<Flow, Error> {
+        self.reply_error_after(span.seq(), &too_large()).await?;
         // A close in the middle of what the client sends would take the answer away from it.
         let (most, patience) = LINGERING;
         let lingering = async {
@@ -102,7 +96,9 @@ impl Session {
                 let end = span.advance(&self.input);
                 self.input.advance(end);
                 self.input.reserve(Buffers::SMALL);
-                if span.is_complete() || !matches!(self.client.read(&mut self.input).await, Ok(1..))
+                if span.is_complete()
+                    || span.is_broken()
+                    || !matches!(self.client.read(&mut self.input).await, Ok(1..))
                 {
                     return;
                 }
@@ -112,13 +108,15 @@ impl Session {
         Ok(Flow::End)
     }
 
-    /// Collects a packet whole after all: its beginning cannot be understood without its end.
-    async fn collect(&mut self) -> Result<Flow, Error> {
-        let len = HEADER_LEN + PacketHeader::parse(&self.input).map_or(0, |header| header.len);
-        while self.input.len() < len {
+    /// Collects a packet of `len` bytes whole after all: its beginning cannot be understood without its end.
+    async fn collect(&mut self, len: usize) -> Result<Flow, Error> {
+        if len == MAX_PAYLOAD {
+            return self.discard_with(&too_large()).await;
+        }
+        while self.input.len() < HEADER_LEN + len {
             self.read_some().await?;
         }
-        let packet = self.input.split_to(len);
+        let packet = self.input.split_to(HEADER_LEN + len);
         self.dispatch(&packet).await
     }
 
@@ -140,21 +138,17 @@ impl Session {
         };
         class.cause = sql::Cause::Write;
         class.facts |= Facts::MAY_WRITE;
-        self.stream(&class, None, Expect::Query, effect).await
-    }
-
-    /// The parameter types that the execution at the front of the input brings along, if it is complete on
-    /// a connection that never ran its statement.
-    fn announced_types(&self) -> Option<Vec<u8>> {
-        let payload = self.input.get(HEADER_LEN..)?;
-        let execution = match Command::parse(payload, self.capabilities).ok()? {
-            Command::StmtExecute(execute) => Execution::Once(execute),
-            Command::StmtBulkExecute(execute) => Execution::Bulk(execute),
-            _ => return None,
+        let mut conn = match self.settled_connection(&class).await {
+            Ok(conn) => conn,
+            Err(error) => return self.discard_for(error).await,
         };
-        let statement = self.prepared.find(execution.statement())?;
-        let types = execution.types(usize::from(statement.parameters)).ok()??;
-        Some(types.to_vec())
+        let handle = Arc::clone(self.registration.handle());
+        let _running = handle.run_on(conn.server(), conn.thread_id());
+        let sent = self.send_through(&mut conn).await?;
+        match self.relay_sent(conn, sent, &class, Expect::Query).await? {
+            Ok(finished) => Ok(self.finish(&class, finished, effect)),
+            Err(flow) => Ok(flow),
+        }
     }
 
     fn announced_statement(&self) -> Option<u32> {
@@ -163,95 +157,126 @@ impl Session {
         ))
     }
 
-    async fn stream_execution(&mut self, types: Vec<u8>) -> Result<Flow, Error> {
-        let id = self.announced_statement().unwrap_or(0);
-        let Some(statement) = self.prepared.find_mut(id) else {
-            return self.collect().await;
+    /// Streams an execution whose first packet has `len` bytes.
+    async fn stream_execution(&mut self, len: usize) -> Result<Flow, Error> {
+        let payload = self.input.get(HEADER_LEN..).unwrap_or_default();
+        let execution = match Command::parse(payload, self.capabilities) {
+            Ok(Command::StmtExecute(execute)) => Execution::Once(execute),
+            Ok(Command::StmtBulkExecute(execute)) => Execution::Bulk(execute),
+            _ => return self.collect(len).await,
         };
-        statement.types = types;
-        let mut class = statement.class;
-        class.cause = sql::Cause::Write;
-        let flags = self.input.get(CURSOR_FLAGS).copied().unwrap_or(0);
-        self.stream(&class, Some(id), Execute::expects(flags), Effect::None)
-            .await
-    }
-
-    /// Streams an execution that brings no types along: the client sent them once, the server may need them again.
-    ///
-    /// They shift everything behind them, so that the packets are cut anew, one by one.
-    async fn stream_without_types(&mut self) -> Result<Flow, Error> {
-        let id = self.announced_statement().unwrap_or(0);
+        let id = execution.statement();
         let Some(statement) = self.prepared.find(id) else {
             let answer = self.unknown(id, "mysqld_stmt_execute");
             return self.discard_with(&answer).await;
         };
-        let (mut class, types) = (statement.class, statement.types.clone());
-        if types.len() < 2 * usize::from(statement.parameters) {
+        if execution.lacks_types(statement) {
             return self.discard_with(&untyped()).await;
         }
-        let flags = self.input.get(CURSOR_FLAGS).copied().unwrap_or(0);
+        let (expect, cursor) = (execution.expect(), execution.wants_cursor());
+        let types = match execution.types_to_add(statement) {
+            // Shorter than what is there of it by now.
+            Err(_) => return self.collect(len).await,
+            Ok(Some((_, types))) if len + types.len() < MAX_PAYLOAD => {
+                return self.collect(len).await;
+            }
+            Ok(types) => types.map(|(behind, block)| {
+                let at = payload.len() - behind;
+                let flag = match execution {
+                    Execution::Once(_) => (at - 1, 1),
+                    Execution::Bulk(_) => BULK_FLAG,
+                };
+                let block = block.into();
+                Types { at, flag, block }
+            }),
+        };
+        if let Ok(Some(sent)) = execution.types(usize::from(statement.parameters)) {
+            let sent = sent.to_vec();
+            if let Some(statement) = self.prepared.find_mut(id) {
+                statement.types = sent;
+            }
+        }
+        let Some(statement) = self.prepared.find(id).cloned() else {
+            return self.collect(len).await;
+        };
+        let (mut class, effect) = self.begin_execution(&statement, cursor).await?;
         class.cause = sql::Cause::Write;
-        let flag = STATEMENT_ID.end + 5 + usize::from(statement.parameters).div_ceil(8);
         let mut conn = match self.large_connection(&class, Some(id)).await {
             Ok(conn) => conn,
             Err(error) => return self.discard_for(error).await,
         };
         let handle = Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
-        let (mut out, mut out_seq) = (BytesMut::new(), 0_u8);
-        let (mut len, mut first) = (0, true);
-        let in_seq = loop {
-            while PacketHeader::parse(&self.input)
-                .is_none_or(|header| self.input.len() < HEADER_LEN + header.len)
-            {
+        let sent = match types {
+            None => self.send_through(&mut conn).await?,
+            Some(types) => self.send_with_types(&mut conn, types).await?,
+        };
+        match self.relay_sent(conn, sent, &class, expect).await? {
+            Ok(finished) => Ok(self.finish_execution(&class, finished, &statement.key, effect)),
+            Err(flow) => Ok(flow),
+        }
+    }
+
+    /// Sends the execution at the front of the input with the types that the client sent with an earlier one: the server may
+    /// need them again.
+    ///
+    /// They shift everything behind them, so that the packets are cut anew, one by one.
+    async fn send_with_types(
+        &mut self,
+        conn: &mut PooledConn,
+        types: Types,
+    ) -> Result<Sent, Error> {
+        let mut span = Span::command();
+        let (mut out, mut failed) = (BytesMut::new(), false);
+        let (mut received, mut sent) = (0_usize, 0_usize);
+        loop {
+            let end = loop {
+                match packet::complete(&self.input) {
+                    Frame::Complete { len, .. } => break len,
+                    Frame::Large => break HEADER_LEN + MAX_PAYLOAD,
+                    Frame::Incomplete => self.read_some().await?,
+                }
+            };
+            while self.input.len() < end {
                 self.read_some().await?;
             }
-            let Some(header) = PacketHeader::parse(&self.input) else {
-                continue;
-            };
-            len += header.len;
-            if len >= self.max_packet {
-                conn.condemn();
-                return self.refuse_oversized(header.seq, Span::command()).await;
+            span.advance(self.input.get(..end).unwrap_or_default());
+            if span.is_broken() {
+                return Err(self.out_of_order().await);
             }
-            let mut packet = self.input.split_to(HEADER_LEN + header.len);
+            let mut packet = self.input.split_to(end);
+            if span.len() >= self.max_packet {
+                return Ok(Sent::TooMuch(span));
+            }
             packet.advance(HEADER_LEN);
-            if mem::take(&mut first) && !types.is_empty() && flag < HEADER_LEN + packet.len() {
-                out.extend_from_slice(&packet.split_to(flag - HEADER_LEN));
-                out.put_u8(1);
-                out.extend_from_slice(&types);
-                packet.advance(1);
+            if received == 0 {
+                let (place, bit) = types.flag;
+                if let Some(place) = packet.get_mut(place) {
+                    *place |= bit;
+                }
+                let behind = packet.split_off(types.at.min(packet.len()));
+                packet.extend_from_slice(&types.block);
+                packet.unsplit(behind);
             }
             out.unsplit(packet);
-            let last = header.len < MAX_PAYLOAD;
-            while last || out.len() >= MAX_PAYLOAD {
+            received += 1;
+            if span.is_complete() && sent + out.len() / MAX_PAYLOAD + 1 != received {
+                return Ok(Sent::Unanswerable(span.seq()));
+            }
+            while span.is_complete() || out.len() >= MAX_PAYLOAD {
                 let chunk = out.split_to(out.len().min(MAX_PAYLOAD));
                 let header = PacketHeader {
                     len: chunk.len(),
-                    seq: out_seq,
+                    seq: sent as u8,
                 };
-                out_seq = out_seq.wrapping_add(1);
                 // What a server that refuses it says is read afterwards.
-                let _ = conn.send(&header.to_bytes(), &chunk).await;
+                failed = failed || conn.send(&header.to_bytes(), &chunk).await.is_err();
+                sent += 1;
                 if chunk.len() < MAX_PAYLOAD {
-                    break;
+                    return Ok(Sent::Whole(span.seq()));
                 }
             }
-            if last {
-                break header.seq;
-            }
-        };
-        if in_seq.wrapping_add(1) != out_seq {
-            // The answer would come out of order: this cannot be passed on, and is not worth more than a word.
-            conn.condemn();
-            let text = "dbproxy cannot pass this execution on: it needs one more packet than the client sent";
-            let answer = Answer::new(1105, b"HY000", text);
-            self.reply_error_after(in_seq, &answer).await?;
-            return Ok(Flow::End);
         }
-        let expect = Execute::expects(flags);
-        self.relay_streamed(conn, &class, expect, Effect::None, in_seq)
-            .await
     }
 
     async fn stream_long_data(&mut self) -> Result<Flow, Error> {
@@ -271,10 +296,10 @@ impl Session {
         };
         // Has no answer, not even an error.
         let Some(mut conn) = conn else {
-            return self.discard(Span::command()).await.map(|_| Flow::Continue);
+            return self.discard().await.map(|_| Flow::Continue);
         };
         match self.send_through(&mut conn).await? {
-            Sent::Whole(_) => {
+            Sent::Whole(_) | Sent::Unanswerable(_) => {
                 if let Some(statement) = known.and_then(|id| self.prepared.find(id)) {
                     conn.hold_prepared(&statement.key, true);
                 }
@@ -283,30 +308,7 @@ impl Session {
             }
             Sent::TooMuch(span) => {
                 conn.condemn();
-                self.refuse_oversized(span.seq(), span).await
-            }
-        }
-    }
-
-    /// Streams the command at the front of the input to the primary and relays the answer.
-    async fn stream(
-        &mut self,
-        class: &StatementClass,
-        statement: Option<u32>,
-        expect: Expect,
-        effect: Effect,
-    ) -> Result<Flow, Error> {
-        let mut conn = match self.large_connection(class, statement).await {
-            Ok(conn) => conn,
-            Err(error) => return self.discard_for(error).await,
-        };
-        let handle = Arc::clone(self.registration.handle());
-        let _running = handle.run_on(conn.server(), conn.thread_id());
-        match self.send_through(&mut conn).await? {
-            Sent::Whole(seq) => self.relay_streamed(conn, class, expect, effect, seq).await,
-            Sent::TooMuch(span) => {
-                conn.condemn();
-                self.refuse_oversized(span.seq(), span).await
+                self.refuse_oversized(span).await
             }
         }
     }
@@ -320,7 +322,7 @@ impl Session {
 
     /// Passes over a command, and answers it with an error.
     async fn discard_with(&mut self, answer: &Answer) -> Result<Flow, Error> {
-        let seq = self.discard(Span::command()).await?;
+        let seq = self.discard().await?;
         self.reply_error_after(seq, answer).await
     }
 
@@ -332,21 +334,34 @@ impl Session {
         self.reply(&out).await
     }
 
-    /// Relays the answer to a command whose last packet had the id `seq`.
-    async fn relay_streamed(
+    /// Relays the answer to what was sent, if it was; otherwise how the session goes on.
+    async fn relay_sent(
         &mut self,
         mut conn: PooledConn,
+        sent: Sent,
         class: &StatementClass,
         expect: Expect,
-        effect: Effect,
-        seq: u8,
-    ) -> Result<Flow, Error> {
+    ) -> Result<Result<Finished, Flow>, Error> {
+        let seq = match sent {
+            Sent::Whole(seq) => seq,
+            Sent::TooMuch(span) => {
+                conn.condemn();
+                return self.refuse_oversized(span).await.map(Err);
+            }
+            Sent::Unanswerable(seq) => {
+                conn.condemn();
+                let text = "dbproxy cannot pass this execution on: it needs one more packet than the client sent";
+                let answer = Answer::new(1105, b"HY000", text);
+                self.reply_error_after(seq, &answer).await?;
+                return Ok(Err(Flow::End));
+            }
+        };
         let tracker =
             ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
         let relayed = self.relay(class).run(&mut conn, tracker, 0, false).await;
         match relayed {
-            Ok(outcome) => Ok(self.finish(class, Finished { conn, outcome }, effect)),
-            Err(failure) => self.give_up(conn, class, failure).await,
+            Ok(outcome) => Ok(Ok(Finished { conn, outcome })),
+            Err(failure) => self.give_up(conn, class, failure).await.map(Err),
         }
     }
 
@@ -394,8 +409,9 @@ impl Session {
         }
     }
 
-    /// Passes over what `span` reaches; the sequence id of its last packet.
-    async fn discard(&mut self, mut span: Span) -> Result<u8, Error> {
+    /// Passes over the command at the front of the input; the sequence id of its last packet.
+    async fn discard(&mut self) -> Result<u8, Error> {
+        let mut span = Span::command();
         loop {
             let end = span.advance(&self.input);
             if span.is_broken() {
@@ -416,4 +432,9 @@ impl Session {
         let _ = self.reply_error(&error.answer()).await;
         error
     }
+}
+
+fn too_large() -> Answer {
+    let text = "Got a packet bigger than 'max_allowed_packet' bytes";
+    Answer::new(1153, b"08S01", text)
 }

@@ -167,6 +167,10 @@ impl Relay<'_> {
             if tracker.is_done() {
                 return Ok(outcome);
             }
+            if walked.result_ended {
+                self.client.begin_result();
+                continue;
+            }
             if let Some(due) = walked.file {
                 self.send_file(conn, due).await?;
                 tracker.local_infile_sent();
@@ -209,7 +213,7 @@ impl Relay<'_> {
                     packet,
                     header,
                     mut seq,
-                    ..
+                    last,
                 } => {
                     self.note(&packet, outcome);
                     if let Some(state) = self.rewritten_state(&packet) {
@@ -225,13 +229,17 @@ impl Relay<'_> {
                         walked.copied = walked.end + len;
                     }
                     walked.end += len;
+                    if self.ends_result(last) {
+                        walked.result_ended = true;
+                        break;
+                    }
                 }
                 Event::Eof {
                     len,
                     status,
                     warnings,
                     mut seq,
-                    ..
+                    last,
                 } => {
                     outcome.status = Some(status);
                     outcome.warnings = warnings;
@@ -245,6 +253,10 @@ impl Relay<'_> {
                         walked.copied = walked.end + len;
                     }
                     walked.end += len;
+                    if self.ends_result(last) {
+                        walked.result_ended = true;
+                        break;
+                    }
                 }
                 Event::Err { len, packet, .. } => {
                     outcome.error = Some(packet.code);
@@ -307,6 +319,11 @@ impl Relay<'_> {
         }
         out.extend_from_slice(rows.rest());
         out
+    }
+
+    /// Whether the stream has to know that another result follows: compression begins each in a frame of its own.
+    fn ends_result(&self, last: bool) -> bool {
+        !last && self.client.has_layers()
     }
 
     fn caches_metadata(&self) -> bool {
@@ -457,6 +474,8 @@ const LIST: usize = 16 << 20;
 struct Walked {
     copied: usize,
     end: usize,
+    /// Another result of the answer follows.
+    result_ended: bool,
     /// The server asked for a file, whose first packet has this sequence id.
     file: Option<u8>,
 }

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use dbproxy_proto::{
     ProtocolError,
     capability::StatusFlags,
+    compress::FRAME_LEN,
     response::{Expect, ResponseTracker},
 };
 use tokio::time::Instant;
@@ -43,6 +44,20 @@ pub(super) enum Request<'a> {
         execution: Execution<'a>,
         statement: &'a Statement,
     },
+}
+
+impl Request<'_> {
+    /// Whether it takes more than one frame where it is compressed.
+    fn is_long(&self) -> bool {
+        let len = match self {
+            Self::Forward { packet, .. } | Self::Prepare { packet, .. } => packet.len(),
+            Self::Execute {
+                execution,
+                statement,
+            } => execution.len() + statement.types.len(),
+        };
+        len > FRAME_LEN
+    }
 }
 
 /// A statement that ran to its end.
@@ -198,9 +213,10 @@ impl Session {
     ) -> Result<Outcome, Failure> {
         let mut prefix = BytesMut::new();
         self.put_state(conn, class, &mut prefix);
-        if !class.is_replica_read() && !conn.will_settle() {
+        if request.is_long() || !class.is_replica_read() && !conn.will_settle() {
             // A statement that writes must not run in a state that cannot be reached: it does not
-            // share a round trip with a change of state that could fail.
+            // share a round trip with a change of state that could fail. Compressed, the answers to two commands
+            // can be told apart only if each command is one frame.
             conn.send(&prefix, &[]).await.map_err(not_started)?;
             prefix.clear();
             conn.settle(&self.context.buffers)

@@ -16,9 +16,8 @@ use bytes::{Buf, BytesMut};
 use flate2::{Compress, FlushCompress, Status};
 use zstd::bulk::Compressor;
 
-use crate::codec::Reader;
+use crate::ProtocolError;
 use crate::packet::{HEADER_LEN, PacketHeader};
-use crate::{ProtocolError, StatusFlags, reply};
 use inflate::Inflater;
 use numbers::{Incoming, Outgoing, Walked};
 
@@ -28,8 +27,8 @@ pub const FRAME_HEADER_LEN: usize = 7;
 /// Shorter contents are not worth compressing.
 const SHORTEST: usize = 50;
 
-/// Bytes that are compressed at once.
-const FRAME_LEN: usize = 64 * 1024;
+/// Bytes that are compressed at once, and most of a frame's content.
+pub const FRAME_LEN: usize = 64 * 1024;
 
 /// Bytes that are decompressed at once.
 const PIECE: usize = 16 * 1024;
@@ -52,7 +51,7 @@ pub enum Side {
     Server,
 }
 
-/// Who spoke last.
+/// Who spoke last in the exchange that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Sent,
@@ -64,14 +63,15 @@ enum Turn {
 pub struct Compression {
     method: Method,
     side: Side,
-    /// The number of the next frame, in either direction.
+    /// The number of the next frame to send.
     number: u8,
-    /// The number of the last frame received.
-    heard: u8,
+    /// The number of the next frame that goes on with what the peer was sending. Another one than `number`, since a client
+    /// may send its next command while the last one is still being answered.
+    due: u8,
     turn: Turn,
     /// What the ids of packets inside frames have on top of those outside.
     shift: u8,
-    /// The last frame ended with a packet behind which another result comes.
+    /// The next packet begins another result of the same answer.
     resumes: bool,
     frame: Option<Frame>,
     incoming: Incoming,
@@ -96,7 +96,7 @@ impl Compression {
             method,
             side,
             number: 0,
-            heard: 0,
+            due: 0,
             turn: Turn::Sent,
             shift: 0,
             resumes: false,
@@ -109,8 +109,13 @@ impl Compression {
     /// What follows answers the next command. Where commands were received before the one in front of them was answered,
     /// the frames' numbers start anew with each answer.
     pub fn begin(&mut self) {
-        self.number = self.heard.wrapping_add(1);
+        self.number = self.due;
         self.turn = Turn::Received;
+    }
+
+    /// What follows is another result of the same answer.
+    pub fn begin_result(&mut self) {
+        self.resumes = true;
     }
 
     /// Decompresses bytes from the front of `wire`, which it consumes, into the spare room of `plain`, never more than that.
@@ -156,9 +161,6 @@ impl Compression {
         };
         let (wire, announced) = (length([a, b, c]), length([d, e, f]));
         self.follow(number)?;
-        self.number = number.wrapping_add(1);
-        self.heard = number;
-        self.turn = Turn::Received;
         let (plain, inflater) = match announced {
             0 => (wire, None),
             _ if wire == 0 => return Err(ProtocolError::Malformed("compressed length")),
@@ -174,32 +176,46 @@ impl Compression {
 
     /// Finds out what a frame of this number continues.
     fn follow(&mut self, number: u8) -> Result<(), ProtocolError> {
+        let next = number.wrapping_add(1);
         let spoke = self.turn == Turn::Sent;
+        let between = self.incoming.is_between();
+        let goes_on = number == self.due && (number != 0 || !spoke || !between);
         match self.side {
-            Side::Server if number == 0 && (spoke || number != self.number) => {
-                if !self.incoming.is_between() {
-                    return Err(self.out_of_order(number));
+            Side::Server if goes_on => {
+                if !spoke {
+                    self.number = next;
                 }
+            }
+            // Whether or not the last one is answered.
+            Side::Server if number == 0 && between => {
                 self.incoming.expect_commands();
             }
-            Side::Server if number != self.number => return Err(self.out_of_order(number)),
-            Side::Server if spoke => self.incoming.expect_answer(self.outgoing.last()),
-            // Answers to commands that were sent together are told apart by their numbers. A server that says goodbye
-            // unasked may use any.
-            Side::Client if spoke || number != self.number => {
-                if !self.incoming.is_between() {
-                    return Err(self.out_of_order(number));
-                }
+            Side::Server if spoke && between && number == self.number => {
                 self.incoming.expect_answer(self.outgoing.last());
+                self.number = next;
+                self.turn = Turn::Received;
             }
-            Side::Server | Side::Client => {}
+            Side::Server => return Err(self.out_of_order(number)),
+            // Answers to commands that were sent together are told apart by their numbers, which takes commands of one frame
+            // each. A server that says goodbye unasked may use any.
+            Side::Client => {
+                if spoke || number != self.due {
+                    if !between {
+                        return Err(self.out_of_order(number));
+                    }
+                    self.incoming.expect_answer(self.outgoing.last());
+                }
+                self.number = next;
+                self.turn = Turn::Received;
+            }
         }
+        self.due = next;
         Ok(())
     }
 
     fn out_of_order(&self, found: u8) -> ProtocolError {
         ProtocolError::Sequence {
-            expected: self.number,
+            expected: self.due,
             found,
         }
     }
@@ -217,7 +233,7 @@ impl Compression {
         if !held.is_empty() {
             plain = Cow::Owned([&held, &*plain].concat());
         }
-        let (mut begin, mut end, mut last) = (0, 0, None);
+        let (mut begin, mut end) = (0, 0);
         while end < plain.len() {
             match self.outgoing.step(plain.get(end..).unwrap_or_default()) {
                 Walked::Payload { len } => end += len,
@@ -234,20 +250,17 @@ impl Compression {
                         *place = seq;
                     }
                     end += HEADER_LEN;
-                    last = Some(end);
                 }
                 Walked::Cut => break,
             }
         }
         self.put_frames(plain.get(begin..end).unwrap_or_default(), wire);
-        let last = last.and_then(|payload| plain.get(payload..end));
-        self.resumes = self.outgoing.is_between() && last.is_some_and(announces_more);
     }
 
     /// The packet of this header goes out: the id that it has inside its frame.
     ///
-    /// Where the turn comes to it, and where a frame begins with another result, a server continues with the number of the
-    /// frame, and some clients count on that.
+    /// Where the turn comes to it, and where another result begins, a server continues with the number of the frame, and some
+    /// clients count on that.
     fn send(&mut self, header: PacketHeader) -> u8 {
         if self.side == Side::Server && (self.turn == Turn::Received || self.resumes) {
             self.shift = self.number.wrapping_sub(header.seq);
@@ -317,21 +330,6 @@ impl Frame {
             Some(inflater) => inflater.has_ended(),
         }
     }
-}
-
-/// Whether a payload looks like the OK or EOF packet at the end of a result that is not the last.
-fn announces_more(payload: &[u8]) -> bool {
-    let mut reader = Reader::new(payload);
-    let status = match (reader.u8(""), payload.len()) {
-        (Ok(reply::EOF), 5) => reader.u16("").and_then(|_| reader.u16("")),
-        (Ok(reply::OK | reply::EOF), _) => reader
-            .lenenc("")
-            .and_then(|_| reader.lenenc(""))
-            .and_then(|_| reader.u16("")),
-        _ => return false,
-    };
-    let more = |status| StatusFlags::from_bits_retain(status).contains(StatusFlags::MORE_RESULTS);
-    status.is_ok_and(more)
 }
 
 /// Appends one frame; stored if it is not worth compressing.

@@ -118,11 +118,6 @@ impl Outgoing {
         self.last = Some(header.seq);
     }
 
-    /// Whether the last packet is complete.
-    pub(super) fn is_between(&self) -> bool {
-        self.missing == 0 && self.held.is_empty()
-    }
-
     /// The id of the last packet.
     pub(super) fn last(&self) -> Option<u8> {
         self.last

@@ -417,10 +417,10 @@ impl ClientLogin {
                     session_state: ok.session_state.to_vec(),
                 }))
             }
-            reply::ERR => Err(self
-                .declined
-                .unwrap_or_else(|| LoginError::refused(payload))),
             AUTH_SWITCH => self.switch(reader),
+            // Whatever the server makes of the empty answer to what cannot be answered.
+            _ if let Some(declined) = self.declined => Err(declined),
+            reply::ERR => Err(LoginError::refused(payload)),
             AUTH_NEXT_FACTOR => Err(LoginError::MultiFactor),
             AUTH_MORE_DATA => self.more_data(reader.rest()),
             _ if matches!(self.awaited, Awaited::Derivation(_)) => self.more_data(payload),

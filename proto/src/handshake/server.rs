@@ -256,8 +256,6 @@ pub enum Credential {
     },
     /// Its password.
     Cleartext(SecretBytes),
-    /// There is no such account: the client sees what it would see if there were one, and is then denied.
-    Unknown,
 }
 
 /// What a client proved.
@@ -433,7 +431,7 @@ impl ServerAuth {
             Credential::Password { known } => known.clone(),
             Credential::Cleartext(password) => vec![Sha2Stage1::of(password).stage2()],
             // Servers ask for the whole password before they deny, and so nobody learns which accounts there are.
-            Credential::NoPassword | Credential::Native(_) | Credential::Unknown => Vec::new(),
+            Credential::NoPassword | Credential::Native(_) => Vec::new(),
         };
         let proven = known
             .iter()
@@ -499,7 +497,7 @@ impl ServerAuth {
             return self.judge_nothing(password);
         }
         let verified = match &self.credential {
-            Credential::NoPassword | Credential::Unknown => return DENIED,
+            Credential::NoPassword => return DENIED,
             Credential::Native(stored) => {
                 Some(stored.contains(&NativeStage1::of(password).stage2()))
             }
