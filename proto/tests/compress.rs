@@ -268,7 +268,7 @@ fn each_further_result_counts_from_its_frame() {
     let row = [0, 0, 0, 8, 0, 0, 0].to_vec();
     let mut wire = BytesMut::new();
     server.encode(&packets(1, &[row.clone(), row.clone()]), &mut wire);
-    server.encode(&packets(3, &[row.clone()]), &mut wire);
+    server.encode(&packets(3, std::slice::from_ref(&row)), &mut wire);
     server.begin_result();
     server.encode(&packets(4, &[row]), &mut wire);
     assert_eq!(frames(&wire), [1, 2, 3]);
