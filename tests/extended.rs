@@ -261,8 +261,9 @@ fn long_execution(statement: u32, size: usize, flags: u8, types: bool, counted: 
     let value = size - 10 - parameters.len() - 8;
     parameters.extend_from_slice(&(value as u64).to_le_bytes());
     parameters.resize(size - 10, b'z');
-    let counted = if counted { 8 } else { 0 };
-    execute(statement, flags | counted, &parameters)
+    // Some announce the number of parameters, others do not.
+    let announced = if counted && types { 8 } else { 0 };
+    execute(statement, flags | announced, &parameters)
 }
 
 async fn long_executions_bring_their_types_once(flavor: Flavor) {

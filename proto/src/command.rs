@@ -43,7 +43,8 @@ pub mod code {
 pub mod execute_flag {
     /// The rows are to be fetched from a cursor. Of the other kinds of cursor servers know the flags alone.
     pub const CURSOR: u8 = 0x01;
-    /// The number of parameters stands in front of them, query attributes counted among them.
+    /// The number of parameters stands in front of them, query attributes counted among them, although the statement has none
+    /// itself. Where parameters are [`named`](super::Execute::named) and it has some, their number always does.
     pub const PARAMETER_COUNT_AVAILABLE: u8 = 0x08;
 }
 
@@ -347,7 +348,8 @@ impl<'a> Execute<'a> {
     /// A body too short for that many parameters.
     pub fn parameters(&self, count: usize) -> Result<Parameters<'a>, ProtocolError> {
         let mut reader = Reader::new(self.body);
-        let counted = self.named && self.flags & execute_flag::PARAMETER_COUNT_AVAILABLE != 0;
+        let announced = self.flags & execute_flag::PARAMETER_COUNT_AVAILABLE != 0;
+        let counted = self.named && (count > 0 || announced);
         let count = if counted {
             let count = reader.lenenc("parameter count")?;
             usize::try_from(count).map_err(|_| ProtocolError::Malformed("parameter count"))?
