@@ -318,13 +318,7 @@ impl Session {
             }
         };
         let (seq, flavor) = (door.seq, door.flavor());
-        let login = Login {
-            user: String::from_utf8_lossy(request.user).into(),
-            account: account.key.clone(),
-            proof,
-            expired: account.expired,
-            demand: account.requirement.demand(),
-        };
+        let login = Login::new(request.user, &account, proof, self.peer.ip());
         let before = (
             mem::replace(&mut self.login, login),
             mem::replace(&mut self.account, context.states.of(&account.key)),
