@@ -381,6 +381,8 @@ async fn a_wrong_monitor_password_is_not_death() {
     let needs = monitor::Needs {
         connections: 100,
         accounts: true,
+        compression: ServerCompression::Off,
+        proxy_protocol: ProxyProtocol::Off,
     };
     let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong"), needs).await;
     assert!(matches!(
