@@ -168,6 +168,7 @@ fn server_targets(
             deadline: config.limits.login,
             accepted: Arc::default(),
             compression: compression(config, server),
+            proxy_protocol: config.cluster.proxy_protocol_of(server),
             tls: Connector::new(
                 server.tls.unwrap_or(config.tls.server.mode),
                 outgoing.clone(),
@@ -176,7 +177,7 @@ fn server_targets(
 }
 
 fn compression(config: &Config, server: &ServerConfig) -> Option<Method> {
-    match server.compression.unwrap_or(config.cluster.compression) {
+    match config.cluster.compression_of(server) {
         ServerCompression::Off => None,
         ServerCompression::Zlib => Some(Method::Zlib(config.compression.zlib_level)),
         ServerCompression::Zstd => Some(Method::Zstd(config.compression.zstd_level)),

@@ -18,6 +18,7 @@ on_both_flavors!(
     what_is_broken_is_named,
     rights_that_are_missing_are_named,
     the_rights_that_readme_names_are_enough,
+    what_servers_do_not_offer_is_named,
 );
 
 /// Runs `dbproxy check` for these servers.
@@ -144,4 +145,47 @@ async fn the_rights_that_readme_names_are_enough(flavor: Flavor) {
     cluster.caught_up().await.unwrap();
     let (status, text) = check(&cluster, "dbproxy", "").await;
     assert_eq!(status, Some(0), "{text}");
+}
+
+async fn what_servers_do_not_offer_is_named(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let told = "proxy_protocol = \"on\"\n";
+    let said = match flavor {
+        Flavor::MariaDb => "error    proxy_protocol_networks is empty",
+        Flavor::MySql => "error    the server does not know the PROXY protocol",
+    };
+    let (status, text) = check(&cluster, "dbproxy", told).await;
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains("cluster.proxy_protocol"), "{text}");
+    if flavor == Flavor::MariaDb {
+        let others = "SET GLOBAL proxy_protocol_networks = '10.0.0.0/8,::1'";
+        cluster.primary().run(others).await.unwrap();
+        let (status, text) = check(&cluster, "dbproxy", told).await;
+        assert_eq!(status, Some(1), "{text}");
+        let said = "error    proxy_protocol_networks (10.0.0.0/8,::1) does not list dbproxy's address, 127.0.0.1";
+        assert!(text.contains(said), "{text}");
+    }
+    let algorithms = "SET GLOBAL protocol_compression_algorithms = 'zlib,uncompressed'";
+    let prepare = match flavor {
+        Flavor::MariaDb => "SET GLOBAL proxy_protocol_networks = '127.0.0.1'",
+        Flavor::MySql => algorithms,
+    };
+    cluster.primary().run(prepare).await.unwrap();
+    let offered = match flavor {
+        Flavor::MariaDb => told,
+        Flavor::MySql => "",
+    };
+    for (compression, warned) in [("zlib", false), ("zstd", true)] {
+        let sections = format!("{offered}compression = \"{compression}\"\n");
+        let (status, text) = check(&cluster, "dbproxy", &sections).await;
+        assert_eq!(status, Some(0), "{text}");
+        let word = "warning  compression is \"zstd\", which the server does not offer";
+        assert_eq!(text.contains(word), warned, "{text}");
+        assert_eq!(
+            text.contains("is told where clients are"),
+            flavor == Flavor::MariaDb,
+            "{text}"
+        );
+    }
 }

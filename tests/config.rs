@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use dbproxy::config::{
     self, Balance, ClientCompression, ClientMode, Compression, Config, Consistency, Limits,
-    ListenAddress, LogFormat, Problems, SecretFile, ServerAddress, ServerCompression, ServerMode,
-    Severity, Sources, Tls,
+    ListenAddress, LogFormat, Problems, ProxyProtocol, SecretFile, ServerAddress,
+    ServerCompression, ServerMode, Severity, Sources, Tls,
 };
 
 const SMALLEST: &str = r#"
@@ -119,10 +119,12 @@ fn every_key_is_read() {
         max_lag = "2m"
         balance = "round-robin"
         compression = "zstd"
+        proxy_protocol = "on"
         [[cluster.server]]
         name = "db1"
         address = "db1.example.org"
         compression = "zlib"
+        proxy_protocol = "off"
         [[cluster.server]]
         address = "unix:/run/mysqld/a=b.sock"
         weight = 5
@@ -198,6 +200,15 @@ fn every_key_is_read() {
         (first.compression, second.compression),
         (Some(ServerCompression::Zlib), None)
     );
+    let of = |server| {
+        let cluster = &config.cluster;
+        (
+            cluster.compression_of(server),
+            cluster.proxy_protocol_of(server),
+        )
+    };
+    assert_eq!(of(first), (ServerCompression::Zlib, ProxyProtocol::Off));
+    assert_eq!(of(second), (ServerCompression::Zstd, ProxyProtocol::On));
     let compression = Compression {
         client: ClientCompression::Off,
         zlib_level: 1,

@@ -16,7 +16,8 @@ use std::time::Duration;
 use dbproxy::accounts::{ClientAddress, Directory, Lookup, Requirement, Verifier};
 use dbproxy::cli::demo::cluster::{self, ServerProcess};
 use dbproxy::config::{
-    Balance, Consistency, Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
+    Balance, Consistency, ProxyProtocol, Secret, ServerAddress, ServerCompression, ServerConfig,
+    ServerTls, User,
 };
 use dbproxy::monitor::{self, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
@@ -77,6 +78,7 @@ impl Scene {
             max_lag,
             balance: Balance::RoundRobin,
             compression: ServerCompression::Off,
+            proxy_protocol: ProxyProtocol::Off,
         };
         let (control, evidence, topology) = control::new(&configured, INTERVAL);
         let (publish, directory) = watch::channel(Arc::new(Directory::default()));
@@ -379,6 +381,8 @@ async fn a_wrong_monitor_password_is_not_death() {
     let needs = monitor::Needs {
         connections: 100,
         accounts: true,
+        compression: ServerCompression::Off,
+        proxy_protocol: ProxyProtocol::Off,
     };
     let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong"), needs).await;
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! The PROXY protocol: whom a load balancer speaks for, and who may say so.
+//! The PROXY protocol: whom a load balancer speaks for, who may say so, and what servers are told.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "proxy_protocol/servers.rs"]
+mod servers;
 mod support;
 
 use std::net::Ipv4Addr;

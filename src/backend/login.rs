@@ -1,6 +1,6 @@
 //! Logging in to a server as an account that has proven itself to the proxy.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use aws_lc_rs::{
     rand,
@@ -25,12 +25,13 @@ use super::{
     accepted::Accepted,
     conn::{BackendConn, Trackers},
     state::{Charset, SessionState},
+    talk::Talk,
 };
 use crate::{
-    accounts::{AccountKey, Demand, Proof},
-    config::{ServerAddress, ServerMode},
-    error::{Answer, Error, ErrorKind, Origin},
-    net::{Stream, conversation, tls::Connector},
+    accounts::{Account, AccountKey, Demand, Proof},
+    config::{ProxyProtocol, ServerAddress, ServerMode},
+    error::{Answer, Error, ErrorKind},
+    net::{Stream, proxy_header, tls::Connector},
     topology::{Flavor, ServerId},
 };
 
@@ -49,6 +50,8 @@ pub struct Target {
     pub accepted: Arc<Accepted>,
     /// How connections to it are compressed, if it offers that.
     pub compression: Option<Method>,
+    /// Whether it is told where clients are.
+    pub proxy_protocol: ProxyProtocol,
     /// Whether and how TLS is used.
     pub tls: Connector,
 }
@@ -66,6 +69,22 @@ pub struct Login {
     pub expired: bool,
     /// What the servers demand of the account's connections.
     pub demand: Demand,
+    /// Where the client is, for servers that are told; None if it is on the proxy's own machine, at a unix socket.
+    pub client: Option<IpAddr>,
+}
+
+impl Login {
+    /// A login as `user`, whose account is `account`.
+    pub fn new(user: &[u8], account: &Account, proof: Arc<Proof>, client: Option<IpAddr>) -> Self {
+        Self {
+            user: String::from_utf8_lossy(user).into(),
+            account: account.key.clone(),
+            proof,
+            expired: account.expired,
+            demand: account.requirement.demand(),
+            client,
+        }
+    }
 }
 
 /// The capabilities asked of every server: what the proxy itself needs.
@@ -97,6 +116,7 @@ impl BackendConn {
         profile: Capabilities,
     ) -> Result<Self, Error> {
         let conn = timeout(target.deadline, connect(target, login, profile)).await;
+        let conn = conn.map(|conn| conn.map_err(|error| explain(target, error)));
         conn.unwrap_or_else(|_| {
             let what = format!(
                 "connecting to server {} took longer than {:?}",
@@ -138,13 +158,17 @@ async fn connect(
         .map_err(io)?,
         ServerAddress::Unix(path) => Stream::unix(UnixStream::connect(path).await.map_err(io)?),
     };
-    let mut talk = Talk {
-        stream,
-        input: BytesMut::with_capacity(1024),
-        seq: 0,
+    let mut talk = Talk::new(stream);
+    // In front of everything, TLS too. Nothing answers it: a server greets at once and reads it before the login.
+    let announced = match target.proxy_protocol {
+        ProxyProtocol::Off => Ok(()),
+        ProxyProtocol::On => {
+            let header = proxy_header::announcement(login.client);
+            talk.stream.write_all(&header).await.map_err(io)
+        }
     };
-    let greeting =
-        ServerGreeting::parse(&talk.receive().await?).map_err(|error| refused(target, error))?;
+    let greeting = talk.answer_to(announced).await?;
+    let greeting = ServerGreeting::parse(&greeting).map_err(|error| refused(target, error))?;
     let (compressed, zstd_level) = match target.compression {
         Some(Method::Zlib(_)) => (Capabilities::COMPRESS, 0),
         Some(Method::Zstd(level)) => (Capabilities::ZSTD_COMPRESSION, level),
@@ -155,8 +179,7 @@ async fn connect(
     request.zstd_level = zstd_level;
     request.tls = wants_tls(target, login, &talk.stream, &greeting)?;
     if let Some(payload) = request.tls_request(&greeting) {
-        talk.send(&payload).await?;
-        talk.secure(target).await?;
+        talk.secure(target, &payload).await?;
     }
     if talk.stream.is_secure() {
         request.channel = Channel::Secure;
@@ -171,8 +194,8 @@ async fn connect(
     let logged_in: LoggedIn = loop {
         step = match step {
             Step::Send { payload, next } => {
-                talk.send(&payload).await?;
-                next.handle(&talk.receive().await?)
+                let sent = talk.send(&payload).await;
+                next.handle(&talk.answer_to(sent).await?)
                     .map_err(|error| refused(target, error))?
             }
             Step::Receive(next) => next
@@ -291,6 +314,29 @@ fn secrets(proof: &Proof) -> Secrets {
     }
 }
 
+/// Says of an error what it means if it is about the PROXY header, which no client knows of.
+fn explain(target: &Target, error: Error) -> Error {
+    let ErrorKind::Answer(answer) = &error.kind else {
+        return error;
+    };
+    let is_about_it = match answer.code {
+        // MariaDB's word for addresses that it does not list. Other hosts that are not allowed get the same number.
+        1130 => answer.message.starts_with("Proxy header"),
+        // To other servers it is a packet that makes no sense.
+        1043 | 1156 => true,
+        _ => false,
+    };
+    if target.proxy_protocol == ProxyProtocol::Off || !is_about_it {
+        return error;
+    }
+    let text = format!(
+        "Bad handshake: server {} does not take the PROXY header of dbproxy ({}): list dbproxy's address in the server's \
+         proxy_protocol_networks, or set cluster.proxy_protocol = \"off\" (or cluster.server[].proxy_protocol) in dbproxy",
+        target.name, answer.message
+    );
+    Error::server(ErrorKind::Answer(Answer::new(1043, b"08S01", text)))
+}
+
 fn refused(target: &Target, error: LoginError) -> Error {
     match error {
         LoginError::Refused {
@@ -321,41 +367,4 @@ fn encrypt(key: &[u8], message: &[u8]) -> Option<Vec<u8>> {
         .len();
     ciphertext.truncate(written);
     Some(ciphertext)
-}
-
-/// Packets of a login, whose sequence ids go on from one side to the other.
-struct Talk {
-    stream: Stream,
-    input: BytesMut,
-    seq: u8,
-}
-
-impl Talk {
-    async fn receive(&mut self) -> Result<BytesMut, Error> {
-        let Self { stream, input, seq } = self;
-        conversation::receive(stream, input, seq, Origin::Server).await
-    }
-
-    /// Shakes hands. Whatever came behind the greeting in clear is not the server's.
-    async fn secure(&mut self, target: &Target) -> Result<(), Error> {
-        let ServerAddress::Tcp { host, .. } = &target.address else {
-            return Ok(());
-        };
-        if !self.input.is_empty() {
-            let text = format!("server {} speaks out of turn", target.name);
-            return Err(Error::server(ErrorKind::Protocol(text)));
-        }
-        let agreed = self.stream.connect_tls(&target.tls, host).await;
-        agreed.map_err(|error| {
-            let text = format!(
-                "no TLS with server {} ({}): {error}",
-                target.name, target.address
-            );
-            Error::server(ErrorKind::Io(io::Error::new(error.kind(), text)))
-        })
-    }
-
-    async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        conversation::send(&mut self.stream, &mut self.seq, payload, Origin::Server).await
-    }
 }

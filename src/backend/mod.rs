@@ -5,6 +5,7 @@ mod conn;
 mod login;
 mod prepared;
 mod state;
+mod talk;
 
 pub use accepted::Accepted;
 pub use conn::BackendConn;

@@ -300,6 +300,7 @@ fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
+    let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
         name: name?,
         servers: servers?,
@@ -307,6 +308,7 @@ fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster
         max_lag: max_lag?,
         balance: balance?,
         compression: compression?,
+        proxy_protocol: proxy_protocol?,
     })
 }
 
@@ -365,9 +367,16 @@ fn long_form(
         let address = server.read(&keys::SERVER_ADDRESS, report);
         let weight = server.read(&keys::SERVER_WEIGHT, report);
         let compression = server.read(&keys::SERVER_COMPRESSION, report);
+        let proxy_protocol = server.read(&keys::SERVER_PROXY_PROTOCOL, report);
         let tls = server.read(&keys::SERVER_TLS, report);
-        let (Some(name), Some(address), Some(weight), Some(compression), Some(tls)) =
-            (name, address, weight, compression, tls)
+        let (
+            Some(name),
+            Some(address),
+            Some(weight),
+            Some(compression),
+            Some(proxy_protocol),
+            Some(tls),
+        ) = (name, address, weight, compression, proxy_protocol, tls)
         else {
             continue;
         };
@@ -376,6 +385,7 @@ fn long_form(
             address,
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
             compression,
+            proxy_protocol,
             tls,
         };
         servers.push(Spanned::new(item.span(), server));

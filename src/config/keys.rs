@@ -7,6 +7,7 @@ use super::ClientCompression;
 use super::ClientMode;
 use super::Consistency;
 use super::LogFormat;
+use super::ProxyProtocol;
 use super::ServerAddress;
 use super::ServerCompression;
 use super::ServerMode;
@@ -198,6 +199,28 @@ pub(super) const SERVER_COMPRESSION: Key<Own<Choice<ServerCompression>>> = Key {
     kind: Own {
         kind: COMPRESSION,
         otherwise: "`cluster.compression`",
+    },
+    meaning: "The same for this server.",
+};
+
+const PROXY_PROTOCOL_SENT: Choice<ProxyProtocol> = Choice {
+    default: ("off", ProxyProtocol::Off),
+    names: &[("off", ProxyProtocol::Off), ("on", ProxyProtocol::On)],
+    later: &[],
+};
+
+pub(super) const CLUSTER_PROXY_PROTOCOL: Key<Choice<ProxyProtocol>> = Key {
+    path: "cluster.proxy_protocol",
+    kind: PROXY_PROTOCOL_SENT,
+    meaning: "Whether servers are told the client's address by the PROXY protocol (version 2), and choose the account by it. \
+              MariaDB only: dbproxy's own address must be in the servers' `proxy_protocol_networks`.",
+};
+
+pub(super) const SERVER_PROXY_PROTOCOL: Key<Own<Choice<ProxyProtocol>>> = Key {
+    path: "cluster.server[].proxy_protocol",
+    kind: Own {
+        kind: PROXY_PROTOCOL_SENT,
+        otherwise: "`cluster.proxy_protocol`",
     },
     meaning: "The same for this server.",
 };
@@ -558,10 +581,12 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &MAX_LAG,
     &BALANCE,
     &CLUSTER_COMPRESSION,
+    &CLUSTER_PROXY_PROTOCOL,
     &SERVER_NAME,
     &SERVER_ADDRESS,
     &SERVER_WEIGHT,
     &SERVER_COMPRESSION,
+    &SERVER_PROXY_PROTOCOL,
     &SERVER_TLS,
     &USER_PASSWORD,
     &CLIENT_COMPRESSION,

@@ -96,6 +96,20 @@ pub struct Cluster {
     pub balance: Balance,
     /// How connections to the servers are compressed.
     pub compression: ServerCompression,
+    /// Whether the servers are told where clients are.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+impl Cluster {
+    /// How connections to one of its servers are compressed, if it offers that.
+    pub fn compression_of(&self, server: &ServerConfig) -> ServerCompression {
+        server.compression.unwrap_or(self.compression)
+    }
+
+    /// Whether one of its servers is told where clients are.
+    pub fn proxy_protocol_of(&self, server: &ServerConfig) -> ProxyProtocol {
+        server.proxy_protocol.unwrap_or(self.proxy_protocol)
+    }
 }
 
 /// One configured server.
@@ -109,6 +123,8 @@ pub struct ServerConfig {
     pub weight: u32,
     /// How connections to it are compressed, if it offers that; `None`: as the cluster's.
     pub compression: Option<ServerCompression>,
+    /// Whether it is told where clients are; `None`: as the cluster's.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How it is spoken to; [`ServerTls::mode`] if it does not say.
     pub tls: Option<ServerMode>,
 }
@@ -121,6 +137,7 @@ impl ServerConfig {
             address,
             weight: 1,
             compression: None,
+            proxy_protocol: None,
             tls: None,
         }
     }
@@ -157,6 +174,16 @@ pub enum ServerCompression {
     Zlib,
     /// By zstd.
     Zstd,
+}
+
+/// Whether a server is told where clients are, by a header in front of each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ProxyProtocol {
+    /// It sees the proxy's address.
+    #[default]
+    Off,
+    /// It sees the client's address.
+    On,
 }
 
 /// What a read must at least have seen before a replica may answer it.

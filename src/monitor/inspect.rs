@@ -13,8 +13,10 @@ use tokio::time::{self, Instant};
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
-use super::{Target, accounts, probe};
-use crate::config::{Config, ServerAddress, ServerMode};
+use super::{Target, accounts, offers, probe};
+use crate::config::{
+    Config, ProxyProtocol, ServerAddress, ServerCompression, ServerConfig, ServerMode,
+};
 use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 
 /// A look takes at most this long.
@@ -31,7 +33,11 @@ const OLDEST_MARIADB: u32 = 100_500;
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('gtid_mode', 'gtid_strict_mode', 'log_bin', \
      'log_slave_updates', 'log_replica_updates', 'binlog_format', 'sync_binlog', 'innodb_flush_log_at_trx_commit', \
      'rpl_semi_sync_master_enabled', 'rpl_semi_sync_source_enabled', 'rpl_semi_sync_slave_enabled', \
-     'rpl_semi_sync_replica_enabled', 'max_connections', 'require_secure_transport')";
+     'rpl_semi_sync_replica_enabled', 'max_connections', 'require_secure_transport', 'proxy_protocol_networks', \
+     'protocol_compression_algorithms')";
+
+/// Where the server sees this connection come from.
+const HOST: &str = "SELECT SUBSTRING_INDEX(USER(), '@', -1)";
 
 /// What was found on one server.
 #[derive(Debug, Clone)]
@@ -85,13 +91,20 @@ pub struct Needs {
     pub connections: usize,
     /// Whether clients get in by the servers' accounts only: without any in `[users]`.
     pub accounts: bool,
+    /// How its connections shall be compressed.
+    pub compression: ServerCompression,
+    /// Whether it shall be told where clients are.
+    pub proxy_protocol: ProxyProtocol,
 }
 
-impl From<&Config> for Needs {
-    fn from(config: &Config) -> Self {
+impl Needs {
+    /// What `config` needs of one of its servers.
+    pub fn new(config: &Config, server: &ServerConfig) -> Self {
         Self {
             connections: config.limits.server_connections,
             accounts: config.users.is_empty(),
+            compression: config.cluster.compression_of(server),
+            proxy_protocol: config.cluster.proxy_protocol_of(server),
         }
     }
 }
@@ -150,6 +163,17 @@ async fn look(
     findings.push(tracking(&mut conn, version.flavor).await);
     durability_findings(&variables, findings);
     findings.extend(transport_finding(target, &variables));
+    findings.extend(offers::compression(
+        version.flavor,
+        &variables,
+        needs.compression,
+    ));
+    if needs.proxy_protocol == ProxyProtocol::On {
+        let host = conn.query_first(HOST).await;
+        let host: Option<String> = host.map_err(|error| classify(&error))?;
+        let host = host.unwrap_or_default();
+        findings.push(offers::proxy_protocol(version.flavor, &variables, &host));
+    }
     findings.extend(connections_finding(&variables, needs));
     if let Ok(facts) = &inspection.facts {
         replication_findings(facts, findings);
@@ -166,21 +190,21 @@ async fn look(
     Ok(())
 }
 
-fn good(text: impl Into<String>) -> Finding {
+pub(super) fn good(text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Good,
         text: text.into(),
     }
 }
 
-fn warning(text: impl Into<String>) -> Finding {
+pub(super) fn warning(text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Warning,
         text: text.into(),
     }
 }
 
-fn error_finding(text: impl Into<String>) -> Finding {
+pub(super) fn error_finding(text: impl Into<String>) -> Finding {
     Finding {
         severity: Severity::Error,
         text: text.into(),
@@ -374,12 +398,16 @@ fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
 mod tests {
     use super::*;
 
+    const NEEDS: Needs = Needs {
+        connections: 100,
+        accounts: true,
+        compression: ServerCompression::Off,
+        proxy_protocol: ProxyProtocol::Off,
+    };
+
     #[test]
     fn too_few_connections_are_warned_of() {
-        let needs = Needs {
-            connections: 100,
-            accounts: true,
-        };
+        let needs = NEEDS;
         for (allowed, warned) in [("101", true), ("102", false), ("unknown", false)] {
             let variables = HashMap::from([("max_connections".to_owned(), allowed.to_owned())]);
             let found = connections_finding(&variables, needs).map(|finding| finding.severity);
@@ -392,10 +420,7 @@ mod tests {
     fn unread_accounts_matter_only_without_configured_users() {
         let error = ProbeError::Other("denied".into());
         for (accounts, severity) in [(true, Severity::Error), (false, Severity::Warning)] {
-            let needs = Needs {
-                connections: 1,
-                accounts,
-            };
+            let needs = Needs { accounts, ..NEEDS };
             let finding = unread_accounts(&error, Flavor::MySql, needs);
             assert_eq!(finding.severity, severity, "{}", finding.text);
         }

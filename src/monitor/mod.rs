@@ -6,6 +6,7 @@ pub mod accounts;
 mod connect;
 mod fields;
 pub mod inspect;
+mod offers;
 mod probe;
 mod queries;
 

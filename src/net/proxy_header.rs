@@ -2,10 +2,10 @@
 //!
 //! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Buf, BytesMut};
-use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Origin};
@@ -54,6 +54,26 @@ pub fn missing() -> Error {
 /// Whether bytes that should be something else are a header.
 pub fn is_header(bytes: &[u8]) -> bool {
     bytes.starts_with(V1) || bytes.starts_with(V2)
+}
+
+/// The header, of version 2, of a connection for a client at `client`; without one the proxy speaks for itself.
+///
+/// No ports: a connection serves all clients of an address, one after the other.
+#[allow(clippy::expect_used)]
+pub fn announcement(client: Option<IpAddr>) -> Vec<u8> {
+    let header = client.map_or_else(ProxyHeader::with_local, |client| {
+        let nowhere: IpAddr = match client {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let (source, target) = ((client, 0).into(), (nowhere, 0).into());
+        ProxyHeader::with_address(ProxiedAddress::stream(source, target))
+    });
+    let mut bytes = Vec::new();
+    header
+        .encode_v2(&mut bytes)
+        .expect("both addresses are of one family");
+    bytes
 }
 
 /// What stands at the front of a connection.
@@ -167,6 +187,19 @@ mod tests {
         assert_eq!(source(&v2(1, 0x31, &[0; 216])), None);
         assert_eq!(source(&v2(0, 0, &[])), None);
         assert_eq!(source(&v2(1, 0, &[0; 40])), None);
+    }
+
+    #[test]
+    fn clients_are_announced_by_their_address() {
+        let announced = |client: &str| announcement(Some(client.parse().unwrap()));
+        let ipv4 = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(announced("192.0.2.1"), v2(1, 0x11, &ipv4));
+        let mut ipv6 = [0; 36];
+        ipv6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        ipv6[15] = 9;
+        assert_eq!(announced("2001:db8::9"), v2(1, 0x21, &ipv6));
+        assert_eq!(announcement(None), v2(0, 0, &[]));
+        assert_eq!(source(&announced("192.0.2.1")).unwrap(), "192.0.2.1:0");
     }
 
     #[test]

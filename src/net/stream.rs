@@ -1,6 +1,10 @@
 //! A connected stream: a socket, and the layers that its bytes pass through.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use dbproxy_proto::compress::{Compression, Method, Side};
@@ -42,6 +46,16 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A peer on this host's unix socket.
     Unix,
+}
+
+impl Peer {
+    /// Its address, if it has one; that of a peer over IPv4 is always an IPv4 address.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
 }
 
 /// How long a peer may refuse to read before it is given up, as servers do (`net_write_timeout`).
@@ -108,14 +122,19 @@ impl Stream {
         Ok(())
     }
 
-    /// Shakes hands with the server `host`, which has offered TLS. Errors say in words what is wrong.
+    /// Shakes hands with the server `host`, which has offered TLS. Errors say in words what is wrong; what the server
+    /// said instead of shaking hands is in `input` then.
     ///
-    /// Dropped half-way, or after an error, the stream is of no further use.
-    pub async fn connect_tls(&mut self, connector: &Connector, host: &str) -> io::Result<()> {
+    /// Dropped half-way, or after an error, nothing more can be sent.
+    pub async fn connect_tls(
+        &mut self,
+        connector: &Connector,
+        host: &str,
+        input: &mut BytesMut,
+    ) -> io::Result<()> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let mut input = BytesMut::new();
-        let agreed = tls::connect(&mut self.socket, connector.config()?, name, &mut input).await;
-        self.secure(agreed.map_err(tls::explain)?, &mut input);
+        let agreed = tls::connect(&mut self.socket, connector.config()?, name, input).await;
+        self.secure(agreed.map_err(tls::explain)?, input);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
 };
 
-/// The connections of one server, account and wire profile.
+/// The connections of one server, account and wire profile; where the server is told of clients, for one address of theirs.
 #[derive(Debug)]
 pub struct Bucket {
     key: Key,
@@ -82,6 +82,18 @@ impl Bucket {
             server,
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
         }
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether no connection lies in it.
+    pub(super) fn is_empty(&self) -> bool {
+        (0..self.shards.len()).all(|worker| {
+            self.shard(WorkerId(worker))
+                .is_none_or(|shard| shard.is_empty())
+        })
     }
 
     fn id(self: &Arc<Self>) -> usize {

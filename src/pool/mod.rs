@@ -1,14 +1,15 @@
 //! Idle and active server connections: checkout, limits, fair waiting.
 //!
-//! Idle connections lie in a [`Bucket`] per server, account and wire profile,
-//! in one shard per worker, so that the usual checkout and return touch
-//! nothing that another core uses. The limit per server is a hard cap over all
-//! buckets and workers; who finds it reached waits in line.
+//! Idle connections lie in a [`Bucket`] per server, account and wire profile
+//! (and address of clients, where the server is told of it), in one shard per
+//! worker, so that the usual checkout and return touch nothing that another
+//! core uses. The limit per server is a hard cap over all buckets and workers;
+//! who finds it reached waits in line.
 
 mod bucket;
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dbproxy_proto::capability::Capabilities;
@@ -20,7 +21,7 @@ use server::ServerPool;
 use crate::{
     accounts::AccountKey,
     backend::{BackendConn, Login, Target},
-    config::Limits,
+    config::{Limits, ProxyProtocol},
     error::{Error, ErrorKind},
     topology::ServerId,
 };
@@ -48,6 +49,20 @@ pub struct Key {
     pub account: AccountKey,
     /// The capabilities that change what a statement means or how its answer's bytes look.
     pub profile: Capabilities,
+    /// Where the client is, on servers that are told: they choose the account by it.
+    pub client: Option<IpAddr>,
+}
+
+impl Key {
+    /// What `login` needs of connections to `server`, which have to have these capabilities.
+    pub fn new(server: ServerId, login: &Login, profile: Capabilities) -> Self {
+        Self {
+            server,
+            account: login.account.clone(),
+            profile,
+            client: login.client,
+        }
+    }
 }
 
 /// The number of a worker, from 0.
@@ -73,13 +88,17 @@ impl Pool {
     /// The bucket for `key`. Worth keeping as long as a session lives.
     ///
     /// None if there is no such server.
-    pub fn bucket(&self, key: &Key) -> Option<Arc<Bucket>> {
-        if let Some(bucket) = self.buckets.get(key) {
+    pub fn bucket(&self, mut key: Key) -> Option<Arc<Bucket>> {
+        let server = self.servers.get(key.server.index())?;
+        if server.target.proxy_protocol == ProxyProtocol::Off {
+            // To this server all clients are one.
+            key.client = None;
+        }
+        if let Some(bucket) = self.buckets.get(&key) {
             return Some(Arc::clone(&bucket));
         }
-        let server = self.servers.get(key.server.index())?;
         let bucket = self.buckets.entry(key.clone()).or_insert_with(|| {
-            let bucket = Arc::new(Bucket::new(key.clone(), Arc::clone(server), self.workers));
+            let bucket = Arc::new(Bucket::new(key, Arc::clone(server), self.workers));
             server.adopt(&bucket);
             bucket
         });
@@ -106,7 +125,8 @@ impl Pool {
             .map(drop)
     }
 
-    /// Closes a worker's connections that were idle for too long or that their server has closed.
+    /// Closes a worker's connections that were idle for too long or that their server has closed, and forgets the
+    /// buckets of which nothing is left: there may be one for each address of a client.
     pub fn sweep(&self, worker: WorkerId, now: Instant) {
         let buckets: Vec<_> = self
             .buckets
@@ -115,6 +135,15 @@ impl Pool {
             .collect();
         for bucket in buckets {
             bucket.sweep(worker, now, self.idle);
+            if bucket.is_empty() {
+                let key = bucket.key().clone();
+                drop(bucket);
+                // With nobody else to put something into it.
+                let is_left = |_: &Key, bucket: &Arc<Bucket>| {
+                    Arc::strong_count(bucket) == 1 && bucket.is_empty()
+                };
+                self.buckets.remove_if(&key, is_left);
+            }
         }
     }
 
@@ -130,5 +159,75 @@ impl Pool {
         self.servers
             .get(server.index())
             .map_or(0, |server| server.open())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::{
+        config::{ServerAddress, ServerMode, ServerTls},
+        net::tls::{self, Connector},
+    };
+
+    /// One pool of a server that is told where clients are, and one of a server that is not.
+    fn pool() -> Pool {
+        let outgoing = tls::for_servers(&ServerTls::default()).unwrap().current;
+        let target = |(id, proxy_protocol)| Target {
+            id: ServerId(id),
+            name: "db".into(),
+            address: ServerAddress::Unix("/nowhere".into()),
+            deadline: Duration::ZERO,
+            accepted: Arc::default(),
+            compression: None,
+            proxy_protocol,
+            tls: Connector::new(ServerMode::Disabled, outgoing.clone()),
+        };
+        let targets = (0..).zip([ProxyProtocol::On, ProxyProtocol::Off]);
+        Pool::new(targets.map(target), 2, &Limits::default())
+    }
+
+    fn bucket(pool: &Pool, server: u16, client: [u8; 4]) -> Arc<Bucket> {
+        let key = Key {
+            server: ServerId(server),
+            account: AccountKey {
+                user: "app".into(),
+                host: "%".into(),
+            },
+            profile: Capabilities::empty(),
+            client: Some(client.into()),
+        };
+        pool.bucket(key).unwrap()
+    }
+
+    #[test]
+    fn only_servers_that_are_told_tell_clients_apart() {
+        let pool = pool();
+        let same = |server, other| {
+            let one = bucket(&pool, server, [192, 0, 2, 1]);
+            Arc::ptr_eq(&one, &bucket(&pool, server, other))
+        };
+        assert!(same(0, [192, 0, 2, 1]) && !same(0, [192, 0, 2, 2]));
+        assert!(same(1, [192, 0, 2, 1]) && same(1, [192, 0, 2, 2]));
+    }
+
+    #[tokio::test]
+    async fn buckets_of_clients_that_left_are_forgotten() {
+        let pool = pool();
+        let stays = bucket(&pool, 0, [192, 0, 2, 1]);
+        for round in 0..100 {
+            for client in 0..100 {
+                bucket(&pool, 0, [10, 0, round, client]);
+            }
+            pool.sweep(WorkerId(0), Instant::now());
+            assert_eq!(pool.buckets.len(), 1);
+        }
+        assert!(pool.servers[0].adopted() <= 512);
+        assert!(Arc::ptr_eq(&stays, &bucket(&pool, 0, [192, 0, 2, 1])));
+        drop(stays);
+        pool.sweep(WorkerId(1), Instant::now());
+        assert!(pool.buckets.is_empty());
     }
 }

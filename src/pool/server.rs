@@ -114,10 +114,20 @@ impl ServerPool {
     }
 
     pub(super) fn adopt(&self, bucket: &Arc<Bucket>) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only then, so that it costs little however many there are.
+        if buckets.len() == buckets.capacity() {
+            buckets.retain(|bucket| bucket.strong_count() > 0);
+        }
+        buckets.push(Arc::downgrade(bucket));
+    }
+
+    #[cfg(test)]
+    pub(super) fn adopted(&self) -> usize {
         self.buckets
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::downgrade(bucket));
+            .len()
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

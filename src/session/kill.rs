@@ -76,12 +76,8 @@ impl Session {
         }
         match victim.connection() {
             Some((server, thread_id)) => {
-                let key = Key {
-                    server,
-                    account: self.login.account.clone(),
-                    profile: self.profile(),
-                };
-                let Some(bucket) = self.context.pool.bucket(&key) else {
+                let key = Key::new(server, &self.login, self.profile());
+                let Some(bucket) = self.context.pool.bucket(key) else {
                     return self.reply_ok().await;
                 };
                 // It may have ended meanwhile, and its connection may serve somebody else.

@@ -245,7 +245,7 @@ impl Session {
         let Some(schema) = self.wanted.schema() else {
             return Ok(());
         };
-        if self.context.schemas.knows(&self.login.user, schema)
+        if self.context.schemas.knows(&self.login.account, schema)
             || self.context.topology.borrow().writable().is_none()
         {
             return Ok(());
@@ -253,7 +253,7 @@ impl Session {
         let mut conn = self.settled_connection(&self.of_connection()).await?;
         conn.mark_idle(&self.context.buffers);
         if let Some(schema) = self.wanted.schema() {
-            self.context.schemas.learn(&self.login.user, schema);
+            self.context.schemas.learn(&self.login.account, schema);
         }
         Ok(())
     }
@@ -318,13 +318,7 @@ impl Session {
             }
         };
         let (seq, flavor) = (door.seq, door.flavor());
-        let login = Login {
-            user: String::from_utf8_lossy(request.user).into(),
-            account: account.key.clone(),
-            proof,
-            expired: account.expired,
-            demand: account.requirement.demand(),
-        };
+        let login = Login::new(request.user, &account, proof, self.peer.ip());
         let before = (
             mem::replace(&mut self.login, login),
             mem::replace(&mut self.account, context.states.of(&account.key)),

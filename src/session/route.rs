@@ -256,12 +256,8 @@ impl Session {
         let index = match known {
             Some(index) => index,
             None => {
-                let key = Key {
-                    server,
-                    account: self.login.account.clone(),
-                    profile: self.profile(),
-                };
-                let bucket = self.context.pool.bucket(&key)?;
+                let key = Key::new(server, &self.login, self.profile());
+                let bucket = self.context.pool.bucket(key)?;
                 self.buckets.push((server, bucket));
                 self.buckets.len() - 1
             }

@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-/// An account's user name and a schema.
-type Grant = (Arc<str>, Box<[u8]>);
+use crate::accounts::AccountKey;
+
+/// An account and a schema.
+type Grant = (AccountKey, Box<[u8]>);
 
 /// Pairs of account and schema that a server accepted once.
 ///
@@ -20,16 +22,16 @@ impl Schemas {
     /// Pairs remembered; with more everything is forgotten and learned again.
     const LIMIT: usize = 10_000;
 
-    pub(super) fn knows(&self, user: &Arc<str>, schema: &[u8]) -> bool {
+    pub(super) fn knows(&self, account: &AccountKey, schema: &[u8]) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(&(Arc::clone(user), schema.into()))
+        known.contains(&(account.clone(), schema.into()))
     }
 
-    pub(super) fn learn(&self, user: &Arc<str>, schema: &[u8]) {
+    pub(super) fn learn(&self, account: &AccountKey, schema: &[u8]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= Self::LIMIT {
             known.clear();
         }
-        known.insert((Arc::clone(user), schema.into()));
+        known.insert((account.clone(), schema.into()));
     }
 }

@@ -59,9 +59,12 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
 
 /// Looks at all servers at once; the answers are in the order of the configuration.
 async fn inspect(config: &Config) -> Vec<Inspection> {
-    let needs = Needs::from(config);
     let mut looks = JoinSet::new();
-    for target in monitor::targets(config) {
+    for (target, server) in monitor::targets(config)
+        .into_iter()
+        .zip(&config.cluster.servers)
+    {
+        let needs = Needs::new(config, server);
         looks.spawn(async move { (target.id, monitor::inspect(&target, needs).await) });
     }
     let mut inspections = looks.join_all().await;

@@ -325,13 +325,7 @@ impl Door<'_> {
         account: &Account,
         proof: &Arc<Proof>,
     ) -> Result<(), Error> {
-        let login = Login {
-            user: String::from_utf8_lossy(user).into(),
-            account: account.key.clone(),
-            proof: Arc::clone(proof),
-            expired: account.expired,
-            demand: account.requirement.demand(),
-        };
+        let login = Login::new(user, account, Arc::clone(proof), self.peer.ip());
         let topology = Arc::clone(&self.context.topology.borrow());
         let server = topology
             .primary()

@@ -167,13 +167,7 @@ impl Door<'_> {
             answer: request.answer(scramble),
         };
         let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
-        let login = Login {
-            user: String::from_utf8_lossy(request.user).into(),
-            account: account.key.clone(),
-            proof,
-            expired: account.expired,
-            demand: account.requirement.demand(),
-        };
+        let login = Login::new(request.user, &account, proof, self.peer.ip());
         let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
@@ -278,10 +272,9 @@ impl Door<'_> {
     }
 
     fn address(&self) -> ClientAddress {
-        match self.peer {
-            Peer::Unix => ClientAddress::Unix,
-            Peer::Tcp(address) => ClientAddress::Ip(address.ip().to_canonical()),
-        }
+        self.peer
+            .ip()
+            .map_or(ClientAddress::Unix, ClientAddress::Ip)
     }
 
     /// The client's host as servers write it in their errors.

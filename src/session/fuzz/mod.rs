@@ -38,7 +38,7 @@ use super::{Context, InFlight, Registry, Schemas, ServerKey, serve};
 use crate::{
     accounts::{AccountStates, Credentials, Directory},
     backend::Target,
-    config::{self, Config, SecretFile, ServerAddress, ServerMode, Sources},
+    config::{self, Config, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Sources},
     net::{
         Buffers, Peer, Stream,
         tls::{self, Admission, Connector},
@@ -109,6 +109,7 @@ impl World {
             deadline: config.limits.login,
             accepted: Arc::default(),
             compression: None,
+            proxy_protocol: ProxyProtocol::default(),
             tls: Connector::new(ServerMode::Disabled, outgoing.clone()),
         });
         let pool = Arc::new(Pool::new(targets, 1, &config.limits));
