@@ -379,12 +379,17 @@ async fn the_user_changes_to_every_kind_of_account(flavor: Flavor) {
     let mut raw = Raw::app(rig.proxy.port()).await;
     for (user, passwords) in kinds(rig, flavor, "change").await {
         for password in passwords {
-            for plugin in PLUGINS {
+            for (plugin, when_asked) in PLUGINS.into_iter().flat_map(|p| [(p, false), (p, true)]) {
                 raw.greeting.plugin = plugin.to_owned();
                 raw.rows("SET @mine = 1, SESSION sort_buffer_size = 65536")
                     .await
                     .unwrap();
-                raw.change_user(&user, password, "test").await.unwrap();
+                if when_asked {
+                    let changed = raw.change_user_when_asked(&user, password, "test").await;
+                    changed.unwrap();
+                } else {
+                    raw.change_user(&user, password, "test").await.unwrap();
+                }
                 let sql = "SELECT CURRENT_USER(), DATABASE(), @mine, \
                            @@sort_buffer_size = @@global.sort_buffer_size";
                 let row = raw.rows(sql).await.unwrap().remove(0);

@@ -214,26 +214,50 @@ impl Raw {
         self.authenticate(password, scramble).await
     }
 
-    /// COM_CHANGE_USER.
+    /// COM_CHANGE_USER, with an answer to the greeting's scramble.
     pub async fn change_user(
         &mut self,
         user: &str,
         password: &str,
         schema: &str,
     ) -> Result<(), Refused> {
-        let plugin = self.greeting.plugin.clone();
-        let scramble = self.greeting.scramble.clone();
-        let proof = proof(&plugin, &scramble, password, self.secure);
+        let proof = proof(
+            &self.greeting.plugin,
+            &self.greeting.scramble,
+            password,
+            self.secure,
+        );
+        self.change_user_with(&proof, user, password, schema).await
+    }
+
+    /// COM_CHANGE_USER, with an answer only when it is asked for, as MySQL's own client library does it.
+    pub async fn change_user_when_asked(
+        &mut self,
+        user: &str,
+        password: &str,
+        schema: &str,
+    ) -> Result<(), Refused> {
+        self.change_user_with(&[], user, password, schema).await
+    }
+
+    async fn change_user_with(
+        &mut self,
+        proof: &[u8],
+        user: &str,
+        password: &str,
+        schema: &str,
+    ) -> Result<(), Refused> {
         let mut payload = vec![0x11];
         payload.extend_from_slice(user.as_bytes());
         payload.push(0);
         payload.push(u8::try_from(proof.len()).unwrap());
-        payload.extend_from_slice(&proof);
+        payload.extend_from_slice(proof);
         payload.extend_from_slice(schema.as_bytes());
         payload.extend_from_slice(&[0, self.collation, 0]);
-        payload.extend_from_slice(plugin.as_bytes());
+        payload.extend_from_slice(self.greeting.plugin.as_bytes());
         payload.push(0);
         self.send(&payload).await;
+        let scramble = self.greeting.scramble.clone();
         self.authenticate(password, scramble).await
     }
 

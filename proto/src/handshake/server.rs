@@ -195,9 +195,14 @@ impl<'a> LoginRequest<'a> {
 }
 
 impl<'a> ChangeUser<'a> {
-    /// The part that [`ServerAuth::start`] judges. `scramble` is that of the connection's greeting.
+    /// The part that [`ServerAuth::start`] judges. `scramble` is that of the connection's greeting. Some clients answer only when
+    /// they are asked.
     pub fn answer(&self, scramble: Scramble) -> Answer<'a> {
-        Answer::new(self.plugin, self.auth_response, scramble)
+        let answer = Answer::new(self.plugin, self.auth_response, scramble);
+        Answer {
+            waits: answer.switches && answer.response.is_empty(),
+            ..answer
+        }
     }
 }
 
@@ -207,6 +212,8 @@ pub struct Answer<'a> {
     plugin: AuthPlugin,
     /// The client understands auth switch requests.
     switches: bool,
+    /// It may be waiting for one.
+    waits: bool,
     response: &'a [u8],
     scramble: Scramble,
 }
@@ -216,6 +223,7 @@ impl<'a> Answer<'a> {
         Self {
             plugin: plugin.map_or(AuthPlugin::MysqlNativePassword, AuthPlugin::from_name),
             switches: plugin.is_some(),
+            waits: false,
             response,
             scramble,
         }
@@ -236,6 +244,7 @@ impl<'a> Answer<'a> {
         Self {
             plugin,
             switches: false,
+            waits: false,
             response,
             scramble,
         }
@@ -370,7 +379,8 @@ impl ServerAuth {
         if !usable {
             return finished(Outcome::Unsupported);
         }
-        if answer.plugin == self.plugin {
+        let waits = answer.waits && !matches!(self.credential, Credential::NoPassword);
+        if answer.plugin == self.plugin && !waits {
             return self.judge(answer.response, answer.scramble);
         }
         if !answer.switches {
