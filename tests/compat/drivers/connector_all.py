@@ -154,12 +154,7 @@ heading("several statements")
 def part():
     m = autocommit()
     c = m.cursor()
-    for sql in (
-        "SELECT 1; SELECT 2, 3",
-        "INSERT INTO tx VALUES (50, 0); SELECT * FROM tx WHERE id = 50; UPDATE tx SET v = 9; DELETE FROM tx WHERE id = 50",
-        "SELECT 1; SELECT * FROM nothing; SELECT 3",
-        "SET @a = 1; SELECT @a; BEGIN; INSERT INTO tx VALUES (60, 0); ROLLBACK; SELECT COUNT(*) FROM tx",
-    ):
+    for sql in SEVERAL:
         say(sql)
         try:
             for result in m.cmd_query_iter(sql):
@@ -206,7 +201,7 @@ heading("procedures")
 
 def part():
     c = autocommit().cursor()
-    c.execute("CREATE PROCEDURE results (IN n INT, INOUT m INT, OUT o VARCHAR(10)) BEGIN SELECT n; SET m = m + n; SET o = 'out'; SELECT id FROM tx ORDER BY id; END")
+    c.execute(PROCEDURE)
     attempt("call", lambda: (c.callproc("results", (2, 3, None)), [r.fetchall() for r in c.stored_results()]))
 
 
@@ -231,17 +226,7 @@ heading("files")
 
 
 def part():
-    path = infile(f"{n}\t{n}\n" for n in range(10000, 40000))
-    local = autocommit(allow_local_infile=True)
-    c = local.cursor()
-    attempt("load", lambda: (c.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"), c.rowcount))
-    attempt("missing", lambda: c.execute("LOAD DATA LOCAL INFILE '/no/such/file' INTO TABLE tx"))
-    local = autocommit(allow_local_infile=True)
-    c = local.cursor()
-    attempt("no table", lambda: c.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE nothing"))
-    attempt("still", lambda: (c.execute("SELECT 1"), c.fetchall()))
-    attempt("not allowed", lambda: autocommit(allow_local_infile=False).cursor().execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"))
-    os.unlink(path)
+    files(lambda allowed: autocommit(allow_local_infile=allowed), lambda db, cursor: None)
 
 
 attempt("part", part)

@@ -316,3 +316,56 @@ def infile(lines):
     with file:
         file.writelines(lines)
     return file.name
+
+
+SEVERAL = (
+    "SELECT 1; SELECT 2, 3",
+    "INSERT INTO tx VALUES (50, 0); SELECT * FROM tx WHERE id = 50; UPDATE tx SET v = 9; DELETE FROM tx WHERE id = 50",
+    "SELECT 1; SELECT * FROM nothing; SELECT 3",
+    "SELECT 1;",
+    "SET @a = 1; SELECT @a; BEGIN; INSERT INTO tx VALUES (60, 0); ROLLBACK; SELECT COUNT(*) FROM tx",
+)
+PROCEDURE = "CREATE PROCEDURE results (IN n INT, INOUT m INT, OUT o VARCHAR(10)) BEGIN SELECT n; SET m = m + n; SET o = 'out'; SELECT id FROM tx ORDER BY id; END"
+
+
+def all_sets(cursor):
+    """Shows a cursor's result, and all that follow it."""
+    shown(cursor)
+    while cursor.nextset():
+        shown(cursor)
+
+
+def several_statements(db, errors):
+    """Texts of several statements on a connection that allows them."""
+    cursor = db.cursor()
+    for sql in SEVERAL:
+        say(sql)
+        try:
+            cursor.execute(sql)
+            all_sets(cursor)
+        except errors as error:
+            say("fails", failure(error))
+            cursor = db.cursor()
+
+
+def procedures(cursor):
+    """A procedure with parameters in all directions, and several results."""
+    cursor.execute(PROCEDURE)
+    say("call", cursor.callproc("results", (2, 3, None)))
+    all_sets(cursor)
+    cursor.execute("SELECT @_results_0, @_results_1, @_results_2")
+    say("out", cursor.fetchall())
+
+
+def files(connect, details):
+    """LOAD DATA LOCAL. `connect` makes a connection on which it is allowed, or is not; `details` tells what it said."""
+    path = infile(f"{n}\t{n}\n" for n in range(10000, 40000))
+    db = connect(True)
+    cursor = db.cursor()
+    attempt("load", lambda: (cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"), cursor.rowcount, details(db, cursor)))
+    attempt("missing", lambda: cursor.execute("LOAD DATA LOCAL INFILE '/no/such/file' INTO TABLE tx"))
+    other = connect(True).cursor()
+    attempt("no table", lambda: other.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE nothing"))
+    attempt("still", lambda: (other.execute("SELECT 1"), other.fetchall()))
+    attempt("not allowed", lambda: connect(False).cursor().execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"))
+    os.unlink(path)

@@ -1,6 +1,5 @@
 """mysqlclient (MySQLdb), over MariaDB Connector/C."""
 
-import os
 import re
 
 import MySQLdb
@@ -80,23 +79,7 @@ for name, options in {
 
 heading("several statements")
 m = autocommit(client_flag=CLIENT.MULTI_STATEMENTS)
-c = m.cursor()
-for sql in (
-    "SELECT 1; SELECT 2, 3",
-    "INSERT INTO tx VALUES (50, 0); SELECT * FROM tx WHERE id = 50; UPDATE tx SET v = 9; DELETE FROM tx WHERE id = 50",
-    "SELECT 1; SELECT * FROM nothing; SELECT 3",
-    "SELECT 1;",
-    "SET @a = 1; SELECT @a; BEGIN; INSERT INTO tx VALUES (60, 0); ROLLBACK; SELECT COUNT(*) FROM tx",
-):
-    say(sql)
-    try:
-        c.execute(sql)
-        shown(c)
-        while c.nextset():
-            shown(c)
-    except MySQLdb.MySQLError as error:
-        say("fails", failure(error))
-        c = m.cursor()
+several_statements(m, MySQLdb.MySQLError)
 attempt("not allowed", lambda: autocommit(multi_statements=False).cursor().execute("SELECT 1; SELECT 2"))
 attempt("switched on", lambda: (db.set_server_option(MySQLdb.constants.CLIENT.MULTI_STATEMENTS and 0), db.query("SELECT 1; SELECT 2"), db.store_result().fetch_row(), db.next_result(), db.store_result().fetch_row(), db.next_result()))
 attempt("switched off", lambda: (db.set_server_option(1), db.query("SELECT 1; SELECT 2")))
@@ -131,25 +114,10 @@ say("autocommit", m.get_autocommit())
 attempt("shutdown", lambda: m.shutdown())
 
 heading("procedures")
-c = autocommit().cursor()
-c.execute("CREATE PROCEDURE results (IN n INT, INOUT m INT, OUT o VARCHAR(10)) BEGIN SELECT n; SET m = m + n; SET o = 'out'; SELECT id FROM tx ORDER BY id; END")
-say("call", c.callproc("results", (2, 3, None)))
-shown(c)
-while c.nextset():
-    shown(c)
-c.execute("SELECT @_results_0, @_results_1, @_results_2")
-say("out", c.fetchall())
+procedures(autocommit().cursor())
 
 heading("files")
-path = infile(f"{n}\t{n}\n" for n in range(10000, 40000))
-local = autocommit(local_infile=True)
-c = local.cursor()
-attempt("load", lambda: (c.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"), local.info(), c.rowcount))
-attempt("missing", lambda: c.execute("LOAD DATA LOCAL INFILE '/no/such/file' INTO TABLE tx"))
-attempt("no table", lambda: c.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE nothing"))
-attempt("still", lambda: c.execute("SELECT 1"))
-attempt("not allowed", lambda: autocommit(local_infile=False).cursor().execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE tx"))
-os.unlink(path)
+files(lambda allowed: autocommit(local_infile=allowed), lambda db, cursor: db.info())
 
 heading("large")
 big(connect())
