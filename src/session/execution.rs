@@ -186,23 +186,24 @@ impl Session {
             key: &key,
             id,
         };
-        if let Some(finished) = self.execute(&class, request).await? {
-            let prepared = finished.outcome.prepared;
-            self.finish_preparation(&class, finished);
-            if let Some(prepared) = prepared {
-                let parameters = prepared.parameters;
-                self.prepared.insert(
-                    id,
-                    Statement {
-                        key,
-                        class,
-                        parameters,
-                        types: Vec::new(),
-                    },
-                );
-            }
+        let Some(finished) = self.execute(&class, request).await? else {
+            return Ok(Flow::Continue);
+        };
+        let prepared = finished.outcome.prepared;
+        let flow = self.finish_preparation(&class, finished);
+        if let Some(prepared) = prepared {
+            let parameters = prepared.parameters;
+            self.prepared.insert(
+                id,
+                Statement {
+                    key,
+                    class,
+                    parameters,
+                    types: Vec::new(),
+                },
+            );
         }
-        Ok(Flow::Continue)
+        Ok(flow)
     }
 
     pub(super) async fn execute_prepared(

@@ -75,16 +75,15 @@ impl Session {
             self.last_insert_id = outcome.last_insert_id;
             conn.set_insert_id(outcome.last_insert_id);
         }
-        if outcome.error == Some(NET_PACKET_TOO_LARGE) {
-            conn.condemn();
-            return Flow::End;
-        }
-        let closing =
-            outcome.error.is_some_and(is_connection_error) || class.facts.contains(Facts::RELEASE);
         // An error does not say whether it opened a transaction, or left one open.
         let unsure = failed && !self.status.contains(StatusFlags::AUTOCOMMIT);
         let bound = self.pin.is_some() || in_transaction || unsure;
-        if closing || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server())) {
+        if let Some(flow) = parting(&mut conn, &outcome, bound) {
+            return flow;
+        }
+        if class.facts.contains(Facts::RELEASE)
+            || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server()))
+        {
             // The server ends the connection, or a read has tied the session to a replica,
             // where nothing can be written.
             conn.condemn();
@@ -121,17 +120,25 @@ impl Session {
     }
 
     /// A statement was prepared: nothing ran, so that questions about the statement before are still to be answered.
-    pub(super) fn finish_preparation(&mut self, class: &StatementClass, finished: Finished) {
+    pub(super) fn finish_preparation(
+        &mut self,
+        class: &StatementClass,
+        finished: Finished,
+    ) -> Flow {
         let Finished { mut conn, outcome } = finished;
         conn.mark_idle(&self.context.buffers);
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
         }
-        if self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS) {
+        if let Some(flow) = parting(&mut conn, &outcome, self.is_bound()) {
+            return flow;
+        }
+        if self.is_bound() {
             self.held = Some(conn);
         } else if conn.was_held() {
             self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
         }
+        Flow::Continue
     }
 
     fn keep(&mut self, mut conn: PooledConn, previous: bool) {
@@ -179,6 +186,23 @@ impl Session {
             reason => reason,
         };
     }
+}
+
+/// Gives up a connection that its server closes after this answer: how the session goes on, which may be bound to it.
+/// None if the connection stays.
+fn parting(conn: &mut PooledConn, outcome: &Outcome, bound: bool) -> Option<Flow> {
+    let error = outcome.error?;
+    let too_large = error == NET_PACKET_TOO_LARGE;
+    if !too_large && !is_connection_error(error) {
+        return None;
+    }
+    conn.condemn();
+    // With the connection its state is gone. A client that has sent too much expects to be left.
+    Some(if too_large || bound {
+        Flow::End
+    } else {
+        Flow::Continue
+    })
 }
 
 /// Whether a statement may have changed data, given its answer.
