@@ -64,8 +64,7 @@ impl Session {
         }
         conn.mark_idle(&self.context.buffers);
         if bound {
-            self.handle().hold(conn.server(), conn.thread_id());
-            self.held = Some(conn);
+            self.hold(conn);
         }
         Ok(answer)
     }

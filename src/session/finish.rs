@@ -91,8 +91,7 @@ impl Session {
         }
         if bound {
             conn.mark_soiled();
-            self.handle().hold(conn.server(), conn.thread_id());
-            self.held = Some(conn);
+            self.hold(conn);
             return Flow::Continue;
         }
         conn.mark_clean();
@@ -134,7 +133,7 @@ impl Session {
             return flow;
         }
         if self.is_bound() {
-            self.held = Some(conn);
+            self.hold(conn);
         } else if conn.was_held() {
             self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
         }

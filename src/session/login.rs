@@ -233,11 +233,8 @@ impl Session {
 
     /// Ties the session to a connection to the primary, on which the expired password can be changed.
     async fn restrict(&mut self) -> Result<(), Error> {
-        let mut conn = self.settled_connection(&self.of_connection()).await?;
-        conn.mark_idle(&self.context.buffers);
-        conn.mark_soiled();
-        self.held = Some(conn);
-        self.pin = Some(PinReason::ExpiredPassword);
+        let conn = self.settled_connection(&self.of_connection()).await?;
+        self.pin_to(conn, PinReason::ExpiredPassword);
         Ok(())
     }
 

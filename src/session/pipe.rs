@@ -39,7 +39,7 @@ impl Session {
         match began.await {
             Ok(conn) => {
                 self.pin.get_or_insert(PinReason::Replication);
-                self.held = Some(conn);
+                self.hold(conn);
                 Ok(Flow::Pipe)
             }
             Err(error) => {

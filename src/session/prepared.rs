@@ -169,6 +169,11 @@ impl Session {
         conn.mark_idle(&self.context.buffers);
         conn.mark_soiled();
         self.pin.get_or_insert(reason);
+        self.hold(conn);
+    }
+
+    /// Keeps a connection until the next statement, which others can see.
+    pub(super) fn hold(&mut self, conn: PooledConn) {
         self.handle().hold(conn.server(), conn.thread_id());
         self.held = Some(conn);
     }
