@@ -4,7 +4,7 @@ use std::time::Duration;
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
         },
@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::limits::{Doorstep, Place, Seat, Source, Tally};
-use crate::{accounts::AccountKey, config::Limits, error::Answer, topology::ServerId};
+use crate::{accounts::AccountKey, config::Limits, error::Answer, net::Peer, topology::ServerId};
 
 /// The sessions of the proxy by the connection ids that their clients know.
 #[derive(Debug, Default)]
@@ -85,7 +85,25 @@ pub struct Handle {
     /// Ticks that it may be.
     patience: AtomicU32,
     changed: Notify,
-    user: Mutex<Option<Arc<str>>>,
+    holder: Mutex<Option<Holder>>,
+}
+
+/// Whose session it is.
+#[derive(Debug)]
+struct Holder {
+    user: Arc<str>,
+    peer: Peer,
+}
+
+impl Holder {
+    /// Whether servers would write the client's host like this.
+    fn is_from(&self, host: &[u8]) -> bool {
+        let address = match self.peer {
+            Peer::Unix => return host == b"localhost",
+            Peer::Tcp(address) => address.ip().to_canonical(),
+        };
+        (address.is_loopback() && host == b"localhost") || host == address.to_string().as_bytes()
+    }
 }
 
 /// Of a client that was idle for too long.
@@ -164,7 +182,7 @@ impl Registry {
                 idle: AtomicU32::new(0),
                 patience: AtomicU32::new(u32::MAX),
                 changed: Notify::new(),
-                user: Mutex::default(),
+                holder: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
             let place = self
@@ -215,14 +233,16 @@ impl Registry {
         find(&runs).or_else(|| find(&holds))
     }
 
-    /// Ends all sessions of a user.
-    pub(super) fn kill_user(&self, user: &[u8]) {
-        for entry in &self.sessions {
-            let its = entry.user.lock().unwrap_or_else(PoisonError::into_inner);
-            if its.as_ref().is_some_and(|its| its.as_bytes() == user) {
-                entry.kill();
-            }
-        }
+    /// The sessions of a user, from one host or from any.
+    pub(super) fn sessions_of(&self, user: &[u8], host: Option<&[u8]>) -> Vec<Arc<Handle>> {
+        let sessions = self.sessions.iter();
+        let theirs = sessions.filter(|entry| {
+            let holder = entry.holder();
+            holder.as_ref().is_some_and(|holder| {
+                holder.user.as_bytes() == user && host.is_none_or(|host| holder.is_from(host))
+            })
+        });
+        theirs.map(|entry| Arc::clone(&entry)).collect()
     }
 
     /// Sessions now.
@@ -266,17 +286,19 @@ impl Handle {
         self.id
     }
 
-    pub(super) fn set_user(&self, user: &Arc<str>) {
-        *self.user.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(user));
+    fn holder(&self) -> MutexGuard<'_, Option<Holder>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_user(&self, user: &Arc<str>, peer: Peer) {
+        let user = Arc::clone(user);
+        *self.holder() = Some(Holder { user, peer });
     }
 
     /// Whether the session is logged in as `user`.
     pub(super) fn belongs_to(&self, user: &Arc<str>) -> bool {
-        self.user
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            == Some(user)
+        let holder = self.holder();
+        holder.as_ref().is_some_and(|holder| holder.user == *user)
     }
 
     /// Where its statement runs: the server, and the server's id of the connection.

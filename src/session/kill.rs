@@ -6,7 +6,7 @@ use crate::{
     pool::Key,
     sql::{
         self, StatementClass,
-        kill::{Scope, Victim},
+        kill::{Kill, Scope, Victim},
     },
 };
 
@@ -52,16 +52,60 @@ impl Session {
         if let (Some(victim), Some(kill)) = (victim, &kill) {
             return self.kill(kill.scope, &victim).await;
         }
+        if let Some(Kill {
+            scope: Scope::Connection,
+            victim: Victim::User { name, host },
+        }) = &kill
+        {
+            return self.kill_user(request, class, name, host.as_deref()).await;
+        }
+        self.leave_to_primary(request, class).await
+    }
+
+    /// Leaves a KILL to the primary.
+    async fn leave_to_primary(
+        &mut self,
+        request: Request<'_>,
+        class: &StatementClass,
+    ) -> Result<Flow, Error> {
+        Ok(match self.execute(class, request).await? {
+            Some(finished) => self.finish(class, finished, Effect::None),
+            None => Flow::Continue,
+        })
+    }
+
+    /// Ends all sessions of a user: what they have on the primary is the primary's to end.
+    ///
+    /// It asks for a right only where it finds something to end, which says nothing of the sessions that have nothing there.
+    async fn kill_user(
+        &mut self,
+        request: Request<'_>,
+        class: &StatementClass,
+        user: &[u8],
+        host: Option<&[u8]>,
+    ) -> Result<Flow, Error> {
+        let sessions = self.context.registry.sessions_of(user, host);
+        if !sessions.is_empty() && user != self.login.user.as_bytes() {
+            let bound = self.is_bound();
+            match self.may_kill().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let text = format!(
+                        "Operation KILL USER failed for {}@{}",
+                        String::from_utf8_lossy(user),
+                        String::from_utf8_lossy(host.unwrap_or(b"%"))
+                    );
+                    return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+                }
+                Err(error) => return self.unanswered(error, bound).await,
+            }
+        }
         let Some(finished) = self.execute(class, request).await? else {
             return Ok(Flow::Continue);
         };
-        let done = finished.outcome.error.is_none();
-        if let Some(kill) = kill
-            && let Victim::User(user) = &kill.victim
-            && kill.scope == Scope::Connection
-            && done
-        {
-            self.context.registry.kill_user(user);
+        // One that ends itself as well hears of that.
+        if matches!(finished.outcome.error, None | Some(1317 | 1927)) {
+            sessions.iter().for_each(|session| session.kill());
         }
         Ok(self.finish(class, finished, Effect::None))
     }

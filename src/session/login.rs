@@ -205,7 +205,7 @@ impl Session {
 
     /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
     async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
-        self.handle().set_user(&self.login.user);
+        self.handle().set_user(&self.login.user, self.peer);
         let mut out = BytesMut::new();
         let schema = if self.login.expired {
             self.restrict().await
@@ -350,7 +350,7 @@ impl Session {
         self.buckets.clear();
         self.take_defaults();
         self.set_wanted(state);
-        self.handle().set_user(&self.login.user);
+        self.handle().set_user(&self.login.user, self.peer);
         Ok(Flow::Continue)
     }
 }

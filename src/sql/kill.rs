@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::dialect::Dialect;
-use super::lexer::{TokenKind, tokens};
+use super::lexer::{Token, TokenKind, tokens};
 use super::words::Word;
 
 /// What a KILL statement ends.
@@ -33,8 +33,13 @@ pub enum Victim {
     Expression(Range<usize>),
     /// The connection of the id that a prepared statement's only parameter gives.
     Parameter,
-    /// All connections of this user (MariaDB).
-    User(Vec<u8>),
+    /// All connections of this user (MariaDB), from this host if one is named.
+    User {
+        /// The user's name.
+        name: Vec<u8>,
+        /// The client's host.
+        host: Option<Vec<u8>>,
+    },
 }
 
 /// Reads `KILL [HARD|SOFT] [CONNECTION|QUERY]` and what is behind.
@@ -68,13 +73,28 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
         [number] if number.kind() == TokenKind::Number => {
             Victim::Id(std::str::from_utf8(number.bytes(sql)).ok()?.parse().ok()?)
         }
-        [_, name, ..] if dialect.maria && is_word(b"USER") => Victim::User(name.name(sql)),
+        [_, name, host @ ..] if dialect.maria && is_word(b"USER") => Victim::User {
+            name: name.name(sql),
+            host: host_of(host, sql),
+        },
         [_, _] if dialect.maria && is_word(b"ID") => return None,
         [mark] if mark.is(b'?') => Victim::Parameter,
         _ if rest.iter().any(|token| token.is(b';') || token.is(b'?')) => return None,
         _ => Victim::Expression(first.start()..last.end()),
     };
     Some(Kill { scope, victim })
+}
+
+/// The host behind the name of a user; None for any.
+fn host_of(tokens: &[Token], sql: &[u8]) -> Option<Vec<u8>> {
+    let host = match tokens {
+        [] => return None,
+        // Blanks may stand behind the mark.
+        [host] | [_, host] => host.plain_name(sql),
+        // Nobody comes from there.
+        _ => b"",
+    };
+    (host != b"%").then(|| host.to_vec())
 }
 
 #[cfg(test)]
@@ -85,6 +105,10 @@ mod tests {
     fn reads_kill() {
         let id = |scope, id| Some((scope, Victim::Id(id)));
         let expression = |range| Some((Scope::Connection, Victim::Expression(range)));
+        let user = |scope, name: &str, host: Option<&str>| {
+            let (name, host) = (name.into(), host.map(Into::into));
+            Some((scope, Victim::User { name, host }))
+        };
         let maria = Dialect::of(true, 101_100);
         for (sql, expected) in [
             ("KILL 5", id(Scope::Connection, 5)),
@@ -101,7 +125,21 @@ mod tests {
             ("KILL QUERY ID 5", None),
             (
                 "KILL QUERY USER `f``oo`@'%'",
-                Some((Scope::Query, Victim::User(b"f`oo".to_vec()))),
+                user(Scope::Query, "f`oo", None),
+            ),
+            ("KILL USER a@b, c", user(Scope::Connection, "a", Some(""))),
+            ("KILL USER root", user(Scope::Connection, "root", None)),
+            (
+                "KILL USER 'root'@'nowhere'",
+                user(Scope::Connection, "root", Some("nowhere")),
+            ),
+            (
+                "KILL USER root @ '10.0.0.1';",
+                user(Scope::Connection, "root", Some("10.0.0.1")),
+            ),
+            (
+                "KILL USER root@localhost",
+                user(Scope::Connection, "root", Some("localhost")),
             ),
             ("KILL 5; SELECT 1", None),
             ("KILL ?", Some((Scope::Connection, Victim::Parameter))),
