@@ -13,7 +13,9 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 
 use support::raw::{Raw, capability};
-use support::{Rig, eventually, one};
+use support::{Rig, error_of, eventually, one};
+
+on_both_flavors!(a_name_is_no_privilege,);
 
 async fn login(options: &OptsBuilder) -> Conn {
     Conn::new(options.clone()).await.unwrap()
@@ -73,4 +75,17 @@ async fn all_sessions_of_a_user_are_ended() {
     let _ = first.query_drop("KILL USER kill_weak").await;
     gone(first).await;
     gone(second).await;
+}
+
+async fn a_name_is_no_privilege(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let named = rig.account("kill_SUPER").await;
+    let mut victim = login(&rig.account("kill_named").await).await;
+    let grants = "CREATE DATABASE IF NOT EXISTS `SUPER`; \
+                  GRANT SELECT ON `SUPER`.* TO `kill_SUPER`@'%'";
+    rig.cluster.primary().run(grants).await.unwrap();
+    let mut named = login(&named).await;
+    let kill = format!("KILL {}", victim.id());
+    assert_eq!(error_of(&mut named, &kill).await, 1095);
+    stays(&mut victim).await;
 }

@@ -1,5 +1,7 @@
 //! KILL. Clients know sessions by the proxy's ids, and everything else by the servers' own.
 
+use dbproxy_proto::resultset::{TextRow, TextRows};
+
 use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
 use crate::{
     error::{Answer, Error},
@@ -9,14 +11,6 @@ use crate::{
         kill::{Kill, Scope, Victim},
     },
 };
-
-/// What lets an account end the connections of others, as SHOW GRANTS writes it.
-const PRIVILEGES: [&str; 4] = [
-    "ALL PRIVILEGES ON *.*",
-    "SUPER",
-    "CONNECTION_ADMIN",
-    "CONNECTION ADMIN",
-];
 
 impl Session {
     /// Carries out a KILL: of a session here, or else by the primary, of whose threads it may speak.
@@ -178,9 +172,8 @@ impl Session {
     async fn may_kill(&mut self) -> Result<bool, Error> {
         let class = self.of_connection();
         let grants = self.ask_all(b"SHOW GRANTS", &class).await?;
-        let grants = String::from_utf8_lossy(&grants);
-        Ok(PRIVILEGES
-            .iter()
-            .any(|privilege| grants.contains(privilege)))
+        let mut grants = TextRows::new(&grants, self.profile());
+        let ends = |grant: TextRow<'_>| grant.first().is_some_and(sql::kill::may_end_others);
+        Ok(grants.any(ends))
     }
 }

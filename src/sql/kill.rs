@@ -85,6 +85,33 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
     Some(Kill { scope, victim })
 }
 
+/// Whether one line of SHOW GRANTS lets an account end the connections of others.
+///
+/// Names stand in it too, of users and of what else they may do: a list of privileges that holds for everything has none.
+pub fn may_end_others(grant: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b' ' | b'_' | b',');
+    let privileges = grant.strip_prefix(b"GRANT ").and_then(|rest| {
+        let end = rest.windows(EVERYTHING.len());
+        let end = end.take_while(|window| *window != EVERYTHING).count();
+        let everywhere = end + EVERYTHING.len() <= rest.len();
+        rest.get(..end).filter(|_| everywhere)
+    });
+    privileges.is_some_and(|privileges| {
+        let mut items = privileges.split(|byte| *byte == b',');
+        privileges.iter().all(plain) && items.any(|item| ENDING.contains(&item.trim_ascii()))
+    })
+}
+
+const EVERYTHING: &[u8] = b" ON *.* ";
+
+/// The privileges to end the connections of others, as SHOW GRANTS writes them.
+const ENDING: [&[u8]; 4] = [
+    b"ALL PRIVILEGES",
+    b"SUPER",
+    b"CONNECTION_ADMIN",
+    b"CONNECTION ADMIN",
+];
+
 /// The host behind the name of a user; None for any.
 fn host_of(tokens: &[Token], sql: &[u8]) -> Option<Vec<u8>> {
     let host = match tokens {
@@ -151,6 +178,29 @@ mod tests {
         ] {
             let found = parse(sql.as_bytes(), maria).map(|kill| (kill.scope, kill.victim));
             assert_eq!(found, expected, "{sql}");
+        }
+    }
+    #[test]
+    fn only_privileges_let_end_others() {
+        for (grant, expected) in [
+            ("GRANT ALL PRIVILEGES ON *.* TO `root`@`%`", true),
+            ("GRANT RELOAD, SUPER ON *.* TO 'a'@'%'", true),
+            ("GRANT SUPER ON *.* TO `a`@`%` WITH GRANT OPTION", true),
+            ("GRANT BACKUP_ADMIN,CONNECTION_ADMIN ON *.* TO a", true),
+            ("GRANT CONNECTION ADMIN, FILE ON *.* TO a", true),
+            ("GRANT USAGE ON *.* TO `SUPER`@`%`", false),
+            ("GRANT SELECT ON `SUPER`.* TO `a`@`%`", false),
+            ("GRANT ALL PRIVILEGES ON `a`.* TO `a`@`%`", false),
+            ("GRANT ALL PRIVILEGES ON ` ON *.* `.* TO a", false),
+            ("GRANT SELECT (`a, SUPER ON *.* b`) ON t.t TO a", false),
+            ("GRANT `SUPER`@`%` TO `a`@`%`", false),
+            ("REVOKE SUPER ON *.* FROM a", false),
+            ("GRANT SUPERB, X SUPER ON *.* TO a", false),
+            ("GRANT SUPER", false),
+            ("GRANT ", false),
+            ("", false),
+        ] {
+            assert_eq!(may_end_others(grant.as_bytes()), expected, "{grant}");
         }
     }
 }
