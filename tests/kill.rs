@@ -15,7 +15,13 @@ use mysql_async::{Conn, OptsBuilder};
 use support::raw::{Raw, capability};
 use support::{Rig, error_of, eventually, one};
 
-on_both_flavors!(a_name_is_no_privilege,);
+on_both_flavors!(
+    a_name_is_no_privilege,
+    an_expression_is_evaluated_once,
+    what_is_no_victim_is_refused_as_servers_do,
+    what_an_expression_leaves_is_its_sessions,
+    an_expression_that_takes_its_time_can_be_ended,
+);
 
 async fn login(options: &OptsBuilder) -> Conn {
     Conn::new(options.clone()).await.unwrap()
@@ -88,4 +94,114 @@ async fn a_name_is_no_privilege(flavor: Flavor) {
     let kill = format!("KILL {}", victim.id());
     assert_eq!(error_of(&mut named, &kill).await, 1095);
     stays(&mut victim).await;
+}
+
+async fn an_expression_is_evaluated_once(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut conn = rig.connect().await;
+    conn.query_drop("SET @n = 0").await.unwrap();
+    let kill = "KILL 2000000000 + (@n := @n + 1)";
+    assert_eq!(error_of(&mut conn, kill).await, 1094);
+    assert_eq!(one::<u64>(&mut conn, "SELECT @n").await, 1);
+}
+
+async fn what_is_no_victim_is_refused_as_servers_do(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("kill_refused").await;
+    let mut direct = rig.cluster.primary().connect().await.unwrap();
+    for sql in [
+        format!("CREATE TABLE {schema}.t (a INT)"),
+        format!(
+            "CREATE FUNCTION {schema}.f() RETURNS INT MODIFIES SQL DATA \
+             BEGIN INSERT INTO {schema}.t VALUES (1); RETURN 2000000000; END"
+        ),
+    ] {
+        direct.query_drop(sql).await.unwrap();
+    }
+    let function = format!("{schema}.f()");
+    let mut heard = Vec::new();
+    for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+        let mut raw = Raw::app(port).await;
+        for victim in [
+            &*function,
+            "(SELECT 2000000000)",
+            "nosuch",
+            "1 +",
+            "(1, 2)",
+            "NULL",
+            "'x'",
+            "0x5 + '2000000000x'",
+            "-1",
+            "2e9",
+        ] {
+            heard.push(raw.rows(&format!("KILL {victim}")).await.unwrap_err());
+        }
+    }
+    let (by_server, by_proxy) = heard.split_at(heard.len() / 2);
+    assert_eq!(by_server, by_proxy);
+    let count = format!("SELECT COUNT(*) FROM {schema}.t");
+    assert_eq!(one::<u64>(&mut direct, &count).await, 0);
+}
+
+async fn what_an_expression_leaves_is_its_sessions(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    // Their connections to the primary are nobody else's.
+    let account = rig.account("kill_left").await;
+    let mut first = login(&account).await;
+    let mut second = login(&account).await;
+    let victim = login(&account).await;
+    let id = victim.id();
+    let kill = format!("KILL (@kill_left := {id}) + 0 * GET_LOCK('kill_left', 0)");
+    first.query_drop(&kill).await.unwrap();
+    gone(victim).await;
+    let sql = "SELECT @kill_left, GET_LOCK('kill_left', 0)";
+    let left: (Option<u32>, u8) = one(&mut second, sql).await;
+    assert_eq!(left, (None, 0));
+    let left: (Option<u32>, u8) = one(&mut first, sql).await;
+    assert_eq!(left, (Some(id), 1));
+}
+
+/// Statements like this that sleep on the primary: one that only begins may not hear of a KILL.
+async fn sleeping(rig: &Rig, marker: &str) -> u64 {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist \
+         WHERE info LIKE '%{marker}%' AND state = 'User sleep'"
+    );
+    rig.cluster.primary().first(&sql).await.unwrap()
+}
+
+async fn an_expression_that_takes_its_time_can_be_ended(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let sql = "KILL 2000000077 + SLEEP(300)";
+    let start = async || {
+        let mut raw = Raw::app(rig.proxy.port()).await;
+        raw.query(sql).await;
+        eventually("the statement to run", async || {
+            sleeping(rig, "2000000077").await == 1
+        })
+        .await;
+        raw
+    };
+    let over = async || {
+        eventually("the statement to end", async || {
+            sleeping(rig, "2000000077").await == 0
+        })
+        .await;
+    };
+    // Its client leaves.
+    drop(start().await);
+    over().await;
+    let mut killer = rig.connect().await;
+    for scope in ["QUERY", "CONNECTION"] {
+        let mut raw = start().await;
+        let id = raw.greeting.connection;
+        killer
+            .query_drop(format!("KILL {scope} {id}"))
+            .await
+            .unwrap();
+        over().await;
+        // The sum may be known all the same: then there is no such thread.
+        let ended = raw.packet().await;
+        assert!(ended.is_err() || ended.unwrap()[0] == 0xff);
+    }
 }

@@ -1,13 +1,20 @@
 //! KILL. Clients know sessions by the proxy's ids, and everything else by the servers' own.
 
-use dbproxy_proto::resultset::{TextRow, TextRows};
+use std::ops::ControlFlow;
+
+use bytes::BytesMut;
+use dbproxy_proto::{
+    command::put_query,
+    response::Expect,
+    resultset::{TextRow, TextRows},
+};
 
 use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
 use crate::{
     error::{Answer, Error},
     pool::Key,
     sql::{
-        self, StatementClass,
+        self, Cause, Facts, StatementClass,
         kill::{Kill, Scope, Victim},
     },
 };
@@ -21,17 +28,28 @@ impl Session {
         class: &StatementClass,
     ) -> Result<Flow, Error> {
         let kill = sql::kill::parse(text, self.dialect);
+        let mut evaluated = BytesMut::new();
+        let mut request = request;
         let id = match kill.as_ref().map(|kill| &kill.victim) {
             Some(Victim::Id(id)) => Some(*id),
             Some(Victim::Expression(range)) => {
                 let expression = text.get(range.clone()).unwrap_or_default();
-                let select = [b"SELECT ", expression].concat();
-                let bound = self.is_bound();
-                let value = match self.ask(&select, class).await {
-                    Ok(value) => value,
-                    Err(error) => return self.unanswered(error, bound).await,
+                let number = match self.evaluate(expression).await? {
+                    ControlFlow::Continue(number) => number,
+                    ControlFlow::Break(flow) => return Ok(flow),
                 };
-                value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+                if let Some(number) = &number {
+                    // Once is enough: it may set variables, or take its time.
+                    let before = text.get(..range.start).unwrap_or_default();
+                    let behind = text.get(range.end..).unwrap_or_default();
+                    let text = [before, number.as_bytes(), behind].concat();
+                    put_query(&mut evaluated, &text, self.profile());
+                    request = Request::Forward {
+                        packet: &evaluated,
+                        expect: Expect::Query,
+                    };
+                }
+                number.and_then(|number| number.parse().ok())
             }
             Some(Victim::Parameter) => match request {
                 Request::Execute {
@@ -54,6 +72,36 @@ impl Session {
             return self.kill_user(request, class, name, host.as_deref()).await;
         }
         self.leave_to_primary(request, class).await
+    }
+
+    /// The number that an expression gives, as text; None if it means nothing to a server, whose own words for that follow
+    /// from the statement itself.
+    async fn evaluate(
+        &mut self,
+        expression: &[u8],
+    ) -> Result<ControlFlow<Flow, Option<String>>, Error> {
+        // A sum is a number whatever it is made of.
+        let select = [b"SELECT 0 + (", expression, b")"].concat();
+        let mut class = self.classify(&select);
+        if class.facts.contains(Facts::UNKNOWN_FUNCTION) {
+            // Servers refuse stored functions here.
+            return Ok(ControlFlow::Continue(None));
+        }
+        class.cause = Cause::Administration;
+        let answer = match self.ask(&select, &class).await? {
+            ControlFlow::Continue(Ok(answer)) => answer,
+            ControlFlow::Continue(Err(error)) if INTERRUPTIONS.contains(&error.code) => {
+                return self.reply_error(&error).await.map(ControlFlow::Break);
+            }
+            ControlFlow::Continue(Err(_)) => return Ok(ControlFlow::Continue(None)),
+            ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
+        };
+        let mut rows = TextRows::new(&answer, self.profile());
+        let number = rows.next().and_then(|row| {
+            let number = std::str::from_utf8(row.first().unwrap_or(b"NULL")).ok()?;
+            (number == "NULL" || number.parse::<f64>().is_ok()).then(|| number.to_owned())
+        });
+        Ok(ControlFlow::Continue(number))
     }
 
     /// Leaves a KILL to the primary.
@@ -80,10 +128,9 @@ impl Session {
     ) -> Result<Flow, Error> {
         let sessions = self.context.registry.sessions_of(user, host);
         if !sessions.is_empty() && user != self.login.user.as_bytes() {
-            let bound = self.is_bound();
-            match self.may_kill().await {
-                Ok(true) => {}
-                Ok(false) => {
+            match self.may_kill().await? {
+                ControlFlow::Continue(true) => {}
+                ControlFlow::Continue(false) => {
                     let text = format!(
                         "Operation KILL USER failed for {}@{}",
                         String::from_utf8_lossy(user),
@@ -91,7 +138,7 @@ impl Session {
                     );
                     return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
                 }
-                Err(error) => return self.unanswered(error, bound).await,
+                ControlFlow::Break(flow) => return Ok(flow),
             }
         }
         let Some(finished) = self.execute(class, request).await? else {
@@ -130,15 +177,14 @@ impl Session {
             }
             None if victim.belongs_to(&self.login.user) => {}
             None => {
-                let bound = self.is_bound();
-                match self.may_kill().await {
-                    Ok(true) if scope == Scope::Connection => victim.kill(),
-                    Ok(true) => {}
-                    Ok(false) => {
+                match self.may_kill().await? {
+                    ControlFlow::Continue(true) if scope == Scope::Connection => victim.kill(),
+                    ControlFlow::Continue(true) => {}
+                    ControlFlow::Continue(false) => {
                         let text = format!("You are not owner of thread {}", victim.id());
                         return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
                     }
-                    Err(error) => return self.unanswered(error, bound).await,
+                    ControlFlow::Break(flow) => return Ok(flow),
                 }
                 return self.reply_ok().await;
             }
@@ -162,18 +208,18 @@ impl Session {
         })
     }
 
-    /// A question of the proxy's own had no answer.
-    async fn unanswered(&mut self, error: Error, bound: bool) -> Result<Flow, Error> {
-        let flow = self.reply_error(&error.answer()).await?;
-        // What the connection knew of the session is lost with it.
-        if bound { Err(error) } else { Ok(flow) }
-    }
-
-    async fn may_kill(&mut self) -> Result<bool, Error> {
+    async fn may_kill(&mut self) -> Result<ControlFlow<Flow, bool>, Error> {
         let class = self.of_connection();
-        let grants = self.ask_all(b"SHOW GRANTS", &class).await?;
+        let grants = match self.ask(b"SHOW GRANTS", &class).await? {
+            ControlFlow::Continue(grants) => grants.unwrap_or_default(),
+            ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
+        };
         let mut grants = TextRows::new(&grants, self.profile());
         let ends = |grant: TextRow<'_>| grant.first().is_some_and(sql::kill::may_end_others);
-        Ok(grants.any(ends))
+        Ok(ControlFlow::Continue(grants.any(ends)))
     }
 }
+
+/// Errors of a statement that could have run: ER_QUERY_INTERRUPTED, MariaDB's ER_CONNECTION_KILLED and ER_STATEMENT_TIMEOUT,
+/// MySQL's ER_QUERY_TIMEOUT.
+const INTERRUPTIONS: [u16; 4] = [1317, 1927, 1969, 3024];

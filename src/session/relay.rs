@@ -179,6 +179,42 @@ impl Relay<'_> {
         }
     }
 
+    /// Follows the response to a question of the proxy's own to its end: its bytes, or none if they are too many.
+    pub(super) async fn listen(
+        &mut self,
+        conn: &mut BackendConn,
+        mut tracker: ResponseTracker,
+    ) -> Result<(Outcome, BytesMut), Failure> {
+        let protocol = |text: String| Failure::Server {
+            error: Error::server(ErrorKind::Protocol(text)),
+            started: false,
+        };
+        let mut outcome = Outcome::default();
+        let (mut heard, mut len) = (BytesMut::new(), 0_usize);
+        loop {
+            let mut rewritten = BytesMut::new();
+            let walked = self
+                .walk(&conn.input, &mut tracker, &mut outcome, &mut rewritten, 0)
+                .map_err(protocol)?;
+            if walked.file.is_some() {
+                return Err(protocol("a question was answered with one".into()));
+            }
+            len = len.saturating_add(walked.end);
+            if len <= HEARD {
+                heard.extend_from_slice(conn.input.get(..walked.end).unwrap_or_default());
+            } else {
+                heard = BytesMut::new();
+            }
+            conn.input.advance(walked.end);
+            if tracker.is_done() {
+                return Ok((outcome, heard));
+            }
+            if !walked.result_ended {
+                self.wait(conn, false).await?;
+            }
+        }
+    }
+
     /// Follows the response through the bytes that are there.
     ///
     /// Up to `copied` they went to `rewritten`; from there to `end` they can be
@@ -466,6 +502,9 @@ impl Relay<'_> {
         }
     }
 }
+
+/// Longest answer to a question that is of interest.
+const HEARD: usize = 1 << 20;
 
 /// A longer list of threads is passed on as it is.
 const LIST: usize = 16 << 20;

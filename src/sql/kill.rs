@@ -80,6 +80,8 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
         [_, _] if dialect.maria && is_word(b"ID") => return None,
         [mark] if mark.is(b'?') => Victim::Parameter,
         _ if rest.iter().any(|token| token.is(b';') || token.is(b'?')) => return None,
+        // Servers refuse it, before they evaluate anything.
+        _ if rest.iter().any(is_select) => return None,
         _ => Victim::Expression(first.start()..last.end()),
     };
     Some(Kill { scope, victim })
@@ -111,6 +113,12 @@ const ENDING: [&[u8]; 4] = [
     b"CONNECTION_ADMIN",
     b"CONNECTION ADMIN",
 ];
+
+fn is_select(token: &Token) -> bool {
+    token
+        .entry()
+        .is_some_and(|entry| entry.word == Word::Select)
+}
 
 /// The host behind the name of a user; None for any.
 fn host_of(tokens: &[Token], sql: &[u8]) -> Option<Vec<u8>> {
@@ -149,6 +157,7 @@ mod tests {
             ),
             ("KILL @id", expression(5..8)),
             ("KILL 5 + 1 ;", expression(5..10)),
+            ("KILL (SELECT 5)", None),
             ("KILL QUERY ID 5", None),
             (
                 "KILL QUERY USER `f``oo`@'%'",
