@@ -16,11 +16,12 @@ use dbproxy::cli::demo::cluster::{Cluster, Flavor};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use support::raw::Raw;
+use support::raw::{Raw, capability, is_eof};
 use support::relay::{Fault, Relay};
 use support::{
-    Options, Proxy, Rig, WHERE, application, code, eventually, one, whereabouts, within,
+    Options, Proxy, Rig, SOON, WHERE, application, code, eventually, one, whereabouts, within,
 };
 
 on_both_flavors!(
@@ -30,6 +31,7 @@ on_both_flavors!(
     a_replica_is_killed,
     the_primary_is_killed,
     a_server_hangs,
+    a_preparation_does_not_wait_for_ever,
     a_client_that_vanishes_ends_its_query,
     two_thousand_connections,
     the_proxy_stops_gracefully,
@@ -375,9 +377,49 @@ async fn a_server_hangs(flavor: Flavor) {
     }
 }
 
+async fn a_preparation_does_not_wait_for_ever(flavor: Flavor) {
+    let rig = Rig::start(flavor, 0, &Options::default()).await;
+    rig.account("prepares").await;
+    let session = async || {
+        let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+        let usual = capability::USUAL;
+        raw.login("prepares", "prepares", None, usual)
+            .await
+            .unwrap();
+        raw
+    };
+    let mut raw = session().await;
+    raw.command(0x16, b"SELECT @@port").await;
+    let prepared = raw.packet().await.unwrap();
+    while !is_eof(&raw.packet().await.unwrap()) {}
+    let execution = [&[0x17], &prepared[1..5], &[0, 1, 0, 0, 0]].concat();
+    // The connection on which it was prepared goes to another session, and there is one that has never heard of it.
+    let mut other = session().await;
+    other.execute("BEGIN").await;
+    session().await.rows("SELECT @@port").await.unwrap();
+    rig.cluster.primary().stop().unwrap();
+    raw.send(&execution).await;
+    let answer = timeout(2 * SOON, raw.packet()).await;
+    assert_eq!(answer.expect("an answer").unwrap()[0], 0xff);
+    rig.cluster.primary().cont().unwrap();
+    drop(other);
+    eventually("the statement to be executed again", async || {
+        raw.send(&execution).await;
+        let answer = raw.packet().await.unwrap();
+        if answer[0] == 0xff {
+            return false;
+        }
+        for _ in 0..2 {
+            while !is_eof(&raw.packet().await.unwrap()) {}
+        }
+        true
+    })
+    .await;
+}
+
 /// The answer, unless it takes longer than anything that works takes.
 async fn within_reason<T>(answer: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(std::time::Duration::from_secs(3), answer)
+    timeout(std::time::Duration::from_secs(3), answer)
         .await
         .ok()
 }
@@ -582,8 +624,6 @@ async fn a_full_server_is_waited_for(flavor: Flavor) {
     assert_ne!(code(&error), 0, "{error}");
     assert!(error.to_string().contains("db1"), "{error}");
     holding.pop();
-    let free = within(support::SOON, async || {
-        conn.query_drop(locking).await.is_ok()
-    });
+    let free = within(SOON, async || conn.query_drop(locking).await.is_ok());
     assert!(free.await);
 }

@@ -332,7 +332,8 @@ async fn read_preparation(
             .map_err(|error| protocol(error.to_string()))?
         {
             Event::NeedMore => {
-                conn.fill(buffers).await?;
+                conn.fill_soon(buffers, "preparing a statement again")
+                    .await?;
                 0
             }
             Event::Prepared {

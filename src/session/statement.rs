@@ -9,7 +9,7 @@ use dbproxy_proto::{
     compress::FRAME_LEN,
     response::{Expect, ResponseTracker},
 };
-use tokio::time::Instant;
+use tokio::{select, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
@@ -257,9 +257,16 @@ impl Session {
                         conn.settle(&self.context.buffers)
                             .await
                             .map_err(not_started)?;
-                        prepare_again(conn, &statement.key, &self.context.buffers)
-                            .await
-                            .map_err(not_started)?
+                        select! {
+                            biased;
+                            there = prepare_again(conn, &statement.key, &self.context.buffers) => {
+                                there.map_err(not_started)?
+                            }
+                            interrupt = handle.interrupted() => {
+                                let started = false;
+                                return Err(Failure::Interrupted { interrupt, started });
+                            }
+                        }
                     }
                 };
                 let malformed = |error: ProtocolError| {
