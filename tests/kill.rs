@@ -11,9 +11,10 @@ mod support;
 use dbproxy::cli::demo::cluster::Flavor;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
+use tokio::time::timeout;
 
 use support::raw::{Raw, capability};
-use support::{Rig, error_of, eventually, one};
+use support::{Options, Proxy, Rig, SOON, error_of, eventually, one};
 
 on_both_flavors!(
     a_name_is_no_privilege,
@@ -21,6 +22,7 @@ on_both_flavors!(
     what_is_no_victim_is_refused_as_servers_do,
     what_an_expression_leaves_is_its_sessions,
     an_expression_that_takes_its_time_can_be_ended,
+    a_change_of_user_can_be_ended,
 );
 
 async fn login(options: &OptsBuilder) -> Conn {
@@ -203,5 +205,28 @@ async fn an_expression_that_takes_its_time_can_be_ended(flavor: Flavor) {
         // The sum may be known all the same: then there is no such thread.
         let ended = raw.packet().await;
         assert!(ended.is_err() || ended.unwrap()[0] == 0xff);
+    }
+}
+
+async fn a_change_of_user_can_be_ended(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let options = Options {
+        sections: "[limits]\nlogin = \"2s\"\n".to_owned(),
+        ..Options::default()
+    };
+    let hasty = Proxy::start(&rig.cluster, &options).await;
+    let mut killer = rig.connect().await;
+    for proxy in [&rig.proxy, &hasty] {
+        let mut raw = Raw::app(proxy.port()).await;
+        let request = b"app\0\x01x\0\x2d\0by_another_method\0";
+        raw.command(0x11, request).await;
+        // It is asked for a proof, and does not give one.
+        assert_eq!(raw.packet().await.unwrap()[0], 0xfe);
+        if std::ptr::eq(proxy, &rig.proxy) {
+            let kill = format!("KILL {}", raw.greeting.connection);
+            killer.query_drop(kill).await.unwrap();
+        }
+        let end = timeout(SOON, raw.packet()).await;
+        end.expect("the end of the session").unwrap_err();
     }
 }

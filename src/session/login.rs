@@ -9,7 +9,7 @@ use dbproxy_proto::{
     compress::Side,
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
-use tokio::select;
+use tokio::{select, time::timeout};
 
 use super::{
     Context, Flow, Handle, Registration, Session,
@@ -298,8 +298,18 @@ impl Session {
             };
             let default = door.default_plugin();
             door.authenticate(claim, default, fresh).await
-        }
-        .await;
+        };
+        let handle = Arc::clone(self.registration.handle());
+        let entered = select! {
+            biased;
+            () = handle.ended() => None,
+            entered = timeout(context.limits.login, entered) => entered.ok(),
+        };
+        let Some(entered) = entered else {
+            // It is the client's turn to speak: an error would be out of order.
+            let text = "the end of a change of user";
+            return Err(Error::client(ErrorKind::Timeout(text.into())));
+        };
         let seated = entered.and_then(|(account, proof)| {
             // The same account keeps its place.
             let seat = (account.key != self.login.account)
