@@ -32,6 +32,7 @@ on_both_flavors!(
     the_primary_is_killed,
     a_server_hangs,
     a_preparation_does_not_wait_for_ever,
+    a_session_on_a_dead_server_is_killed,
     a_client_that_vanishes_ends_its_query,
     two_thousand_connections,
     the_proxy_stops_gracefully,
@@ -415,6 +416,20 @@ async fn a_preparation_does_not_wait_for_ever(flavor: Flavor) {
         true
     })
     .await;
+}
+
+async fn a_session_on_a_dead_server_is_killed(flavor: Flavor) {
+    let rig = Rig::start(flavor, 0, &Options::default()).await;
+    let mut killer = rig.connect().await;
+    let mut victim = rig.connect().await;
+    victim.query_drop("SET @held = 1").await.unwrap();
+    rig.cluster.primary().stop().unwrap();
+    let kill = format!("KILL {}", victim.id());
+    let killed = timeout(2 * SOON, killer.query_drop(&kill)).await;
+    killed.expect("an answer").unwrap();
+    let ended = timeout(SOON, victim.ping()).await;
+    ended.expect("the end of the session").unwrap_err();
+    rig.cluster.primary().cont().unwrap();
 }
 
 /// The answer, unless it takes longer than anything that works takes.

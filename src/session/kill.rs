@@ -11,12 +11,13 @@ use dbproxy_proto::{
 
 use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
 use crate::{
-    error::{Answer, Error},
+    error::{Answer, Error, ErrorKind},
     pool::Key,
     sql::{
         self, Cause, Facts, StatementClass,
         kill::{Kill, Scope, Victim},
     },
+    topology::ServerId,
 };
 
 impl Session {
@@ -136,7 +137,9 @@ impl Session {
                         String::from_utf8_lossy(user),
                         String::from_utf8_lossy(host.unwrap_or(b"%"))
                     );
-                    return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+                    return self
+                        .reply_error(&Answer::new(KILL_DENIED, b"HY000", text))
+                        .await;
                 }
                 ControlFlow::Break(flow) => return Ok(flow),
             }
@@ -159,40 +162,57 @@ impl Session {
         if victim.id() == self.handle().id() {
             return self.kill_itself(scope).await;
         }
-        match victim.connection() {
-            Some((server, thread_id)) => {
-                let key = Key::new(server, &self.login, self.profile());
-                let Some(bucket) = self.context.pool.bucket(key) else {
-                    return self.reply_ok().await;
-                };
-                // It may have ended meanwhile, and its connection may serve somebody else.
-                let still_there = || victim.connection() == Some((server, thread_id));
-                if let Err(error) = bucket.kill_query(&self.login, thread_id, still_there).await {
-                    let mut answer = error.answer();
-                    // The server speaks of its own id.
-                    let (its, ours) = (thread_id.to_string(), victim.id().to_string());
-                    answer.message = answer.message.replace(&its, &ours).into();
-                    return self.reply_error(&answer).await;
-                }
-            }
-            None if victim.belongs_to(&self.login.user) => {}
-            None => {
-                match self.may_kill().await? {
-                    ControlFlow::Continue(true) if scope == Scope::Connection => victim.kill(),
-                    ControlFlow::Continue(true) => {}
-                    ControlFlow::Continue(false) => {
-                        let text = format!("You are not owner of thread {}", victim.id());
-                        return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+        let ended = match victim.connection() {
+            Some(place) => self.end_at_server(victim, place).await,
+            None => Err(Error::server(ErrorKind::Closed)),
+        };
+        match ended {
+            Ok(()) => {}
+            // It has nothing at a server, or at none that answers: then nobody else is there to judge.
+            Err(error) if error.is_absence() || error.is_answer(NO_SUCH_THREAD) => {
+                if !victim.belongs_to(&self.login.user) {
+                    match self.may_kill().await? {
+                        ControlFlow::Continue(true) => {}
+                        ControlFlow::Continue(false) => {
+                            let text = format!("You are not owner of thread {}", victim.id());
+                            let answer = Answer::new(KILL_DENIED, b"HY000", text);
+                            return self.reply_error(&answer).await;
+                        }
+                        ControlFlow::Break(flow) => return Ok(flow),
                     }
-                    ControlFlow::Break(flow) => return Ok(flow),
                 }
-                return self.reply_ok().await;
             }
+            Err(error) => return self.reply_error(&error.answer()).await,
         }
         if scope == Scope::Connection {
             victim.kill();
         }
         self.reply_ok().await
+    }
+
+    /// Ends what a session has on this connection of a server's, by this account's right.
+    async fn end_at_server(
+        &self,
+        victim: &Handle,
+        (server, thread_id): (ServerId, u32),
+    ) -> Result<(), Error> {
+        let key = Key::new(server, &self.login, self.profile());
+        let Some(bucket) = self.context.pool.bucket(key) else {
+            return Err(Error::server(ErrorKind::Closed));
+        };
+        // It may have ended meanwhile, and its connection may serve somebody else.
+        let still_there = || victim.connection() == Some((server, thread_id));
+        let ended = bucket.kill_query(&self.login, thread_id, still_there).await;
+        ended.map_err(|mut error| {
+            if let ErrorKind::Answer(answer) = &mut error.kind
+                && answer.code == KILL_DENIED
+            {
+                // The server speaks of its own id.
+                let (its, ours) = (thread_id.to_string(), victim.id().to_string());
+                answer.message = answer.message.replace(&its, &ours).into();
+            }
+            error
+        })
     }
 
     /// The statement that runs is the KILL.
@@ -219,6 +239,12 @@ impl Session {
         Ok(ControlFlow::Continue(grants.any(ends)))
     }
 }
+
+/// ER_NO_SUCH_THREAD
+const NO_SUCH_THREAD: u16 = 1094;
+
+/// ER_KILL_DENIED_ERROR
+const KILL_DENIED: u16 = 1095;
 
 /// Errors of a statement that could have run: ER_QUERY_INTERRUPTED, MariaDB's ER_CONNECTION_KILLED and ER_STATEMENT_TIMEOUT,
 /// MySQL's ER_QUERY_TIMEOUT.
