@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::StatusFlags,
-    command::{code, put_command},
+    command::{code, first_types, put_command},
     packet::HEADER_LEN,
     response::{Event, Expect, ResponseTracker},
 };
@@ -28,8 +28,8 @@ pub(super) struct Statement {
     pub(super) class: StatementClass,
     /// Number of parameters.
     pub(super) parameters: u16,
-    /// The parameter types that the client sent last, two bytes each: it sends
-    /// them once, servers need them on each new connection.
+    /// The parameter types that the client sent last, with names if it gives them: it sends them once, servers need them
+    /// on each new connection.
     pub(super) types: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Statement {
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     by_id: HashMap<u32, Statement>,
-    /// Bytes of all texts.
+    /// Bytes of all texts and types.
     size: usize,
     last: u32,
     /// The client may say [`Self::LAST`].
@@ -51,7 +51,7 @@ impl Statements {
     const LAST: u32 = u32::MAX;
     /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
     const LIMIT: usize = 16_382;
-    /// Most bytes of their texts.
+    /// Most bytes of their texts and types.
     const LIMIT_SIZE: usize = 16 << 20;
 
     /// No statements. `direct`: the client may speak of the one prepared last without knowing its id.
@@ -112,13 +112,36 @@ impl Statements {
         self.by_id.get(&self.resolve(id))
     }
 
+    /// Remembers the types that an execution brought along for the parameters of a statement, [`named`](dbproxy_proto::command::Execute::named) or
+    /// not; false if there is no room for them.
+    pub(super) fn learn_types(&mut self, id: u32, types: &[u8], named: bool) -> bool {
+        let id = self.resolve(id);
+        let Some(statement) = self.by_id.get_mut(&id) else {
+            return true;
+        };
+        // Those of query attributes stand behind them: they are for this execution alone.
+        let count = usize::from(statement.parameters);
+        let types = first_types(types, count, named).unwrap_or_default();
+        if *types == *statement.types {
+            return true;
+        }
+        let others = self.size.saturating_sub(statement.types.len());
+        if others + types.len() > Self::LIMIT_SIZE {
+            return false;
+        }
+        self.size = others + types.len();
+        statement.types = types.to_vec();
+        true
+    }
+
     pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
         self.by_id.get_mut(&self.resolve(id))
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
         let statement = self.by_id.remove(&self.resolve(id))?;
-        self.size -= statement.key.text().len();
+        let size = statement.key.text().len() + statement.types.len();
+        self.size = self.size.saturating_sub(size);
         Some(statement)
     }
 
@@ -364,4 +387,57 @@ async fn read_preparation(
         conn.input.advance(consumed);
     }
     prepared.ok_or_else(|| protocol("a preparation was answered without an id".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        backend::{Charset, SessionState},
+        sql::{Dialect, classify},
+    };
+
+    fn with_statement(parameters: u16) -> (Statements, u32) {
+        let mut statements = Statements::new(false);
+        let state = Arc::new(SessionState::new(None, Charset::Server, false));
+        let id = statements.next_id().unwrap();
+        let statement = Statement {
+            key: StatementKey::new(b"SELECT ?", state),
+            class: classify(b"SELECT ?", Dialect::default()),
+            parameters,
+            types: Vec::new(),
+        };
+        statements.insert(id, statement);
+        (statements, id)
+    }
+
+    #[test]
+    fn types_of_attributes_are_not_kept() {
+        let (mut statements, id) = with_statement(1);
+        assert!(statements.learn_types(id, b"\x03\0\x01a\xfd\0\x05trace", true));
+        assert_eq!(statements.find(id).unwrap().types, b"\x03\0\x01a");
+        assert!(statements.learn_types(id, b"\x08\0", false));
+        assert_eq!(statements.find(id).unwrap().types, b"\x08\0");
+    }
+
+    #[test]
+    fn types_count_like_texts() {
+        let (mut statements, id) = with_statement(1);
+        let mut types = b"\x03\0\xfe".to_vec();
+        types.extend_from_slice(&(16_u64 << 20).to_le_bytes());
+        types.resize(types.len() + (16 << 20), b'x');
+        assert!(!statements.learn_types(id, &types, true));
+        assert!(statements.find(id).unwrap().types.is_empty());
+        assert_eq!(statements.size, 8);
+        for types in [b"\x03\0", b"\x08\0"] {
+            assert!(statements.learn_types(id, types, false));
+            assert_eq!(statements.size, 10);
+        }
+        statements.remove(id);
+        assert_eq!(statements.size, 0);
+    }
 }
