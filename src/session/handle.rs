@@ -1,7 +1,7 @@
 //! What others may know of a session, and how they reach it.
 
-use std::time::Duration;
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,6 +9,7 @@ use std::{
             AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
         },
     },
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -221,16 +222,21 @@ impl Registry {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// The session that a connection of a server's works for.
-    pub(super) fn on_connection(&self, server: ServerId, thread_id: u32) -> Option<u32> {
-        let place = packed(server, thread_id);
-        let runs = |handle: &Handle| handle.running.load(SeqCst) == place;
-        let holds = |handle: &Handle| handle.held.load(SeqCst) == place;
-        let find = |is: &dyn Fn(&Handle) -> bool| {
-            let entry = self.sessions.iter().find(|entry| is(entry));
-            entry.map(|entry| entry.id)
-        };
-        find(&runs).or_else(|| find(&holds))
+    /// The sessions that a server's connections work for, by the server's ids of the connections.
+    pub(super) fn on_server(&self, server: ServerId) -> HashMap<u32, u32> {
+        let mut sessions = HashMap::new();
+        for entry in &self.sessions {
+            let (running, held) = (entry.running(), unpacked(entry.held.load(SeqCst)));
+            let here = |place: &(ServerId, u32)| place.0 == server;
+            if let Some((_, thread_id)) = held.filter(here) {
+                sessions.entry(thread_id).or_insert(entry.id);
+            }
+            // What another session held may have been forgotten a moment too late.
+            if let Some((_, thread_id)) = running.filter(here) {
+                sessions.insert(thread_id, entry.id);
+            }
+        }
+        sessions
     }
 
     /// The sessions of a user, from one host or from any.

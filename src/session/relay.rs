@@ -343,12 +343,12 @@ impl Relay<'_> {
             return BytesMut::from(list);
         }
         out.extend_from_slice(list.get(..head).unwrap_or_default());
+        let sessions = self.registry.on_server(conn.server());
         for row in rows.by_ref() {
-            let thread = row
+            let thread: Option<u32> = row
                 .first()
                 .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-            let session = thread.and_then(|id| self.registry.on_connection(conn.server(), id));
-            match session {
+            match thread.and_then(|id| sessions.get(&id)) {
                 Some(id) => row.put_with_first(&mut out, id.to_string().as_bytes()),
                 None => row.put(&mut out),
             }
