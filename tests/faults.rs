@@ -36,6 +36,7 @@ on_both_flavors!(
     a_client_that_vanishes_ends_its_query,
     two_thousand_connections,
     the_proxy_stops_gracefully,
+    a_proxy_that_stops_waits_for_a_transaction,
     the_proxy_starts_before_its_servers,
     a_full_server_is_waited_for,
 );
@@ -575,6 +576,64 @@ async fn the_proxy_stops_gracefully(flavor: Flavor) {
     assert!(proxy.ended().unwrap().success(), "{}", proxy.log());
     assert!(idle.ping().await.is_err());
     assert!(!proxy.socket().exists(), "the socket's file is left behind");
+}
+
+async fn a_proxy_that_stops_waits_for_a_transaction(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("faults_drained").await;
+    let create = format!("CREATE TABLE {schema}.t (a LONGTEXT)");
+    rig.cluster.primary().run(&create).await.unwrap();
+    let proxy = Proxy::start(&rig.cluster, &Options::default()).await;
+    let insert = |value: &str| format!("\x03INSERT INTO {schema}.t VALUES ('{value}')");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::app(proxy.port()).await;
+        raw.execute("BEGIN").await;
+        raw.execute(&insert("begun")[1..]).await;
+        open.push(raw);
+    }
+    let mut killer = Raw::app(proxy.port()).await;
+    let mut killed = Raw::app(proxy.port()).await;
+    for raw in [&mut killer, &mut killed] {
+        raw.execute("BEGIN").await;
+    }
+    proxy.terminate();
+    eventually("new clients to be refused", async || {
+        Conn::new(application(proxy.port())).await.is_err()
+    })
+    .await;
+    // Who is killed is not waited for any more.
+    let kill = format!("KILL {}", killed.greeting.connection);
+    assert_eq!(killer.execute(&kill).await[0], 0);
+    let end = timeout(SOON / 2, killed.packet()).await;
+    end.expect("the end of the session").unwrap_err();
+    open.push(killer);
+    // One command comes in pieces, the other one is longer than a read.
+    let [split, long, ..] = &mut open[..] else {
+        panic!("two sessions");
+    };
+    let payload = insert("split").into_bytes();
+    let header = [
+        &u32::try_from(payload.len()).unwrap().to_le_bytes()[..3],
+        &[0],
+    ]
+    .concat();
+    split
+        .write(&[&header, &payload[..5]].concat())
+        .await
+        .unwrap();
+    long.send(insert(&"x".repeat(300_000)).as_bytes()).await;
+    assert_eq!(long.packet().await.unwrap()[0], 0);
+    split.write(&payload[5..]).await.unwrap();
+    split.restart_sequence(1);
+    assert_eq!(split.packet().await.unwrap()[0], 0);
+    for raw in &mut open {
+        assert_eq!(raw.execute("COMMIT").await[0], 0);
+    }
+    eventually("the proxy to end", async || proxy.ended().is_some()).await;
+    let count = format!("SELECT COUNT(*) FROM {schema}.t");
+    let count: u64 = rig.cluster.primary().first(&count).await.unwrap();
+    assert_eq!(count, 4);
 }
 
 async fn the_proxy_starts_before_its_servers(flavor: Flavor) {

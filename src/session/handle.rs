@@ -401,11 +401,6 @@ impl Handle {
         self.crowded_out.load(SeqCst)
     }
 
-    /// Whether the session is to end after what it is doing now.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
-    }
-
     /// Whether a session that is waiting for its client should end.
     pub(super) fn has_ended(&self) -> bool {
         self.killed.load(SeqCst) || self.stopping.load(SeqCst)
