@@ -61,7 +61,7 @@ use crate::{
     accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
     config::{Cluster, Compression, Limits, Network},
-    error::{Answer, Error, ErrorKind},
+    error::{Answer, Error, ErrorKind, Origin},
     net::{
         Buffers, Peer, Stream,
         tls::{Acceptor, Admission},
@@ -194,6 +194,10 @@ pub async fn serve(
     };
     match session.run().await {
         Ok(()) => debug!(session = id, "session ended"),
+        // A client that leaves or falls silent is nobody's business but its own.
+        Err(error) if error.origin == Origin::Client => {
+            debug!(session = id, %error, "session broken off");
+        }
         Err(error) => info!(session = id, %error, "session broken off"),
     }
 }
