@@ -201,7 +201,8 @@ impl Session {
         self.held = Some(conn);
     }
 
-    /// Forgets a statement. The server keeps it for the next one of the same text, but not its cursor or data.
+    /// Forgets a statement. The server keeps it for executions by others who prepared the same, but not its cursor or
+    /// data.
     pub(super) fn close_statement(&mut self, id: u32) {
         let Some(statement) = self.prepared.remove(id) else {
             return;
