@@ -13,7 +13,7 @@ use crate::{
     topology::ServerId,
 };
 
-/// What a statement changes in the session's state if it succeeds.
+/// What a statement changes in the session's state.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Nothing.
@@ -24,7 +24,8 @@ pub(super) enum Effect {
     Schema(Vec<u8>),
     /// COM_SET_OPTION.
     MultiStatements(bool),
-    /// Something that only the connection knows from now on.
+    /// Something that only the connection knows from now on. One that fails may have changed some of it, unless it was a
+    /// replica that was not let in.
     Pin(PinReason),
 }
 
@@ -54,7 +55,9 @@ impl Session {
         let failed = outcome.error.is_some();
         let understood = !matches!(effect, Effect::None);
         if let Effect::Pin(reason) = effect {
-            self.pin.get_or_insert(reason);
+            if !failed || reason != PinReason::Replication {
+                self.pin.get_or_insert(reason);
+            }
         } else if !failed && let Some(wanted) = self.changed(effect) {
             self.set_wanted(wanted);
             conn.set_state(Arc::clone(&self.wanted));
