@@ -373,12 +373,19 @@ impl Handle {
 
     /// Waits until a session that is waiting for its client should not go on.
     pub(super) async fn dismissed(&self) -> Dismissal {
+        self.until(|session| {
+            let overdue = || session.idle.load(Relaxed) == OVERDUE;
+            let ended = session.has_ended().then_some(Dismissal::Ended);
+            ended.or_else(|| overdue().then_some(Dismissal::Overdue))
+        })
+        .await
+    }
+
+    /// Waits until a look at the session finds what it looks for.
+    async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         loop {
-            if self.has_ended() {
-                return Dismissal::Ended;
-            }
-            if self.idle.load(Relaxed) == OVERDUE {
-                return Dismissal::Overdue;
+            if let Some(found) = look(self) {
+                return found;
             }
             self.changed.notified().await;
         }
@@ -403,24 +410,19 @@ impl Handle {
 
     /// Whether a session that is waiting for its client should end.
     pub(super) fn has_ended(&self) -> bool {
-        self.killed.load(SeqCst) || self.stopping.load(SeqCst)
+        self.is_killed() || self.stopping.load(SeqCst)
     }
 
     /// Waits until a session that is waiting for its client should end.
     pub(super) async fn ended(&self) {
-        while !self.has_ended() {
-            self.changed.notified().await;
-        }
+        self.until(|session| session.has_ended().then_some(()))
+            .await;
     }
 
     /// Waits until a session that only passes bytes on should end.
     pub(super) async fn must_leave(&self) {
-        loop {
-            if self.has_ended() || self.is_down() {
-                return;
-            }
-            self.changed.notified().await;
-        }
+        self.until(|session| (session.has_ended() || session.is_down()).then_some(()))
+            .await;
     }
 
     /// Whether the server that runs its statement was found to be down.
@@ -432,24 +434,23 @@ impl Handle {
                 .is_some_and(|(server, _)| u32::from(server.0) + 1 == down)
     }
 
+    fn is_killed(&self) -> bool {
+        self.killed.load(SeqCst)
+    }
+
     /// Waits until the session is killed.
     pub(super) async fn killed(&self) {
-        while !self.killed.load(SeqCst) {
-            self.changed.notified().await;
-        }
+        self.until(|session| session.is_killed().then_some(()))
+            .await;
     }
 
     /// Waits until a session that is waiting for a server should not wait any longer.
     pub(super) async fn interrupted(&self) -> Interrupt {
-        loop {
-            if self.killed.load(SeqCst) {
-                return Interrupt::Killed;
-            }
-            if self.is_down() {
-                return Interrupt::ServerDown;
-            }
-            self.changed.notified().await;
-        }
+        self.until(|session| {
+            let killed = session.is_killed().then_some(Interrupt::Killed);
+            killed.or_else(|| session.is_down().then_some(Interrupt::ServerDown))
+        })
+        .await
     }
 }
 
@@ -458,9 +459,7 @@ impl Registration {
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
-}
 
-impl Registration {
     /// The client's own address has become known.
     pub(super) fn comes_from(&mut self, source: Source, limits: &Limits) -> Result<(), Full> {
         self.address = self.registry.seat_from(Some(source), limits)?;

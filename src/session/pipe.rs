@@ -42,10 +42,7 @@ impl Session {
                 self.hold(conn);
                 Ok(Flow::Pipe)
             }
-            Err(error) => {
-                let flow = self.reply_error(&error.answer()).await?;
-                if bound { Err(error) } else { Ok(flow) }
-            }
+            Err(error) => self.unanswered(error, bound).await,
         }
     }
 

@@ -454,10 +454,7 @@ impl Relay<'_> {
         if self.class.facts.contains(Facts::MAY_WRITE) {
             return self.client.broken().await;
         }
-        select! {
-            () = self.client.broken() => {}
-            () = sleep(self.limits.abandoned) => {}
-        }
+        given_up(self.client, self.limits).await;
     }
 
     /// Streams the client's packets to the server until the empty one.
@@ -500,6 +497,14 @@ impl Relay<'_> {
             };
             return Err(Failure::Client(Error::client(kind)));
         }
+    }
+}
+
+/// Waits until a client that has closed its side, but may still read, can hardly be there any more.
+pub(super) async fn given_up(client: &Stream, limits: &Limits) {
+    select! {
+        () = client.broken() => {}
+        () = sleep(limits.abandoned) => {}
     }
 }
 
