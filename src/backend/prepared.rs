@@ -44,7 +44,7 @@ impl StatementKey {
     }
 
     /// Whether both are of the same text and state, whichever copies they are.
-    pub fn is_copy_of(&self, other: &Self) -> bool {
+    fn is_copy_of(&self, other: &Self) -> bool {
         self.hash == other.hash
             && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
             && (Arc::ptr_eq(&self.state, &other.state) || self.state == other.state)

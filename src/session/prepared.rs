@@ -37,6 +37,8 @@ pub(super) struct Statement {
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     by_id: HashMap<u32, Statement>,
+    /// Which copies there are, by the key of the first one.
+    copies: HashMap<StatementKey, Copies>,
     /// Bytes of all texts and types.
     size: usize,
     last: u32,
@@ -44,6 +46,15 @@ pub(super) struct Statements {
     direct: bool,
     /// The statement that the last preparation made, if it made one.
     last_prepared: Option<u32>,
+}
+
+/// The statements of one text and state.
+#[derive(Debug, Default)]
+struct Copies {
+    /// Numbers from here on were never used.
+    next: u32,
+    /// Numbers below that are used no longer.
+    free: Vec<u32>,
 }
 
 impl Statements {
@@ -64,16 +75,10 @@ impl Statements {
 
     /// The key of one more statement, so that it is independent of those that the session has of the same text.
     pub(super) fn own_copy(&self, key: StatementKey) -> StatementKey {
-        let same = |statement: &Statement| statement.key.is_copy_of(&key);
-        let mut taken: Vec<_> = self
-            .by_id
-            .values()
-            .filter(|statement| same(statement))
-            .map(|statement| statement.key.copy())
-            .collect();
-        taken.sort_unstable();
-        let free = (0..).zip(&taken).find(|(copy, taken)| copy != *taken);
-        let free = free.map_or(taken.len() as u32, |(copy, _)| copy);
+        let copies = self.copies.get(&key);
+        let free = copies.map_or(0, |copies| {
+            copies.free.last().copied().unwrap_or(copies.next)
+        });
         key.with_copy(free)
     }
 
@@ -105,6 +110,11 @@ impl Statements {
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
         self.size += statement.key.text().len();
         self.last_prepared = Some(id);
+        let first = statement.key.clone().with_copy(0);
+        let copies = self.copies.entry(first).or_default();
+        if copies.free.pop().is_none() {
+            copies.next += 1;
+        }
         self.by_id.insert(id, statement);
     }
 
@@ -142,11 +152,19 @@ impl Statements {
         let statement = self.by_id.remove(&self.resolve(id))?;
         let size = statement.key.text().len() + statement.types.len();
         self.size = self.size.saturating_sub(size);
+        let first = statement.key.clone().with_copy(0);
+        if let Some(copies) = self.copies.get_mut(&first) {
+            copies.free.push(statement.key.copy());
+            if copies.free.len() == copies.next as usize {
+                self.copies.remove(&first);
+            }
+        }
         Some(statement)
     }
 
     pub(super) fn clear(&mut self) {
         self.by_id = HashMap::new();
+        self.copies = HashMap::new();
         self.size = 0;
         self.last_prepared = None;
     }
@@ -414,6 +432,30 @@ mod tests {
         };
         statements.insert(id, statement);
         (statements, id)
+    }
+
+    #[test]
+    fn copies_of_one_text_have_numbers_of_their_own() {
+        let (mut statements, first) = with_statement(0);
+        let key = statements.find(first).unwrap().key.clone();
+        let add = |statements: &mut Statements| {
+            let id = statements.next_id().unwrap();
+            let key = statements.own_copy(key.clone().with_copy(0));
+            let copy = key.copy();
+            let statement = statements.find(first).unwrap().clone();
+            statements.insert(id, Statement { key, ..statement });
+            (id, copy)
+        };
+        let (second, copy) = add(&mut statements);
+        assert_eq!(copy, 1);
+        assert_eq!(add(&mut statements).1, 2);
+        statements.remove(second);
+        assert_eq!(add(&mut statements).1, 1);
+        assert_eq!(add(&mut statements).1, 3);
+        for id in 0..=statements.last {
+            statements.remove(id);
+        }
+        assert!(statements.copies.is_empty());
     }
 
     #[test]
