@@ -128,6 +128,11 @@ impl Error {
         )
     }
 
+    /// Whether it is an answer with this error number.
+    pub fn is_answer(&self, code: u16) -> bool {
+        matches!(&self.kind, ErrorKind::Answer(answer) if answer.code == code)
+    }
+
     /// What the client is told.
     ///
     /// The texts of lost connections are those that drivers and frameworks

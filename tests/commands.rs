@@ -966,6 +966,10 @@ async fn processes_have_the_clients_ids(flavor: Flavor) {
     let mut watcher = Raw::app(rig.proxy.port()).await;
     let mut idle = Raw::app(rig.proxy.port()).await;
     idle.rows("SET @commands_idle = 1").await.unwrap();
+    let mut preparing = Raw::app(rig.proxy.port()).await;
+    preparing.execute("BEGIN").await;
+    preparing.command(PREPARE, b"SELECT @@port").await;
+    prepared(&mut preparing, 0, 1).await;
     let mut busy = Raw::app(rig.proxy.port()).await;
     busy.query("SELECT SLEEP(300), GET_LOCK('commands_busy', 0)")
         .await;
@@ -984,8 +988,13 @@ async fn processes_have_the_clients_ids(flavor: Flavor) {
         .await;
         let found = |raw: &Raw| rows.iter().filter(|row| row[0] == id(raw)).count();
         assert_eq!(
-            [found(&watcher), found(&idle), found(&busy)],
-            [1, 1, 1],
+            [
+                found(&watcher),
+                found(&idle),
+                found(&preparing),
+                found(&busy)
+            ],
+            [1, 1, 1, 1],
             "{rows:?}"
         );
     }

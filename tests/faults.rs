@@ -16,11 +16,12 @@ use dbproxy::cli::demo::cluster::{Cluster, Flavor};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use support::raw::Raw;
+use support::raw::{Raw, capability, is_eof};
 use support::relay::{Fault, Relay};
 use support::{
-    Options, Proxy, Rig, WHERE, application, code, eventually, one, whereabouts, within,
+    Options, Proxy, Rig, SOON, WHERE, application, code, eventually, one, whereabouts, within,
 };
 
 on_both_flavors!(
@@ -30,9 +31,12 @@ on_both_flavors!(
     a_replica_is_killed,
     the_primary_is_killed,
     a_server_hangs,
+    a_preparation_does_not_wait_for_ever,
+    a_session_on_a_dead_server_is_killed,
     a_client_that_vanishes_ends_its_query,
     two_thousand_connections,
     the_proxy_stops_gracefully,
+    a_proxy_that_stops_waits_for_a_transaction,
     the_proxy_starts_before_its_servers,
     a_full_server_is_waited_for,
 );
@@ -375,9 +379,63 @@ async fn a_server_hangs(flavor: Flavor) {
     }
 }
 
+async fn a_preparation_does_not_wait_for_ever(flavor: Flavor) {
+    let rig = Rig::start(flavor, 0, &Options::default()).await;
+    rig.account("prepares").await;
+    let session = async || {
+        let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+        let usual = capability::USUAL;
+        raw.login("prepares", "prepares", None, usual)
+            .await
+            .unwrap();
+        raw
+    };
+    let mut raw = session().await;
+    raw.command(0x16, b"SELECT @@port").await;
+    let prepared = raw.packet().await.unwrap();
+    while !is_eof(&raw.packet().await.unwrap()) {}
+    let execution = [&[0x17], &prepared[1..5], &[0, 1, 0, 0, 0]].concat();
+    // The connection on which it was prepared goes to another session, and there is one that has never heard of it.
+    let mut other = session().await;
+    other.execute("BEGIN").await;
+    session().await.rows("SELECT @@port").await.unwrap();
+    rig.cluster.primary().stop().unwrap();
+    raw.send(&execution).await;
+    let answer = timeout(2 * SOON, raw.packet()).await;
+    assert_eq!(answer.expect("an answer").unwrap()[0], 0xff);
+    rig.cluster.primary().cont().unwrap();
+    drop(other);
+    eventually("the statement to be executed again", async || {
+        raw.send(&execution).await;
+        let answer = raw.packet().await.unwrap();
+        if answer[0] == 0xff {
+            return false;
+        }
+        for _ in 0..2 {
+            while !is_eof(&raw.packet().await.unwrap()) {}
+        }
+        true
+    })
+    .await;
+}
+
+async fn a_session_on_a_dead_server_is_killed(flavor: Flavor) {
+    let rig = Rig::start(flavor, 0, &Options::default()).await;
+    let mut killer = rig.connect().await;
+    let mut victim = rig.connect().await;
+    victim.query_drop("SET @held = 1").await.unwrap();
+    rig.cluster.primary().stop().unwrap();
+    let kill = format!("KILL {}", victim.id());
+    let killed = timeout(2 * SOON, killer.query_drop(&kill)).await;
+    killed.expect("an answer").unwrap();
+    let ended = timeout(SOON, victim.ping()).await;
+    ended.expect("the end of the session").unwrap_err();
+    rig.cluster.primary().cont().unwrap();
+}
+
 /// The answer, unless it takes longer than anything that works takes.
 async fn within_reason<T>(answer: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(std::time::Duration::from_secs(3), answer)
+    timeout(std::time::Duration::from_secs(3), answer)
         .await
         .ok()
 }
@@ -520,6 +578,64 @@ async fn the_proxy_stops_gracefully(flavor: Flavor) {
     assert!(!proxy.socket().exists(), "the socket's file is left behind");
 }
 
+async fn a_proxy_that_stops_waits_for_a_transaction(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("faults_drained").await;
+    let create = format!("CREATE TABLE {schema}.t (a LONGTEXT)");
+    rig.cluster.primary().run(&create).await.unwrap();
+    let proxy = Proxy::start(&rig.cluster, &Options::default()).await;
+    let insert = |value: &str| format!("\x03INSERT INTO {schema}.t VALUES ('{value}')");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::app(proxy.port()).await;
+        raw.execute("BEGIN").await;
+        raw.execute(&insert("begun")[1..]).await;
+        open.push(raw);
+    }
+    let mut killer = Raw::app(proxy.port()).await;
+    let mut killed = Raw::app(proxy.port()).await;
+    for raw in [&mut killer, &mut killed] {
+        raw.execute("BEGIN").await;
+    }
+    proxy.terminate();
+    eventually("new clients to be refused", async || {
+        Conn::new(application(proxy.port())).await.is_err()
+    })
+    .await;
+    // Who is killed is not waited for any more.
+    let kill = format!("KILL {}", killed.greeting.connection);
+    assert_eq!(killer.execute(&kill).await[0], 0);
+    let end = timeout(SOON / 2, killed.packet()).await;
+    end.expect("the end of the session").unwrap_err();
+    open.push(killer);
+    // One command comes in pieces, the other one is longer than a read.
+    let [split, long, ..] = &mut open[..] else {
+        panic!("two sessions");
+    };
+    let payload = insert("split").into_bytes();
+    let header = [
+        &u32::try_from(payload.len()).unwrap().to_le_bytes()[..3],
+        &[0],
+    ]
+    .concat();
+    split
+        .write(&[&header, &payload[..5]].concat())
+        .await
+        .unwrap();
+    long.send(insert(&"x".repeat(300_000)).as_bytes()).await;
+    assert_eq!(long.packet().await.unwrap()[0], 0);
+    split.write(&payload[5..]).await.unwrap();
+    split.restart_sequence(1);
+    assert_eq!(split.packet().await.unwrap()[0], 0);
+    for raw in &mut open {
+        assert_eq!(raw.execute("COMMIT").await[0], 0);
+    }
+    eventually("the proxy to end", async || proxy.ended().is_some()).await;
+    let count = format!("SELECT COUNT(*) FROM {schema}.t");
+    let count: u64 = rig.cluster.primary().first(&count).await.unwrap();
+    assert_eq!(count, 4);
+}
+
 async fn the_proxy_starts_before_its_servers(flavor: Flavor) {
     let cluster = Cluster::start(flavor, 1).await.unwrap();
     for server in cluster.servers() {
@@ -582,8 +698,6 @@ async fn a_full_server_is_waited_for(flavor: Flavor) {
     assert_ne!(code(&error), 0, "{error}");
     assert!(error.to_string().contains("db1"), "{error}");
     holding.pop();
-    let free = within(support::SOON, async || {
-        conn.query_drop(locking).await.is_ok()
-    });
+    let free = within(SOON, async || conn.query_drop(locking).await.is_ok());
     assert!(free.await);
 }

@@ -11,9 +11,10 @@ mod support;
 use dbproxy::cli::demo::cluster::Flavor;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value};
+use tokio::time::timeout;
 
 use support::raw::{Raw, capability, field, is_eof};
-use support::{Options, Rig, application, eventually, one};
+use support::{Options, Rig, SOON, application, eventually, one};
 
 on_both_flavors!(
     statements_of_every_size,
@@ -242,18 +243,30 @@ async fn a_statement_of_many_rows(flavor: Flavor) {
 }
 
 /// Sends a command that may be refused before all of it is sent: the answer, and that nothing follows it.
-async fn refusal(port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut raw = Raw::app(port).await;
+async fn refusal(mut raw: Raw, payload: &[u8]) -> Vec<u8> {
     let _ = raw.try_send(payload).await;
     let (_, answer) = raw.frame().await.expect("an answer");
-    assert_eq!(raw.frame().await, None);
+    let end = timeout(SOON, raw.frame()).await;
+    assert_eq!(end.expect("a close"), None);
     answer
 }
 
 async fn a_server_decides_what_is_too_large(flavor: Flavor) {
     const LIMIT: usize = 1 << 20;
+    const COMMANDS: [u8; 7] = [0x03, 0x02, 0x16, 0x17, 0x18, 0x1c, 0x0e];
     let rig = Rig::start(flavor, 1, &Options::default()).await;
     let mut before = Raw::app(rig.proxy.port()).await;
+    // Nobody has run a statement for this account: its first connections will have the new limit.
+    rig.account("late").await;
+    let mut late = Vec::new();
+    for code in [0x03, 0x02, 0x16] {
+        for size in [LIMIT, 2 * LIMIT, 5 * LIMIT] {
+            let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+            let usual = capability::USUAL;
+            raw.login("late", "late", None, usual).await.unwrap();
+            late.push((code, size, raw));
+        }
+    }
     for server in rig.cluster.servers() {
         let sql = format!("SET GLOBAL max_allowed_packet = {LIMIT}");
         server.run(&sql).await.unwrap();
@@ -264,6 +277,18 @@ async fn a_server_decides_what_is_too_large(flavor: Flavor) {
         payload.extend_from_slice(b"')");
         payload
     };
+    let of = |code: u8, size: usize| {
+        let mut payload = statement(size);
+        payload[0] = code;
+        payload
+    };
+    let primary = Raw::app(rig.cluster.primary().port()).await;
+    let direct = refusal(primary, &statement(LIMIT)).await;
+    // Of those who were there before, the proxy does not know the new value: their server refuses what they send.
+    for (code, size, raw) in late {
+        let answer = refusal(raw, &of(code, size)).await;
+        assert_eq!(answer, direct, "{code:x} {size}");
+    }
     // The proxy sees the new value soon.
     eventually("the limit to be known", async || {
         let mut raw = Raw::app(rig.proxy.port()).await;
@@ -275,19 +300,15 @@ async fn a_server_decides_what_is_too_large(flavor: Flavor) {
     raw.send(&statement(LIMIT - 1)).await;
     let length = raw.result().await.unwrap()[0][0].clone();
     assert_eq!(length, Some((LIMIT - 1 - 18).to_string()));
-    let direct = refusal(rig.cluster.primary().port(), &statement(LIMIT)).await;
     for size in [LIMIT, LIMIT + 1, 2 * LIMIT, LARGEST, LARGEST + 1, 40 << 20] {
-        assert_eq!(
-            refusal(rig.proxy.port(), &statement(size)).await,
-            direct,
-            "{size}"
-        );
+        let raw = Raw::app(rig.proxy.port()).await;
+        assert_eq!(refusal(raw, &statement(size)).await, direct, "{size}");
     }
     // Whatever command it is.
-    for code in [0x02, 0x16, 0x17, 0x18, 0x1c, 0x0e] {
-        let mut payload = statement(2 * LIMIT);
-        payload[0] = code;
-        assert_eq!(refusal(rig.proxy.port(), &payload).await, direct, "{code}");
+    for code in COMMANDS {
+        let raw = Raw::app(rig.proxy.port()).await;
+        let answer = refusal(raw, &of(code, 2 * LIMIT)).await;
+        assert_eq!(answer, direct, "{code:x}");
     }
     // Who was there before keeps his limit, as long as a connection has it.
     before.rows("SELECT 1").await.unwrap();

@@ -18,13 +18,14 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use support::raw::{Raw, capability};
-use support::{Options, Rig, SOON, eventually, output, within};
+use support::{Options, Rig, SOON, WHERE, eventually, output, within};
 
 on_both_flavors!(
     a_log_is_read_to_its_end,
     a_log_is_followed,
     a_replica_replicates_through_the_proxy,
     a_refused_dump_is_answered,
+    a_refused_registration_leaves_the_session_free,
 );
 
 /// The program that reads a server's log, with what it needs to log in.
@@ -224,4 +225,16 @@ async fn a_refused_dump_is_answered(flavor: Flavor) {
         heard.push(packets);
     }
     assert_eq!(heard[0], heard[1]);
+}
+
+async fn a_refused_registration_leaves_the_session_free(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut raw = Raw::app(rig.proxy.port()).await;
+    let register = [&[0x15, 90, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+    raw.send(&register).await;
+    raw.refused().await;
+    eventually("a read on a replica", async || {
+        raw.rows(WHERE).await.unwrap()[0][0].as_deref() != Some("db1")
+    })
+    .await;
 }

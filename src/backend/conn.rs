@@ -77,7 +77,7 @@ impl Trackers {
     };
 }
 
-/// How long a server may take to answer what only changes the connection's state.
+/// How long a server may take to answer what only changes the connection's state, or prepares.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// ER_MUST_CHANGE_PASSWORD
@@ -287,10 +287,8 @@ impl BackendConn {
                 .map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))?
             {
                 Event::NeedMore => {
-                    let filled = timeout(SETTLE, self.fill(buffers)).await;
-                    filled.map_err(|_| {
-                        Error::server(ErrorKind::Timeout("setting the session's state".into()))
-                    })??;
+                    self.fill_soon(buffers, "setting the session's state")
+                        .await?
                 }
                 Event::Ok { len, .. } | Event::Eof { len, .. } => {
                     self.input.advance(len);
@@ -349,6 +347,14 @@ impl BackendConn {
                 Ok(())
             }
             Err(error) => Err(Error::server(ErrorKind::Io(error))),
+        }
+    }
+
+    /// The same for an answer that a server has at once; `what` was asked of it.
+    pub async fn fill_soon(&mut self, buffers: &Buffers, what: &str) -> Result<(), Error> {
+        match timeout(SETTLE, self.fill(buffers)).await {
+            Ok(filled) => filled,
+            Err(_) => Err(Error::server(ErrorKind::Timeout(what.into()))),
         }
     }
 

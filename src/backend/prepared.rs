@@ -10,8 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::state::SessionState;
 
-/// What makes a prepared statement the same on any connection: its text, and
-/// the state under which the server read it.
+/// What makes a prepared statement the same on any connection: its text, the state under which the server read it, and
+/// which of its session's statements of that text it is.
 #[derive(Clone, Debug)]
 pub struct StatementKey {
     text: Arc<[u8]>,
@@ -44,7 +44,7 @@ impl StatementKey {
     }
 
     /// Whether both are of the same text and state, whichever copies they are.
-    pub fn is_copy_of(&self, other: &Self) -> bool {
+    fn is_copy_of(&self, other: &Self) -> bool {
         self.hash == other.hash
             && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
             && (Arc::ptr_eq(&self.state, &other.state) || self.state == other.state)
@@ -86,8 +86,8 @@ pub struct ServerStatement {
 
 /// The prepared statements of one connection, the least recently used leaving first.
 ///
-/// They stay when their session closes them: the next one with the same text
-/// saves a round trip.
+/// They stay when their session closes them: when another session that has prepared the same text elsewhere executes it
+/// here, it need not be prepared again.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     statements: HashMap<StatementKey, Entry>,

@@ -1,72 +1,99 @@
 //! Questions of the proxy's own, asked in the session's name.
 
-use bytes::{Buf, BytesMut};
+use std::{ops::ControlFlow, sync::Arc};
+
+use bytes::BytesMut;
 use dbproxy_proto::{
     command::put_query,
-    response::{Event, Expect, ResponseTracker},
-    resultset::TextRows,
+    packet::{self, Frame},
+    reply::ErrPacket,
+    response::{Expect, ResponseTracker},
 };
 
-use super::Session;
+use super::{Flow, Session, finish::Effect, relay::Failure, statement::Finished};
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Answer, Error},
     sql::StatementClass,
 };
 
-/// Longest answer that is of interest.
-const LIMIT: usize = 1 << 20;
-
 impl Session {
-    /// The first value of the first row that a query gives to the session on the primary; None if it is NULL, or an error.
+    /// The bytes of the answer to a query that the session asks the primary, or the error that ended it; none of one that is
+    /// too long to be of interest.
+    ///
+    /// What the query leaves behind is the session's, as after any statement of its own. `Break`: there is no answer, and
+    /// the client was told so.
     pub(super) async fn ask(
         &mut self,
         query: &[u8],
         class: &StatementClass,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let answer = self.ask_all(query, class).await?;
-        let mut rows = TextRows::new(&answer, self.profile());
-        Ok(rows.next().and_then(|row| row.first().map(<[u8]>::to_vec)))
-    }
-
-    /// The bytes of the answer to a query.
-    pub(super) async fn ask_all(
-        &mut self,
-        query: &[u8],
-        class: &StatementClass,
-    ) -> Result<BytesMut, Error> {
+    ) -> Result<ControlFlow<Flow, Result<BytesMut, Answer>>, Error> {
         let bound = self.is_bound();
-        let mut conn = self.settled_connection(class).await?;
+        let mut conn = match self.settled_connection(class).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                let told = self.unanswered(error, bound).await;
+                return told.map(ControlFlow::Break);
+            }
+        };
         let mut command = BytesMut::new();
         put_query(&mut command, query, conn.capabilities());
-        conn.send(&command, &[]).await?;
-        let mut tracker = ResponseTracker::new(Expect::Query, conn.capabilities());
-        let mut answer = BytesMut::new();
-        while !tracker.is_done() {
-            let event = tracker
-                .next(&conn.input)
-                .map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))?;
-            let len = match event {
-                Event::NeedMore => {
-                    conn.fill(&self.context.buffers).await?;
-                    continue;
-                }
-                Event::Data { len }
-                | Event::Ok { len, .. }
-                | Event::Eof { len, .. }
-                | Event::Err { len, .. }
-                | Event::LocalInfile { len }
-                | Event::Prepared { len, .. } => len,
-            };
-            if answer.len() + len <= LIMIT {
-                answer.extend_from_slice(conn.input.get(..len).unwrap_or_default());
+        let handle = Arc::clone(self.registration.handle());
+        let running = handle.run_on(conn.server(), conn.thread_id());
+        let tracker = ResponseTracker::new(Expect::Query, conn.capabilities());
+        let heard = match conn.send(&command, &[]).await {
+            Ok(()) => self.relay(class).listen(&mut conn, tracker).await,
+            Err(error) => Err(Failure::Server {
+                error,
+                started: false,
+            }),
+        };
+        drop(running);
+        let (outcome, answer) = match heard {
+            Ok(heard) => heard,
+            Err(failure) => {
+                let told = self.give_up(conn, class, failure).await;
+                return told.map(ControlFlow::Break);
             }
-            conn.input.advance(len);
+        };
+        let heard = match outcome.error {
+            Some(code) => Err(last_error(&answer, code)),
+            None => Ok(answer),
+        };
+        match (
+            self.finish(class, Finished { conn, outcome }, Effect::None),
+            heard,
+        ) {
+            (Flow::Continue, heard) => Ok(ControlFlow::Continue(heard)),
+            (flow, heard) => {
+                if let Err(answer) = heard {
+                    self.reply_error(&answer).await?;
+                }
+                Ok(ControlFlow::Break(flow))
+            }
         }
-        conn.mark_idle(&self.context.buffers);
-        if bound {
-            self.handle().hold(conn.server(), conn.thread_id());
-            self.held = Some(conn);
+    }
+
+    /// Tells the client that what the proxy needed for its command was not to be had.
+    pub(super) async fn unanswered(&mut self, error: Error, bound: bool) -> Result<Flow, Error> {
+        let flow = self.reply_error(&error.answer()).await?;
+        // What the connection knew of the session is lost with it.
+        if bound { Err(error) } else { Ok(flow) }
+    }
+}
+
+/// The error `code` at the end of an answer, behind whatever rows there are.
+fn last_error(answer: &[u8], code: u16) -> Answer {
+    let mut rest = answer;
+    let mut last: &[u8] = &[];
+    while let Frame::Complete { len, payload } = packet::complete(rest) {
+        last = rest.get(payload).unwrap_or_default();
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    match ErrPacket::parse(last) {
+        Ok(error) => {
+            let text = String::from_utf8_lossy(error.message).into_owned();
+            Answer::new(error.code, &error.sqlstate, text)
         }
-        Ok(answer)
+        Err(_) => Answer::new(code, b"HY000", "a question of dbproxy's has failed"),
     }
 }

@@ -39,9 +39,7 @@ impl Session {
         match command {
             Command::Query(text) => self.query(packet, text).await,
             Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
-            Command::StmtPrepare(text) => Box::pin(self.prepare(packet, text)).await,
             Command::Ping if self.held.is_none() => self.reply_ok().await,
-            Command::Quit => Ok(Flow::End),
             other => Box::pin(self.dispatch_rare(packet, other)).await,
         }
     }

@@ -70,6 +70,11 @@ impl<'a> Execution<'a> {
         })
     }
 
+    /// Whether its parameters have names.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self, Self::Once(execute) if execute.named)
+    }
+
     /// Whether nobody has said of what types the parameters are. It must not reach a server: MariaDB ends itself for it.
     pub(super) fn lacks_types(&self, statement: &Statement) -> bool {
         let count = usize::from(statement.parameters);
@@ -168,6 +173,13 @@ pub(super) fn untyped() -> Answer {
     Answer::new(1210, b"HY000", text)
 }
 
+/// The answer to an execution whose types cannot be remembered.
+pub(super) fn no_room_for_types() -> Answer {
+    let text = "dbproxy: the prepared statements of this session and the names of their parameters take more than 16 MiB; \
+                close some of them";
+    Answer::new(1461, b"42000", text)
+}
+
 impl Session {
     pub(super) async fn prepare(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         self.prepared.forget_last();
@@ -186,43 +198,47 @@ impl Session {
             key: &key,
             id,
         };
-        if let Some(finished) = self.execute(&class, request).await? {
-            let prepared = finished.outcome.prepared;
-            self.finish_preparation(&class, finished);
-            if let Some(prepared) = prepared {
-                let parameters = prepared.parameters;
-                self.prepared.insert(
-                    id,
-                    Statement {
-                        key,
-                        class,
-                        parameters,
-                        types: Vec::new(),
-                    },
-                );
-            }
+        let Some(finished) = self.execute(&class, request).await? else {
+            return Ok(Flow::Continue);
+        };
+        let prepared = finished.outcome.prepared;
+        let flow = self.finish_preparation(&class, finished);
+        if let Some(prepared) = prepared {
+            let parameters = prepared.parameters;
+            self.prepared.insert(
+                id,
+                Statement {
+                    key,
+                    class,
+                    parameters,
+                    types: Vec::new(),
+                },
+            );
         }
-        Ok(Flow::Continue)
+        Ok(flow)
     }
 
     pub(super) async fn execute_prepared(
         &mut self,
         execution: Execution<'_>,
     ) -> Result<Flow, Error> {
-        let Some(statement) = self.prepared.find_mut(execution.statement()) else {
-            return self
-                .unknown_statement(execution.statement(), "mysqld_stmt_execute")
-                .await;
+        let id = execution.statement();
+        let Some(statement) = self.prepared.find(id) else {
+            return self.unknown_statement(id, "mysqld_stmt_execute").await;
         };
         match execution.types(usize::from(statement.parameters)) {
-            Ok(Some(types)) if types != statement.types => statement.types = types.to_vec(),
             Ok(None) if execution.lacks_types(statement) => {
                 return self.reply_error(&untyped()).await;
+            }
+            Ok(Some(types)) if !self.prepared.learn_types(id, types, execution.is_named()) => {
+                return self.reply_error(&no_room_for_types()).await;
             }
             Ok(_) => {}
             Err(_) => return self.malformed().await,
         }
-        let statement = statement.clone();
+        let Some(statement) = self.prepared.find(id).cloned() else {
+            return self.unknown_statement(id, "mysqld_stmt_execute").await;
+        };
         let (class, effect) = self
             .begin_execution(&statement, execution.wants_cursor())
             .await?;

@@ -13,7 +13,7 @@ use crate::{
     topology::ServerId,
 };
 
-/// What a statement changes in the session's state if it succeeds.
+/// What a statement changes in the session's state.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Nothing.
@@ -24,7 +24,8 @@ pub(super) enum Effect {
     Schema(Vec<u8>),
     /// COM_SET_OPTION.
     MultiStatements(bool),
-    /// Something that only the connection knows from now on.
+    /// Something that only the connection knows from now on. One that fails may have changed some of it, unless it was a
+    /// replica that was not let in.
     Pin(PinReason),
 }
 
@@ -54,7 +55,9 @@ impl Session {
         let failed = outcome.error.is_some();
         let understood = !matches!(effect, Effect::None);
         if let Effect::Pin(reason) = effect {
-            self.pin.get_or_insert(reason);
+            if !failed || reason != PinReason::Replication {
+                self.pin.get_or_insert(reason);
+            }
         } else if !failed && let Some(wanted) = self.changed(effect) {
             self.set_wanted(wanted);
             conn.set_state(Arc::clone(&self.wanted));
@@ -75,16 +78,15 @@ impl Session {
             self.last_insert_id = outcome.last_insert_id;
             conn.set_insert_id(outcome.last_insert_id);
         }
-        if outcome.error == Some(NET_PACKET_TOO_LARGE) {
-            conn.condemn();
-            return Flow::End;
-        }
-        let closing =
-            outcome.error.is_some_and(is_connection_error) || class.facts.contains(Facts::RELEASE);
         // An error does not say whether it opened a transaction, or left one open.
         let unsure = failed && !self.status.contains(StatusFlags::AUTOCOMMIT);
         let bound = self.pin.is_some() || in_transaction || unsure;
-        if closing || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server())) {
+        if let Some(flow) = parting(&mut conn, &outcome, bound) {
+            return flow;
+        }
+        if class.facts.contains(Facts::RELEASE)
+            || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server()))
+        {
             // The server ends the connection, or a read has tied the session to a replica,
             // where nothing can be written.
             conn.condemn();
@@ -92,8 +94,7 @@ impl Session {
         }
         if bound {
             conn.mark_soiled();
-            self.handle().hold(conn.server(), conn.thread_id());
-            self.held = Some(conn);
+            self.hold(conn);
             return Flow::Continue;
         }
         conn.mark_clean();
@@ -121,17 +122,25 @@ impl Session {
     }
 
     /// A statement was prepared: nothing ran, so that questions about the statement before are still to be answered.
-    pub(super) fn finish_preparation(&mut self, class: &StatementClass, finished: Finished) {
+    pub(super) fn finish_preparation(
+        &mut self,
+        class: &StatementClass,
+        finished: Finished,
+    ) -> Flow {
         let Finished { mut conn, outcome } = finished;
         conn.mark_idle(&self.context.buffers);
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
         }
-        if self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS) {
-            self.held = Some(conn);
+        if let Some(flow) = parting(&mut conn, &outcome, self.is_bound()) {
+            return flow;
+        }
+        if self.is_bound() {
+            self.hold(conn);
         } else if conn.was_held() {
             self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
         }
+        Flow::Continue
     }
 
     fn keep(&mut self, mut conn: PooledConn, previous: bool) {
@@ -179,6 +188,23 @@ impl Session {
             reason => reason,
         };
     }
+}
+
+/// Gives up a connection that its server closes after this answer: how the session goes on, which may be bound to it.
+/// None if the connection stays.
+fn parting(conn: &mut PooledConn, outcome: &Outcome, bound: bool) -> Option<Flow> {
+    let error = outcome.error?;
+    let too_large = error == NET_PACKET_TOO_LARGE;
+    if !too_large && !is_connection_error(error) {
+        return None;
+    }
+    conn.condemn();
+    // With the connection its state is gone. A client that has sent too much expects to be left.
+    Some(if too_large || bound {
+        Flow::End
+    } else {
+        Flow::Continue
+    })
 }
 
 /// Whether a statement may have changed data, given its answer.

@@ -1,21 +1,22 @@
 //! What others may know of a session, and how they reach it.
 
-use std::time::Duration;
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
         },
     },
+    time::Duration,
 };
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::limits::{Doorstep, Place, Seat, Source, Tally};
-use crate::{accounts::AccountKey, config::Limits, error::Answer, topology::ServerId};
+use crate::{accounts::AccountKey, config::Limits, error::Answer, net::Peer, topology::ServerId};
 
 /// The sessions of the proxy by the connection ids that their clients know.
 #[derive(Debug, Default)]
@@ -85,7 +86,25 @@ pub struct Handle {
     /// Ticks that it may be.
     patience: AtomicU32,
     changed: Notify,
-    user: Mutex<Option<Arc<str>>>,
+    holder: Mutex<Option<Holder>>,
+}
+
+/// Whose session it is.
+#[derive(Debug)]
+struct Holder {
+    user: Arc<str>,
+    peer: Peer,
+}
+
+impl Holder {
+    /// Whether servers would write the client's host like this.
+    fn is_from(&self, host: &[u8]) -> bool {
+        let address = match self.peer {
+            Peer::Unix => return host == b"localhost",
+            Peer::Tcp(address) => address.ip().to_canonical(),
+        };
+        (address.is_loopback() && host == b"localhost") || host == address.to_string().as_bytes()
+    }
 }
 
 /// Of a client that was idle for too long.
@@ -164,7 +183,7 @@ impl Registry {
                 idle: AtomicU32::new(0),
                 patience: AtomicU32::new(u32::MAX),
                 changed: Notify::new(),
-                user: Mutex::default(),
+                holder: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
             let place = self
@@ -203,26 +222,33 @@ impl Registry {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// The session that a connection of a server's works for.
-    pub(super) fn on_connection(&self, server: ServerId, thread_id: u32) -> Option<u32> {
-        let place = packed(server, thread_id);
-        let runs = |handle: &Handle| handle.running.load(SeqCst) == place;
-        let holds = |handle: &Handle| handle.held.load(SeqCst) == place;
-        let find = |is: &dyn Fn(&Handle) -> bool| {
-            let entry = self.sessions.iter().find(|entry| is(entry));
-            entry.map(|entry| entry.id)
-        };
-        find(&runs).or_else(|| find(&holds))
-    }
-
-    /// Ends all sessions of a user.
-    pub(super) fn kill_user(&self, user: &[u8]) {
+    /// The sessions that a server's connections work for, by the server's ids of the connections.
+    pub(super) fn on_server(&self, server: ServerId) -> HashMap<u32, u32> {
+        let mut sessions = HashMap::new();
         for entry in &self.sessions {
-            let its = entry.user.lock().unwrap_or_else(PoisonError::into_inner);
-            if its.as_ref().is_some_and(|its| its.as_bytes() == user) {
-                entry.kill();
+            let (running, held) = (entry.running(), unpacked(entry.held.load(SeqCst)));
+            let here = |place: &(ServerId, u32)| place.0 == server;
+            if let Some((_, thread_id)) = held.filter(here) {
+                sessions.entry(thread_id).or_insert(entry.id);
+            }
+            // What another session held may have been forgotten a moment too late.
+            if let Some((_, thread_id)) = running.filter(here) {
+                sessions.insert(thread_id, entry.id);
             }
         }
+        sessions
+    }
+
+    /// The sessions of a user, from one host or from any.
+    pub(super) fn sessions_of(&self, user: &[u8], host: Option<&[u8]>) -> Vec<Arc<Handle>> {
+        let sessions = self.sessions.iter();
+        let theirs = sessions.filter(|entry| {
+            let holder = entry.holder();
+            holder.as_ref().is_some_and(|holder| {
+                holder.user.as_bytes() == user && host.is_none_or(|host| holder.is_from(host))
+            })
+        });
+        theirs.map(|entry| Arc::clone(&entry)).collect()
     }
 
     /// Sessions now.
@@ -266,17 +292,19 @@ impl Handle {
         self.id
     }
 
-    pub(super) fn set_user(&self, user: &Arc<str>) {
-        *self.user.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(user));
+    fn holder(&self) -> MutexGuard<'_, Option<Holder>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_user(&self, user: &Arc<str>, peer: Peer) {
+        let user = Arc::clone(user);
+        *self.holder() = Some(Holder { user, peer });
     }
 
     /// Whether the session is logged in as `user`.
     pub(super) fn belongs_to(&self, user: &Arc<str>) -> bool {
-        self.user
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            == Some(user)
+        let holder = self.holder();
+        holder.as_ref().is_some_and(|holder| holder.user == *user)
     }
 
     /// Where its statement runs: the server, and the server's id of the connection.
@@ -345,12 +373,19 @@ impl Handle {
 
     /// Waits until a session that is waiting for its client should not go on.
     pub(super) async fn dismissed(&self) -> Dismissal {
+        self.until(|session| {
+            let overdue = || session.idle.load(Relaxed) == OVERDUE;
+            let ended = session.has_ended().then_some(Dismissal::Ended);
+            ended.or_else(|| overdue().then_some(Dismissal::Overdue))
+        })
+        .await
+    }
+
+    /// Waits until a look at the session finds what it looks for.
+    async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         loop {
-            if self.has_ended() {
-                return Dismissal::Ended;
-            }
-            if self.idle.load(Relaxed) == OVERDUE {
-                return Dismissal::Overdue;
+            if let Some(found) = look(self) {
+                return found;
             }
             self.changed.notified().await;
         }
@@ -373,31 +408,21 @@ impl Handle {
         self.crowded_out.load(SeqCst)
     }
 
-    /// Whether the session is to end after what it is doing now.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
-    }
-
     /// Whether a session that is waiting for its client should end.
     pub(super) fn has_ended(&self) -> bool {
-        self.killed.load(SeqCst) || self.stopping.load(SeqCst)
+        self.is_killed() || self.stopping.load(SeqCst)
     }
 
     /// Waits until a session that is waiting for its client should end.
     pub(super) async fn ended(&self) {
-        while !self.has_ended() {
-            self.changed.notified().await;
-        }
+        self.until(|session| session.has_ended().then_some(()))
+            .await;
     }
 
     /// Waits until a session that only passes bytes on should end.
     pub(super) async fn must_leave(&self) {
-        loop {
-            if self.has_ended() || self.is_down() {
-                return;
-            }
-            self.changed.notified().await;
-        }
+        self.until(|session| (session.has_ended() || session.is_down()).then_some(()))
+            .await;
     }
 
     /// Whether the server that runs its statement was found to be down.
@@ -409,24 +434,23 @@ impl Handle {
                 .is_some_and(|(server, _)| u32::from(server.0) + 1 == down)
     }
 
+    fn is_killed(&self) -> bool {
+        self.killed.load(SeqCst)
+    }
+
     /// Waits until the session is killed.
     pub(super) async fn killed(&self) {
-        while !self.killed.load(SeqCst) {
-            self.changed.notified().await;
-        }
+        self.until(|session| session.is_killed().then_some(()))
+            .await;
     }
 
     /// Waits until a session that is waiting for a server should not wait any longer.
     pub(super) async fn interrupted(&self) -> Interrupt {
-        loop {
-            if self.killed.load(SeqCst) {
-                return Interrupt::Killed;
-            }
-            if self.is_down() {
-                return Interrupt::ServerDown;
-            }
-            self.changed.notified().await;
-        }
+        self.until(|session| {
+            let killed = session.is_killed().then_some(Interrupt::Killed);
+            killed.or_else(|| session.is_down().then_some(Interrupt::ServerDown))
+        })
+        .await
     }
 }
 
@@ -435,9 +459,7 @@ impl Registration {
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
-}
 
-impl Registration {
     /// The client's own address has become known.
     pub(super) fn comes_from(&mut self, source: Source, limits: &Limits) -> Result<(), Full> {
         self.address = self.registry.seat_from(Some(source), limits)?;

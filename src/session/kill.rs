@@ -1,22 +1,24 @@
 //! KILL. Clients know sessions by the proxy's ids, and everything else by the servers' own.
 
-use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
-use crate::{
-    error::{Answer, Error},
-    pool::Key,
-    sql::{
-        self, StatementClass,
-        kill::{Scope, Victim},
-    },
+use std::ops::ControlFlow;
+
+use bytes::BytesMut;
+use dbproxy_proto::{
+    command::put_query,
+    response::Expect,
+    resultset::{TextRow, TextRows},
 };
 
-/// What lets an account end the connections of others, as SHOW GRANTS writes it.
-const PRIVILEGES: [&str; 4] = [
-    "ALL PRIVILEGES ON *.*",
-    "SUPER",
-    "CONNECTION_ADMIN",
-    "CONNECTION ADMIN",
-];
+use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
+use crate::{
+    error::{Answer, Error, ErrorKind},
+    pool::Key,
+    sql::{
+        self, Cause, Facts, StatementClass,
+        kill::{Kill, Scope, Victim},
+    },
+    topology::ServerId,
+};
 
 impl Session {
     /// Carries out a KILL: of a session here, or else by the primary, of whose threads it may speak.
@@ -27,17 +29,28 @@ impl Session {
         class: &StatementClass,
     ) -> Result<Flow, Error> {
         let kill = sql::kill::parse(text, self.dialect);
+        let mut evaluated = BytesMut::new();
+        let mut request = request;
         let id = match kill.as_ref().map(|kill| &kill.victim) {
             Some(Victim::Id(id)) => Some(*id),
             Some(Victim::Expression(range)) => {
                 let expression = text.get(range.clone()).unwrap_or_default();
-                let select = [b"SELECT ", expression].concat();
-                let bound = self.is_bound();
-                let value = match self.ask(&select, class).await {
-                    Ok(value) => value,
-                    Err(error) => return self.unanswered(error, bound).await,
+                let number = match self.evaluate(expression).await? {
+                    ControlFlow::Continue(number) => number,
+                    ControlFlow::Break(flow) => return Ok(flow),
                 };
-                value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+                if let Some(number) = &number {
+                    // Once is enough: it may set variables, or take its time.
+                    let before = text.get(..range.start).unwrap_or_default();
+                    let behind = text.get(range.end..).unwrap_or_default();
+                    let text = [before, number.as_bytes(), behind].concat();
+                    put_query(&mut evaluated, &text, self.profile());
+                    request = Request::Forward {
+                        packet: &evaluated,
+                        expect: Expect::Query,
+                    };
+                }
+                number.and_then(|number| number.parse().ok())
             }
             Some(Victim::Parameter) => match request {
                 Request::Execute {
@@ -52,16 +65,91 @@ impl Session {
         if let (Some(victim), Some(kill)) = (victim, &kill) {
             return self.kill(kill.scope, &victim).await;
         }
+        if let Some(Kill {
+            scope: Scope::Connection,
+            victim: Victim::User { name, host },
+        }) = &kill
+        {
+            return self.kill_user(request, class, name, host.as_deref()).await;
+        }
+        self.leave_to_primary(request, class).await
+    }
+
+    /// The number that an expression gives, as text; None if it means nothing to a server, whose own words for that follow
+    /// from the statement itself.
+    async fn evaluate(
+        &mut self,
+        expression: &[u8],
+    ) -> Result<ControlFlow<Flow, Option<String>>, Error> {
+        // A sum is a number whatever it is made of.
+        let select = [b"SELECT 0 + (", expression, b")"].concat();
+        let mut class = self.classify(&select);
+        if class.facts.contains(Facts::UNKNOWN_FUNCTION) {
+            // Servers refuse stored functions here.
+            return Ok(ControlFlow::Continue(None));
+        }
+        class.cause = Cause::Administration;
+        let answer = match self.ask(&select, &class).await? {
+            ControlFlow::Continue(Ok(answer)) => answer,
+            ControlFlow::Continue(Err(error)) if INTERRUPTIONS.contains(&error.code) => {
+                return self.reply_error(&error).await.map(ControlFlow::Break);
+            }
+            ControlFlow::Continue(Err(_)) => return Ok(ControlFlow::Continue(None)),
+            ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
+        };
+        let mut rows = TextRows::new(&answer, self.profile());
+        let number = rows.next().and_then(|row| {
+            let number = std::str::from_utf8(row.first().unwrap_or(b"NULL")).ok()?;
+            (number == "NULL" || number.parse::<f64>().is_ok()).then(|| number.to_owned())
+        });
+        Ok(ControlFlow::Continue(number))
+    }
+
+    /// Leaves a KILL to the primary.
+    async fn leave_to_primary(
+        &mut self,
+        request: Request<'_>,
+        class: &StatementClass,
+    ) -> Result<Flow, Error> {
+        Ok(match self.execute(class, request).await? {
+            Some(finished) => self.finish(class, finished, Effect::None),
+            None => Flow::Continue,
+        })
+    }
+
+    /// Ends all sessions of a user: what they have on the primary is the primary's to end.
+    ///
+    /// It asks for a right only where it finds something to end, which says nothing of the sessions that have nothing there.
+    async fn kill_user(
+        &mut self,
+        request: Request<'_>,
+        class: &StatementClass,
+        user: &[u8],
+        host: Option<&[u8]>,
+    ) -> Result<Flow, Error> {
+        let sessions = self.context.registry.sessions_of(user, host);
+        if !sessions.is_empty() && user != self.login.user.as_bytes() {
+            match self.may_kill().await? {
+                ControlFlow::Continue(true) => {}
+                ControlFlow::Continue(false) => {
+                    let text = format!(
+                        "Operation KILL USER failed for {}@{}",
+                        String::from_utf8_lossy(user),
+                        String::from_utf8_lossy(host.unwrap_or(b"%"))
+                    );
+                    return self
+                        .reply_error(&Answer::new(KILL_DENIED, b"HY000", text))
+                        .await;
+                }
+                ControlFlow::Break(flow) => return Ok(flow),
+            }
+        }
         let Some(finished) = self.execute(class, request).await? else {
             return Ok(Flow::Continue);
         };
-        let done = finished.outcome.error.is_none();
-        if let Some(kill) = kill
-            && let Victim::User(user) = &kill.victim
-            && kill.scope == Scope::Connection
-            && done
-        {
-            self.context.registry.kill_user(user);
+        // One that ends itself as well hears of that.
+        if matches!(finished.outcome.error, None | Some(1317 | 1927)) {
+            sessions.iter().for_each(|session| session.kill());
         }
         Ok(self.finish(class, finished, Effect::None))
     }
@@ -74,41 +162,57 @@ impl Session {
         if victim.id() == self.handle().id() {
             return self.kill_itself(scope).await;
         }
-        match victim.connection() {
-            Some((server, thread_id)) => {
-                let key = Key::new(server, &self.login, self.profile());
-                let Some(bucket) = self.context.pool.bucket(key) else {
-                    return self.reply_ok().await;
-                };
-                // It may have ended meanwhile, and its connection may serve somebody else.
-                let still_there = || victim.connection() == Some((server, thread_id));
-                if let Err(error) = bucket.kill_query(&self.login, thread_id, still_there).await {
-                    let mut answer = error.answer();
-                    // The server speaks of its own id.
-                    let (its, ours) = (thread_id.to_string(), victim.id().to_string());
-                    answer.message = answer.message.replace(&its, &ours).into();
-                    return self.reply_error(&answer).await;
-                }
-            }
-            None if victim.belongs_to(&self.login.user) => {}
-            None => {
-                let bound = self.is_bound();
-                match self.may_kill().await {
-                    Ok(true) if scope == Scope::Connection => victim.kill(),
-                    Ok(true) => {}
-                    Ok(false) => {
-                        let text = format!("You are not owner of thread {}", victim.id());
-                        return self.reply_error(&Answer::new(1095, b"HY000", text)).await;
+        let ended = match victim.connection() {
+            Some(place) => self.end_at_server(victim, place).await,
+            None => Err(Error::server(ErrorKind::Closed)),
+        };
+        match ended {
+            Ok(()) => {}
+            // It has nothing at a server, or at none that answers: then nobody else is there to judge.
+            Err(error) if error.is_absence() || error.is_answer(NO_SUCH_THREAD) => {
+                if !victim.belongs_to(&self.login.user) {
+                    match self.may_kill().await? {
+                        ControlFlow::Continue(true) => {}
+                        ControlFlow::Continue(false) => {
+                            let text = format!("You are not owner of thread {}", victim.id());
+                            let answer = Answer::new(KILL_DENIED, b"HY000", text);
+                            return self.reply_error(&answer).await;
+                        }
+                        ControlFlow::Break(flow) => return Ok(flow),
                     }
-                    Err(error) => return self.unanswered(error, bound).await,
                 }
-                return self.reply_ok().await;
             }
+            Err(error) => return self.reply_error(&error.answer()).await,
         }
         if scope == Scope::Connection {
             victim.kill();
         }
         self.reply_ok().await
+    }
+
+    /// Ends what a session has on this connection of a server's, by this account's right.
+    async fn end_at_server(
+        &self,
+        victim: &Handle,
+        (server, thread_id): (ServerId, u32),
+    ) -> Result<(), Error> {
+        let key = Key::new(server, &self.login, self.profile());
+        let Some(bucket) = self.context.pool.bucket(key) else {
+            return Err(Error::server(ErrorKind::Closed));
+        };
+        // It may have ended meanwhile, and its connection may serve somebody else.
+        let still_there = || victim.connection() == Some((server, thread_id));
+        let ended = bucket.kill_query(&self.login, thread_id, still_there).await;
+        ended.map_err(|mut error| {
+            if let ErrorKind::Answer(answer) = &mut error.kind
+                && answer.code == KILL_DENIED
+            {
+                // The server speaks of its own id.
+                let (its, ours) = (thread_id.to_string(), victim.id().to_string());
+                answer.message = answer.message.replace(&its, &ours).into();
+            }
+            error
+        })
     }
 
     /// The statement that runs is the KILL.
@@ -124,19 +228,24 @@ impl Session {
         })
     }
 
-    /// A question of the proxy's own had no answer.
-    async fn unanswered(&mut self, error: Error, bound: bool) -> Result<Flow, Error> {
-        let flow = self.reply_error(&error.answer()).await?;
-        // What the connection knew of the session is lost with it.
-        if bound { Err(error) } else { Ok(flow) }
-    }
-
-    async fn may_kill(&mut self) -> Result<bool, Error> {
+    async fn may_kill(&mut self) -> Result<ControlFlow<Flow, bool>, Error> {
         let class = self.of_connection();
-        let grants = self.ask_all(b"SHOW GRANTS", &class).await?;
-        let grants = String::from_utf8_lossy(&grants);
-        Ok(PRIVILEGES
-            .iter()
-            .any(|privilege| grants.contains(privilege)))
+        let grants = match self.ask(b"SHOW GRANTS", &class).await? {
+            ControlFlow::Continue(grants) => grants.unwrap_or_default(),
+            ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
+        };
+        let mut grants = TextRows::new(&grants, self.profile());
+        let ends = |grant: TextRow<'_>| grant.first().is_some_and(sql::kill::may_end_others);
+        Ok(ControlFlow::Continue(grants.any(ends)))
     }
 }
+
+/// ER_NO_SUCH_THREAD
+const NO_SUCH_THREAD: u16 = 1094;
+
+/// ER_KILL_DENIED_ERROR
+const KILL_DENIED: u16 = 1095;
+
+/// Errors of a statement that could have run: ER_QUERY_INTERRUPTED, MariaDB's ER_CONNECTION_KILLED and ER_STATEMENT_TIMEOUT,
+/// MySQL's ER_QUERY_TIMEOUT.
+const INTERRUPTIONS: [u16; 4] = [1317, 1927, 1969, 3024];

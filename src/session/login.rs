@@ -9,7 +9,7 @@ use dbproxy_proto::{
     compress::Side,
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
-use tokio::select;
+use tokio::{select, time::timeout};
 
 use super::{
     Context, Flow, Handle, Registration, Session,
@@ -205,7 +205,7 @@ impl Session {
 
     /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
     async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
-        self.handle().set_user(&self.login.user);
+        self.handle().set_user(&self.login.user, self.peer);
         let mut out = BytesMut::new();
         let schema = if self.login.expired {
             self.restrict().await
@@ -233,11 +233,8 @@ impl Session {
 
     /// Ties the session to a connection to the primary, on which the expired password can be changed.
     async fn restrict(&mut self) -> Result<(), Error> {
-        let mut conn = self.settled_connection(&self.of_connection()).await?;
-        conn.mark_idle(&self.context.buffers);
-        conn.mark_soiled();
-        self.held = Some(conn);
-        self.pin = Some(PinReason::ExpiredPassword);
+        let conn = self.settled_connection(&self.of_connection()).await?;
+        self.pin_to(conn, PinReason::ExpiredPassword);
         Ok(())
     }
 
@@ -301,8 +298,18 @@ impl Session {
             };
             let default = door.default_plugin();
             door.authenticate(claim, default, fresh).await
-        }
-        .await;
+        };
+        let handle = Arc::clone(self.registration.handle());
+        let entered = select! {
+            biased;
+            () = handle.ended() => None,
+            entered = timeout(context.limits.login, entered) => entered.ok(),
+        };
+        let Some(entered) = entered else {
+            // It is the client's turn to speak: an error would be out of order.
+            let text = "the end of a change of user";
+            return Err(Error::client(ErrorKind::Timeout(text.into())));
+        };
         let seated = entered.and_then(|(account, proof)| {
             // The same account keeps its place.
             let seat = (account.key != self.login.account)
@@ -353,7 +360,7 @@ impl Session {
         self.buckets.clear();
         self.take_defaults();
         self.set_wanted(state);
-        self.handle().set_user(&self.login.user);
+        self.handle().set_user(&self.login.user, self.peer);
         Ok(Flow::Continue)
     }
 }

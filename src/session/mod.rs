@@ -61,7 +61,7 @@ use crate::{
     accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
     config::{Cluster, Compression, Limits, Network},
-    error::{Answer, Error, ErrorKind},
+    error::{Answer, Error, ErrorKind, Origin},
     net::{
         Buffers, Peer, Stream,
         tls::{Acceptor, Admission},
@@ -194,6 +194,10 @@ pub async fn serve(
     };
     match session.run().await {
         Ok(()) => debug!(session = id, "session ended"),
+        // A client that leaves or falls silent is nobody's business but its own.
+        Err(error) if error.origin == Origin::Client => {
+            debug!(session = id, %error, "session broken off");
+        }
         Err(error) => info!(session = id, %error, "session broken off"),
     }
 }
@@ -250,7 +254,7 @@ impl Session {
                 let context = &self.context;
                 context.buffers.give_back(mem::take(&mut self.input));
                 if !self.client_speaks().await? {
-                    return self.end().await;
+                    return Ok(None);
                 }
                 self.input = self.context.buffers.lend();
             } else if self.input.len() == self.input.capacity() {
@@ -288,8 +292,22 @@ impl Session {
             () = farewell(&mut self.held) => return Err(self.pass_farewell().await),
         };
         match dismissal {
-            Dismissal::Ended => Ok(false),
+            Dismissal::Ended => self.client_goes_on().await,
             Dismissal::Overdue => Err(self.dismiss().await),
+        }
+    }
+
+    /// The session was killed, or the proxy stops. In the latter case the client may end an open transaction.
+    async fn client_goes_on(&mut self) -> Result<bool, Error> {
+        if !self.status.contains(StatusFlags::IN_TRANS) {
+            return Ok(false);
+        }
+        let handle = self.registration.handle();
+        select! {
+            biased;
+            () = handle.killed() => Ok(false),
+            readable = self.client.readable() => readable.map(|()| true).map_err(client_io),
+            () = farewell(&mut self.held) => Err(self.pass_farewell().await),
         }
     }
 
@@ -332,21 +350,6 @@ impl Session {
         let answer = Answer::new(1159, b"08S01", "Got timeout reading communication packets");
         let _ = self.reply_error(&answer).await;
         Error::client(ErrorKind::Timeout("the rest of a command".into()))
-    }
-
-    /// The session was killed, or the proxy stops. In the latter case an open transaction may end.
-    async fn end(&mut self) -> Result<Option<Frame>, Error> {
-        let stopping = self.handle().is_stopping();
-        if stopping && self.status.contains(StatusFlags::IN_TRANS) {
-            self.client.readable().await.map_err(client_io)?;
-            self.input = self.context.buffers.lend();
-            self.client.read(&mut self.input).await.map_err(client_io)?;
-            return match packet::complete(&self.input) {
-                Frame::Incomplete => Ok(None),
-                frame => Ok(Some(frame)),
-            };
-        }
-        Ok(None)
     }
 
     /// Answers with an OK packet of the proxy's own.

@@ -39,13 +39,10 @@ impl Session {
         match began.await {
             Ok(conn) => {
                 self.pin.get_or_insert(PinReason::Replication);
-                self.held = Some(conn);
+                self.hold(conn);
                 Ok(Flow::Pipe)
             }
-            Err(error) => {
-                let flow = self.reply_error(&error.answer()).await?;
-                if bound { Err(error) } else { Ok(flow) }
-            }
+            Err(error) => self.unanswered(error, bound).await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::StatusFlags,
-    command::{code, put_command},
+    command::{code, first_types, put_command},
     packet::HEADER_LEN,
     response::{Event, Expect, ResponseTracker},
 };
@@ -28,8 +28,8 @@ pub(super) struct Statement {
     pub(super) class: StatementClass,
     /// Number of parameters.
     pub(super) parameters: u16,
-    /// The parameter types that the client sent last, two bytes each: it sends
-    /// them once, servers need them on each new connection.
+    /// The parameter types that the client sent last, with names if it gives them: it sends them once, servers need them
+    /// on each new connection.
     pub(super) types: Vec<u8>,
 }
 
@@ -37,7 +37,9 @@ pub(super) struct Statement {
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     by_id: HashMap<u32, Statement>,
-    /// Bytes of all texts.
+    /// Which copies there are, by the key of the first one.
+    copies: HashMap<StatementKey, Copies>,
+    /// Bytes of all texts and types.
     size: usize,
     last: u32,
     /// The client may say [`Self::LAST`].
@@ -46,12 +48,21 @@ pub(super) struct Statements {
     last_prepared: Option<u32>,
 }
 
+/// The statements of one text and state.
+#[derive(Debug, Default)]
+struct Copies {
+    /// Numbers from here on were never used.
+    next: u32,
+    /// Numbers below that are used no longer.
+    free: Vec<u32>,
+}
+
 impl Statements {
     /// The id that means "the one prepared last" to MariaDB.
     const LAST: u32 = u32::MAX;
     /// Most statements of one session; as a server's `max_prepared_stmt_count` for all.
     const LIMIT: usize = 16_382;
-    /// Most bytes of their texts.
+    /// Most bytes of their texts and types.
     const LIMIT_SIZE: usize = 16 << 20;
 
     /// No statements. `direct`: the client may speak of the one prepared last without knowing its id.
@@ -64,16 +75,10 @@ impl Statements {
 
     /// The key of one more statement, so that it is independent of those that the session has of the same text.
     pub(super) fn own_copy(&self, key: StatementKey) -> StatementKey {
-        let same = |statement: &Statement| statement.key.is_copy_of(&key);
-        let mut taken: Vec<_> = self
-            .by_id
-            .values()
-            .filter(|statement| same(statement))
-            .map(|statement| statement.key.copy())
-            .collect();
-        taken.sort_unstable();
-        let free = (0..).zip(&taken).find(|(copy, taken)| copy != *taken);
-        let free = free.map_or(taken.len() as u32, |(copy, _)| copy);
+        let copies = self.copies.get(&key);
+        let free = copies.map_or(0, |copies| {
+            copies.free.last().copied().unwrap_or(copies.next)
+        });
         key.with_copy(free)
     }
 
@@ -105,11 +110,38 @@ impl Statements {
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
         self.size += statement.key.text().len();
         self.last_prepared = Some(id);
+        let first = statement.key.clone().with_copy(0);
+        let copies = self.copies.entry(first).or_default();
+        if copies.free.pop().is_none() {
+            copies.next += 1;
+        }
         self.by_id.insert(id, statement);
     }
 
     pub(super) fn find(&self, id: u32) -> Option<&Statement> {
         self.by_id.get(&self.resolve(id))
+    }
+
+    /// Remembers the types that an execution brought along for the parameters of a statement, [`named`](dbproxy_proto::command::Execute::named) or
+    /// not; false if there is no room for them.
+    pub(super) fn learn_types(&mut self, id: u32, types: &[u8], named: bool) -> bool {
+        let id = self.resolve(id);
+        let Some(statement) = self.by_id.get_mut(&id) else {
+            return true;
+        };
+        // Those of query attributes stand behind them: they are for this execution alone.
+        let count = usize::from(statement.parameters);
+        let types = first_types(types, count, named).unwrap_or_default();
+        if *types == *statement.types {
+            return true;
+        }
+        let others = self.size.saturating_sub(statement.types.len());
+        if others + types.len() > Self::LIMIT_SIZE {
+            return false;
+        }
+        self.size = others + types.len();
+        statement.types = types.to_vec();
+        true
     }
 
     pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
@@ -118,12 +150,21 @@ impl Statements {
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
         let statement = self.by_id.remove(&self.resolve(id))?;
-        self.size -= statement.key.text().len();
+        let size = statement.key.text().len() + statement.types.len();
+        self.size = self.size.saturating_sub(size);
+        let first = statement.key.clone().with_copy(0);
+        if let Some(copies) = self.copies.get_mut(&first) {
+            copies.free.push(statement.key.copy());
+            if copies.free.len() == copies.next as usize {
+                self.copies.remove(&first);
+            }
+        }
         Some(statement)
     }
 
     pub(super) fn clear(&mut self) {
         self.by_id = HashMap::new();
+        self.copies = HashMap::new();
         self.size = 0;
         self.last_prepared = None;
     }
@@ -169,11 +210,17 @@ impl Session {
         conn.mark_idle(&self.context.buffers);
         conn.mark_soiled();
         self.pin.get_or_insert(reason);
+        self.hold(conn);
+    }
+
+    /// Keeps a connection until the next statement, which others can see.
+    pub(super) fn hold(&mut self, conn: PooledConn) {
         self.handle().hold(conn.server(), conn.thread_id());
         self.held = Some(conn);
     }
 
-    /// Forgets a statement. The server keeps it for the next one of the same text, but not its cursor or data.
+    /// Forgets a statement. The server keeps it for executions by others who prepared the same, but not its cursor or
+    /// data.
     pub(super) fn close_statement(&mut self, id: u32) {
         let Some(statement) = self.prepared.remove(id) else {
             return;
@@ -327,7 +374,8 @@ async fn read_preparation(
             .map_err(|error| protocol(error.to_string()))?
         {
             Event::NeedMore => {
-                conn.fill(buffers).await?;
+                conn.fill_soon(buffers, "preparing a statement again")
+                    .await?;
                 0
             }
             Event::Prepared {
@@ -358,4 +406,81 @@ async fn read_preparation(
         conn.input.advance(consumed);
     }
     prepared.ok_or_else(|| protocol("a preparation was answered without an id".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        backend::{Charset, SessionState},
+        sql::{Dialect, classify},
+    };
+
+    fn with_statement(parameters: u16) -> (Statements, u32) {
+        let mut statements = Statements::new(false);
+        let state = Arc::new(SessionState::new(None, Charset::Server, false));
+        let id = statements.next_id().unwrap();
+        let statement = Statement {
+            key: StatementKey::new(b"SELECT ?", state),
+            class: classify(b"SELECT ?", Dialect::default()),
+            parameters,
+            types: Vec::new(),
+        };
+        statements.insert(id, statement);
+        (statements, id)
+    }
+
+    #[test]
+    fn copies_of_one_text_have_numbers_of_their_own() {
+        let (mut statements, first) = with_statement(0);
+        let key = statements.find(first).unwrap().key.clone();
+        let add = |statements: &mut Statements| {
+            let id = statements.next_id().unwrap();
+            let key = statements.own_copy(key.clone().with_copy(0));
+            let copy = key.copy();
+            let statement = statements.find(first).unwrap().clone();
+            statements.insert(id, Statement { key, ..statement });
+            (id, copy)
+        };
+        let (second, copy) = add(&mut statements);
+        assert_eq!(copy, 1);
+        assert_eq!(add(&mut statements).1, 2);
+        statements.remove(second);
+        assert_eq!(add(&mut statements).1, 1);
+        assert_eq!(add(&mut statements).1, 3);
+        for id in 0..=statements.last {
+            statements.remove(id);
+        }
+        assert!(statements.copies.is_empty());
+    }
+
+    #[test]
+    fn types_of_attributes_are_not_kept() {
+        let (mut statements, id) = with_statement(1);
+        assert!(statements.learn_types(id, b"\x03\0\x01a\xfd\0\x05trace", true));
+        assert_eq!(statements.find(id).unwrap().types, b"\x03\0\x01a");
+        assert!(statements.learn_types(id, b"\x08\0", false));
+        assert_eq!(statements.find(id).unwrap().types, b"\x08\0");
+    }
+
+    #[test]
+    fn types_count_like_texts() {
+        let (mut statements, id) = with_statement(1);
+        let mut types = b"\x03\0\xfe".to_vec();
+        types.extend_from_slice(&(16_u64 << 20).to_le_bytes());
+        types.resize(types.len() + (16 << 20), b'x');
+        assert!(!statements.learn_types(id, &types, true));
+        assert!(statements.find(id).unwrap().types.is_empty());
+        assert_eq!(statements.size, 8);
+        for types in [b"\x03\0", b"\x08\0"] {
+            assert!(statements.learn_types(id, types, false));
+            assert_eq!(statements.size, 10);
+        }
+        statements.remove(id);
+        assert_eq!(statements.size, 0);
+    }
 }

@@ -179,6 +179,42 @@ impl Relay<'_> {
         }
     }
 
+    /// Follows the response to a question of the proxy's own to its end: its bytes, or none if they are too many.
+    pub(super) async fn listen(
+        &mut self,
+        conn: &mut BackendConn,
+        mut tracker: ResponseTracker,
+    ) -> Result<(Outcome, BytesMut), Failure> {
+        let protocol = |text: String| Failure::Server {
+            error: Error::server(ErrorKind::Protocol(text)),
+            started: false,
+        };
+        let mut outcome = Outcome::default();
+        let (mut heard, mut len) = (BytesMut::new(), 0_usize);
+        loop {
+            let mut rewritten = BytesMut::new();
+            let walked = self
+                .walk(&conn.input, &mut tracker, &mut outcome, &mut rewritten, 0)
+                .map_err(protocol)?;
+            if walked.file.is_some() {
+                return Err(protocol("a question was answered with one".into()));
+            }
+            len = len.saturating_add(walked.end);
+            if len <= HEARD {
+                heard.extend_from_slice(conn.input.get(..walked.end).unwrap_or_default());
+            } else {
+                heard = BytesMut::new();
+            }
+            conn.input.advance(walked.end);
+            if tracker.is_done() {
+                return Ok((outcome, heard));
+            }
+            if !walked.result_ended {
+                self.wait(conn, false).await?;
+            }
+        }
+    }
+
     /// Follows the response through the bytes that are there.
     ///
     /// Up to `copied` they went to `rewritten`; from there to `end` they can be
@@ -307,12 +343,12 @@ impl Relay<'_> {
             return BytesMut::from(list);
         }
         out.extend_from_slice(list.get(..head).unwrap_or_default());
+        let sessions = self.registry.on_server(conn.server());
         for row in rows.by_ref() {
-            let thread = row
+            let thread: Option<u32> = row
                 .first()
                 .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-            let session = thread.and_then(|id| self.registry.on_connection(conn.server(), id));
-            match session {
+            match thread.and_then(|id| sessions.get(&id)) {
                 Some(id) => row.put_with_first(&mut out, id.to_string().as_bytes()),
                 None => row.put(&mut out),
             }
@@ -418,10 +454,7 @@ impl Relay<'_> {
         if self.class.facts.contains(Facts::MAY_WRITE) {
             return self.client.broken().await;
         }
-        select! {
-            () = self.client.broken() => {}
-            () = sleep(self.limits.abandoned) => {}
-        }
+        given_up(self.client, self.limits).await;
     }
 
     /// Streams the client's packets to the server until the empty one.
@@ -466,6 +499,17 @@ impl Relay<'_> {
         }
     }
 }
+
+/// Waits until a client that has closed its side, but may still read, can hardly be there any more.
+pub(super) async fn given_up(client: &Stream, limits: &Limits) {
+    select! {
+        () = client.broken() => {}
+        () = sleep(limits.abandoned) => {}
+    }
+}
+
+/// Longest answer to a question that is of interest.
+const HEARD: usize = 1 << 20;
 
 /// A longer list of threads is passed on as it is.
 const LIST: usize = 16 << 20;

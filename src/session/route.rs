@@ -5,11 +5,11 @@ use std::sync::Arc;
 use dbproxy_proto::capability::{Capabilities, StatusFlags};
 use tokio::{
     select,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tracing::debug;
 
-use super::Session;
+use super::{Session, relay::given_up};
 use crate::{
     backend::LAYOUT,
     config::Consistency,
@@ -162,10 +162,7 @@ impl Session {
     /// Waits until the client can hardly be waiting any more. One that has closed its side may still read.
     async fn client_left(&self) {
         self.client.closed().await;
-        select! {
-            () = self.client.broken() => {}
-            () = sleep(self.context.limits.abandoned) => {}
-        }
+        given_up(&self.client, &self.context.limits).await;
     }
 
     async fn primary_now(&mut self) -> Result<PooledConn, Error> {

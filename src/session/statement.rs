@@ -9,7 +9,7 @@ use dbproxy_proto::{
     compress::FRAME_LEN,
     response::{Expect, ResponseTracker},
 };
-use tokio::time::Instant;
+use tokio::{select, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
@@ -227,13 +227,15 @@ impl Session {
         let _running = handle.run_on(conn.server(), conn.thread_id());
         match request {
             Request::Forward { packet, expect } => {
-                conn.send(&prefix, packet).await.map_err(not_started)?;
-                self.relay_answer(conn, expect, 0, class).await
+                let command = [&*prefix, packet];
+                self.carry_out(conn, command, expect, 0, class).await
             }
             Request::Prepare { packet, key, id } => {
                 conn.forget_prepared(key);
-                conn.send(&prefix, packet).await.map_err(not_started)?;
-                let outcome = self.relay_answer(conn, Expect::Prepare, id, class).await;
+                let command = [&*prefix, packet];
+                let outcome = self
+                    .carry_out(conn, command, Expect::Prepare, id, class)
+                    .await;
                 if let Ok(Outcome {
                     prepared: Some(statement),
                     ..
@@ -255,9 +257,16 @@ impl Session {
                         conn.settle(&self.context.buffers)
                             .await
                             .map_err(not_started)?;
-                        prepare_again(conn, &statement.key, &self.context.buffers)
-                            .await
-                            .map_err(not_started)?
+                        select! {
+                            biased;
+                            there = prepare_again(conn, &statement.key, &self.context.buffers) => {
+                                there.map_err(not_started)?
+                            }
+                            interrupt = handle.interrupted() => {
+                                let started = false;
+                                return Err(Failure::Interrupted { interrupt, started });
+                            }
+                        }
                     }
                 };
                 let malformed = |error: ProtocolError| {
@@ -266,9 +275,33 @@ impl Session {
                 execution
                     .put(&mut prefix, there.id, statement)
                     .map_err(malformed)?;
-                conn.send(&prefix, &[]).await.map_err(not_started)?;
-                self.relay_answer(conn, execution.expect(), 0, class).await
+                let command = [&*prefix, &[]];
+                self.carry_out(conn, command, execution.expect(), 0, class)
+                    .await
             }
+        }
+    }
+
+    /// Sends a command in two parts and relays its answer.
+    async fn carry_out(
+        &mut self,
+        conn: &mut PooledConn,
+        [prefix, packet]: [&[u8]; 2],
+        expect: Expect,
+        statement: u32,
+        class: &StatementClass,
+    ) -> Result<Outcome, Failure> {
+        let error = match conn.send(prefix, packet).await {
+            Ok(()) => return self.relay_answer(conn, expect, statement, class).await,
+            Err(error) => error,
+        };
+        // A server that refuses what is too large says so and closes, before it has all of it.
+        if !is_cut(&error) || conn.settle(&self.context.buffers).await.is_err() {
+            return Err(not_started(error));
+        }
+        match self.relay_answer(conn, expect, statement, class).await {
+            Err(Failure::Server { started: false, .. }) => Err(not_started(error)),
+            answer => answer,
         }
     }
 
@@ -381,6 +414,12 @@ impl Failure {
             Self::Interrupted { .. } => server_down(),
         }
     }
+}
+
+/// Whether the other side has closed in the middle of what was sent.
+fn is_cut(error: &Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(&error.kind, ErrorKind::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
 }
 
 fn not_started(error: Error) -> Failure {

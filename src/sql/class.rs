@@ -854,10 +854,7 @@ impl<'a> Part<'a> {
                 *facts |= Facts::IMPLICIT_COMMIT;
                 (Kind::Xa, Cause::Transaction)
             }
-            Word::Kill => {
-                *facts |= Facts::KILL;
-                (Kind::Kill, Cause::Administration)
-            }
+            Word::Kill => (Kind::Kill, Cause::Administration),
             Word::Handler => {
                 *facts |= Facts::HANDLER;
                 (Kind::Handler, Cause::Handler)

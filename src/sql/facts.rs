@@ -76,10 +76,8 @@ facts! {
     SERVER_STATE = 24,
     /// Bytes that server versions or character sets read differently; never a read.
     AMBIGUOUS = 25,
-    /// KILL: its ids are the proxy's, not the server's.
-    KILL = 26,
     /// SHOW PROCESSLIST: its ids are to be the proxy's.
-    PROCESS_LIST = 27,
+    PROCESS_LIST = 26,
 }
 
 impl Facts {

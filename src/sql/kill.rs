@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::dialect::Dialect;
-use super::lexer::{TokenKind, tokens};
+use super::lexer::{Token, TokenKind, tokens};
 use super::words::Word;
 
 /// What a KILL statement ends.
@@ -33,8 +33,13 @@ pub enum Victim {
     Expression(Range<usize>),
     /// The connection of the id that a prepared statement's only parameter gives.
     Parameter,
-    /// All connections of this user (MariaDB).
-    User(Vec<u8>),
+    /// All connections of this user (MariaDB), from this host if one is named.
+    User {
+        /// The user's name.
+        name: Vec<u8>,
+        /// The client's host.
+        host: Option<Vec<u8>>,
+    },
 }
 
 /// Reads `KILL [HARD|SOFT] [CONNECTION|QUERY]` and what is behind.
@@ -68,13 +73,63 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Kill> {
         [number] if number.kind() == TokenKind::Number => {
             Victim::Id(std::str::from_utf8(number.bytes(sql)).ok()?.parse().ok()?)
         }
-        [_, name, ..] if dialect.maria && is_word(b"USER") => Victim::User(name.name(sql)),
+        [_, name, host @ ..] if dialect.maria && is_word(b"USER") => Victim::User {
+            name: name.name(sql),
+            host: host_of(host, sql),
+        },
         [_, _] if dialect.maria && is_word(b"ID") => return None,
         [mark] if mark.is(b'?') => Victim::Parameter,
         _ if rest.iter().any(|token| token.is(b';') || token.is(b'?')) => return None,
+        // Servers refuse it, before they evaluate anything.
+        _ if rest.iter().any(is_select) => return None,
         _ => Victim::Expression(first.start()..last.end()),
     };
     Some(Kill { scope, victim })
+}
+
+/// Whether one line of SHOW GRANTS lets an account end the connections of others.
+///
+/// Names stand in it too, of users and of what else they may do: a list of privileges that holds for everything has none.
+pub fn may_end_others(grant: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b' ' | b'_' | b',');
+    let privileges = grant.strip_prefix(b"GRANT ").and_then(|rest| {
+        let end = rest.windows(EVERYTHING.len());
+        let end = end.take_while(|window| *window != EVERYTHING).count();
+        let everywhere = end + EVERYTHING.len() <= rest.len();
+        rest.get(..end).filter(|_| everywhere)
+    });
+    privileges.is_some_and(|privileges| {
+        let mut items = privileges.split(|byte| *byte == b',');
+        privileges.iter().all(plain) && items.any(|item| ENDING.contains(&item.trim_ascii()))
+    })
+}
+
+const EVERYTHING: &[u8] = b" ON *.* ";
+
+/// The privileges to end the connections of others, as SHOW GRANTS writes them.
+const ENDING: [&[u8]; 4] = [
+    b"ALL PRIVILEGES",
+    b"SUPER",
+    b"CONNECTION_ADMIN",
+    b"CONNECTION ADMIN",
+];
+
+fn is_select(token: &Token) -> bool {
+    token
+        .entry()
+        .is_some_and(|entry| entry.word == Word::Select)
+}
+
+/// The host behind the name of a user; None for any.
+fn host_of(tokens: &[Token], sql: &[u8]) -> Option<Vec<u8>> {
+    let host = match tokens {
+        [] => return None,
+        // Blanks may stand behind the mark.
+        [host] | [_, host] => host.plain_name(sql),
+        // Nobody comes from there.
+        _ => b"",
+    };
+    (host != b"%").then(|| host.to_vec())
 }
 
 #[cfg(test)]
@@ -85,6 +140,10 @@ mod tests {
     fn reads_kill() {
         let id = |scope, id| Some((scope, Victim::Id(id)));
         let expression = |range| Some((Scope::Connection, Victim::Expression(range)));
+        let user = |scope, name: &str, host: Option<&str>| {
+            let (name, host) = (name.into(), host.map(Into::into));
+            Some((scope, Victim::User { name, host }))
+        };
         let maria = Dialect::of(true, 101_100);
         for (sql, expected) in [
             ("KILL 5", id(Scope::Connection, 5)),
@@ -98,10 +157,25 @@ mod tests {
             ),
             ("KILL @id", expression(5..8)),
             ("KILL 5 + 1 ;", expression(5..10)),
+            ("KILL (SELECT 5)", None),
             ("KILL QUERY ID 5", None),
             (
                 "KILL QUERY USER `f``oo`@'%'",
-                Some((Scope::Query, Victim::User(b"f`oo".to_vec()))),
+                user(Scope::Query, "f`oo", None),
+            ),
+            ("KILL USER a@b, c", user(Scope::Connection, "a", Some(""))),
+            ("KILL USER root", user(Scope::Connection, "root", None)),
+            (
+                "KILL USER 'root'@'nowhere'",
+                user(Scope::Connection, "root", Some("nowhere")),
+            ),
+            (
+                "KILL USER root @ '10.0.0.1';",
+                user(Scope::Connection, "root", Some("10.0.0.1")),
+            ),
+            (
+                "KILL USER root@localhost",
+                user(Scope::Connection, "root", Some("localhost")),
             ),
             ("KILL 5; SELECT 1", None),
             ("KILL ?", Some((Scope::Connection, Victim::Parameter))),
@@ -113,6 +187,29 @@ mod tests {
         ] {
             let found = parse(sql.as_bytes(), maria).map(|kill| (kill.scope, kill.victim));
             assert_eq!(found, expected, "{sql}");
+        }
+    }
+    #[test]
+    fn only_privileges_let_end_others() {
+        for (grant, expected) in [
+            ("GRANT ALL PRIVILEGES ON *.* TO `root`@`%`", true),
+            ("GRANT RELOAD, SUPER ON *.* TO 'a'@'%'", true),
+            ("GRANT SUPER ON *.* TO `a`@`%` WITH GRANT OPTION", true),
+            ("GRANT BACKUP_ADMIN,CONNECTION_ADMIN ON *.* TO a", true),
+            ("GRANT CONNECTION ADMIN, FILE ON *.* TO a", true),
+            ("GRANT USAGE ON *.* TO `SUPER`@`%`", false),
+            ("GRANT SELECT ON `SUPER`.* TO `a`@`%`", false),
+            ("GRANT ALL PRIVILEGES ON `a`.* TO `a`@`%`", false),
+            ("GRANT ALL PRIVILEGES ON ` ON *.* `.* TO a", false),
+            ("GRANT SELECT (`a, SUPER ON *.* b`) ON t.t TO a", false),
+            ("GRANT `SUPER`@`%` TO `a`@`%`", false),
+            ("REVOKE SUPER ON *.* FROM a", false),
+            ("GRANT SUPERB, X SUPER ON *.* TO a", false),
+            ("GRANT SUPER", false),
+            ("GRANT ", false),
+            ("", false),
+        ] {
+            assert_eq!(may_end_others(grant.as_bytes()), expected, "{grant}");
         }
     }
 }
