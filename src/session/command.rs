@@ -15,6 +15,7 @@ use crate::{
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment},
+    topology::Flavor,
 };
 
 /// A command that goes to the server with another text than the client's.
@@ -74,8 +75,11 @@ impl Session {
             }
             Command::ChangeUser(request) => self.change_user(request).await,
             Command::ProcessKill(id) => match self.context.registry.find(id) {
-                Some(victim) => self.kill(Scope::Connection, &victim).await,
-                None => {
+                Some(victim) if self.servers_know_process_kill() => {
+                    self.kill(Scope::Connection, &victim).await
+                }
+                // A server that does not know the command says so, one that does that there is no such thread.
+                _ => {
                     self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
                         .await
                 }
@@ -122,6 +126,13 @@ impl Session {
             Command::StmtPrepare(text) => self.prepare(packet, text).await,
             Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
         }
+    }
+
+    /// Whether COM_PROCESS_KILL is a command: MySQL 8.4 has lost it.
+    fn servers_know_process_kill(&self) -> bool {
+        let topology = self.context.topology.borrow();
+        let version = topology.greeting.as_ref().map(|greeting| &greeting.version);
+        version.is_none_or(|version| version.flavor == Flavor::MariaDb || version.number() < 80_400)
     }
 
     /// A command that is cut short is answered as servers do it, of which some do not mind.

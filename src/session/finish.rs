@@ -101,7 +101,9 @@ impl Session {
         let leaves_answers = failed
             || outcome.warnings > 0
             || class.kind == Kind::Write
-            || class.facts.contains(Facts::CALC_FOUND_ROWS)
+            || class
+                .facts
+                .intersects(Facts::CALC_FOUND_ROWS | Facts::PREVIOUS_STATEMENT)
             || (self.last_insert_id != 0 && !class.is_replica_read());
         if leaves_answers {
             self.keep(conn, true);

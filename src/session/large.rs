@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     COLLECTED, Flow, Session, client_io,
-    execution::{Execution, untyped},
+    execution::{Execution, no_room_for_types, untyped},
     finish::Effect,
     span::Span,
     statement::Finished,
@@ -190,11 +190,10 @@ impl Session {
                 Types { at, flag, block }
             }),
         };
-        if let Ok(Some(sent)) = execution.types(usize::from(statement.parameters)) {
-            let sent = sent.to_vec();
-            if let Some(statement) = self.prepared.find_mut(id) {
-                statement.types = sent;
-            }
+        if let Ok(Some(sent)) = execution.types(usize::from(statement.parameters))
+            && !self.prepared.learn_types(id, sent, execution.is_named())
+        {
+            return self.discard_with(&no_room_for_types()).await;
         }
         let Some(statement) = self.prepared.find(id).cloned() else {
             return self.collect(len).await;

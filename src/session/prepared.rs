@@ -122,8 +122,7 @@ impl Statements {
         self.by_id.get(&self.resolve(id))
     }
 
-    /// Remembers the types that an execution brought along for the parameters of a statement, [`named`](dbproxy_proto::command::Execute::named) or
-    /// not; false if there is no room for them.
+    /// Remembers the types that an execution brought along for the parameters of a statement, with names or without; false if there is no room for them.
     pub(super) fn learn_types(&mut self, id: u32, types: &[u8], named: bool) -> bool {
         let id = self.resolve(id);
         let Some(statement) = self.by_id.get_mut(&id) else {
@@ -142,10 +141,6 @@ impl Statements {
         self.size = others + types.len();
         statement.types = types.to_vec();
         true
-    }
-
-    pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Statement> {
-        self.by_id.get_mut(&self.resolve(id))
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
