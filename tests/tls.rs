@@ -46,6 +46,7 @@ on_both_flavors!(
     a_server_without_tls_is_told_of,
     connections_with_tls_are_used_again,
     broken_handshakes_are_cut,
+    a_client_that_stalls_within_a_record_can_be_ended,
     files_that_cannot_be_used_are_named,
 );
 
@@ -816,6 +817,30 @@ async fn broken_handshakes_are_cut(flavor: Flavor) {
         until_closed(&mut stream).await;
     }
     proxy.must_run();
+}
+
+async fn a_client_that_stalls_within_a_record_can_be_ended(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let proxy = rig.proxy(&rig.shown(), "").await;
+    for killed in [true, false] {
+        let relay = Relay::start(proxy.port()).await;
+        let mut conn = Conn::new(over_tls(relay.port(), rig.files.verifying()))
+            .await
+            .unwrap();
+        let id = conn.id();
+        if !killed {
+            conn.query_drop("SET wait_timeout = 1").await.unwrap();
+        }
+        relay.judge(|_| Fault::Stall);
+        let stalled = tokio::spawn(async move { conn.query_drop("SELECT 1").await });
+        eventually("the client to stall", async || relay.faults() == 1).await;
+        if killed {
+            let mut other = proxy.connect().await;
+            other.query_drop(format!("KILL {id}")).await.unwrap();
+        }
+        let ended = timeout(SOON, stalled).await.expect("to be ended");
+        assert!(ended.unwrap().is_err());
+    }
 }
 
 async fn files_that_cannot_be_used_are_named(flavor: Flavor) {

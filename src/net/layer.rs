@@ -38,6 +38,8 @@ pub(super) struct Layers {
     more: bool,
     /// Decoded to see whether there is.
     ahead: BytesMut,
+    /// What went wrong behind those bytes, until a read tells it.
+    failed: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -54,32 +56,51 @@ impl Layers {
         self.more = true;
     }
 
-    /// Whether a read succeeds although nothing more comes from the socket.
-    pub(super) fn hold_bytes(&mut self) -> io::Result<bool> {
-        if self.ahead.is_empty() && self.more {
+    /// Whether a read is done, with bytes, the end or an error, although nothing more comes from the socket.
+    pub(super) fn hold_bytes(&mut self) -> bool {
+        if self.ahead.is_empty() && self.failed.is_none() && self.more {
             self.ahead.reserve(PROBE);
-            self.more = decode_through(&mut self.levels, &mut self.ahead)? > 0;
+            match decode_through(&mut self.levels, &mut self.ahead) {
+                Ok(decoded) => self.more = decoded > 0,
+                Err(error) => self.failed = Some(error),
+            }
         }
-        Ok(!self.ahead.is_empty())
+        !self.ahead.is_empty() || self.failed.is_some()
     }
 
     /// Decodes what has been received into `buffer`'s spare room; 0 if more has to be received for that.
     pub(super) fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        if !self.ahead.is_empty() {
-            let room = buffer.capacity() - buffer.len();
-            let part = self.ahead.split_to(room.min(self.ahead.len()));
-            buffer.extend_from_slice(&part);
-            return Ok(part.len());
+        let room = buffer.capacity() - buffer.len();
+        let taken = self.ahead.split_to(room.min(self.ahead.len()));
+        buffer.extend_from_slice(&taken);
+        if !taken.is_empty() && taken.len() == room {
+            return Ok(room);
         }
-        let decoded = decode_through(&mut self.levels, buffer)?;
-        self.more = decoded > 0;
-        Ok(decoded)
+        let before = buffer.len();
+        let decoded = match self.failed.take() {
+            Some(error) => Err(error),
+            None => decode_through(&mut self.levels, buffer),
+        };
+        match decoded {
+            Ok(decoded) => {
+                self.more = decoded > 0;
+                Ok(taken.len() + decoded)
+            }
+            Err(error) if taken.is_empty() => Err(error),
+            Err(error) => {
+                // What came with the error does not count, as it would not have without bytes ahead.
+                buffer.truncate(before);
+                self.failed = Some(error);
+                Ok(taken.len())
+            }
+        }
     }
 
     /// Where bytes from the socket go to.
     pub(super) fn receiving(&mut self) -> Option<&mut BytesMut> {
         let incoming = &mut self.levels.first_mut()?.incoming;
         incoming.reserve(Buffers::SMALL);
+        self.more = true;
         Some(incoming)
     }
 

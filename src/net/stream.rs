@@ -1,6 +1,7 @@
 //! A connected stream: a socket, and the layers that its bytes pass through.
 
 use std::{
+    future::ready,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -9,7 +10,10 @@ use std::{
 use bytes::BytesMut;
 use dbproxy_proto::compress::{Compression, Method, Side};
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    select,
+};
 
 use super::{
     layer::{Layer, Layers},
@@ -172,17 +176,30 @@ impl Stream {
         self.layers.is_some()
     }
 
-    /// Waits until there is something to read, or the peer has closed.
+    /// Waits until a read has something to tell: bytes, the end, or an error.
+    ///
+    /// Part of what a layer needs to go on is not enough. Without layers it may return too early: only
+    /// [`Self::read_now`] asks the system. May be dropped: nothing read is lost.
     pub async fn readable(&mut self) -> io::Result<()> {
-        if let Some(layers) = &mut self.layers {
-            match layers.hold_bytes() {
-                Ok(false) => {}
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-                Ok(true) | Err(_) => return Ok(()),
-            }
+        let Some(layers) = &mut self.layers else {
+            return self.socket.readable().await;
+        };
+        while !layers.hold_bytes() {
+            // A layer may have an answer of its own to what it read. Nobody waits for it.
+            layers.encode(&[])?;
+            layers.try_flush(&self.socket)?;
             layers.rest();
+            self.socket.readable().await?;
+            let Some(incoming) = layers.receiving() else {
+                return Ok(());
+            };
+            if let Some(read) = now(self.socket.read(incoming)).await
+                && read? == 0
+            {
+                return Ok(());
+            }
         }
-        self.socket.readable().await
+        Ok(())
     }
 
     /// Waits until the peer has closed its side.
@@ -289,6 +306,11 @@ impl Stream {
         }
     }
 
+    /// Reads what is there already into `buffer`'s spare room, which must not be empty; `None` if nothing is.
+    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> Option<io::Result<usize>> {
+        now(self.read(buffer)).await
+    }
+
     /// Writes what goes without waiting. With layers that is all, or 0 while the rest is still under way.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(layers) = &mut self.layers else {
@@ -340,6 +362,17 @@ async fn flush(layers: &mut Layers, socket: &Socket, patience: Duration) -> io::
         socket.unstalled(patience).await?;
     }
     Ok(())
+}
+
+/// What `read` gives without waiting.
+///
+/// Unlike a `try_read` it knows after a read that left room that there is no more, and spares the next one.
+async fn now<T>(read: impl Future<Output = T>) -> Option<T> {
+    select! {
+        biased;
+        done = read => Some(done),
+        () = ready(()) => None,
+    }
 }
 
 /// A peer that says that nothing follows has closed.

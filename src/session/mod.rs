@@ -260,14 +260,18 @@ impl Session {
             } else if self.input.len() == self.input.capacity() {
                 self.input.reserve(self.input.len());
             }
-            let read = self.client.read(&mut self.input);
             let read = if begun {
+                let read = self.client.read(&mut self.input);
                 match timeout(self.context.limits.read_timeout, read).await {
                     Ok(read) => read,
                     Err(_) => return Err(self.interrupted_read().await),
                 }
             } else {
-                read.await
+                match self.client.read_now(&mut self.input).await {
+                    Some(read) => read,
+                    // There was nothing after all: it stays idle, where it can be dismissed.
+                    None => continue,
+                }
             };
             match read {
                 Ok(0) if !begun => return Ok(None),
