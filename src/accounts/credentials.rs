@@ -69,7 +69,8 @@ impl Credentials {
         Self::default()
     }
 
-    /// Remembers that a login to `account` by `method` succeeded. It replaces an older proof.
+    /// Remembers that a login to `account` by `method`, whose stored hash the password fits, succeeded. It replaces an
+    /// older proof.
     pub fn remember(&self, account: &Account, method: &Method, proof: Arc<Proof>) {
         let mut proven = self.proven.entry(account.key.clone()).or_default();
         proven.retain(|proven| holds(account, proven) && proven.stored != method.stored);

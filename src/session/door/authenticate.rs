@@ -287,17 +287,16 @@ impl Door<'_> {
             return Ok(proof);
         }
         let method = match self.check(account, password).await? {
-            Checked::Right(method) => Some(method),
+            Checked::Right(method) => method,
             Checked::Wrong => return Err(self.denied(user, Some(account), true)),
             Checked::Open => {
+                // Not remembered: nothing that is read here changes when such a password does.
                 self.verify_at_primary(user, account, &proof).await?;
-                account.methods.first().cloned()
+                return Ok(proof);
             }
         };
-        if let Some(method) = method.filter(|_| !account.counted) {
-            let credentials = &self.context.credentials;
-            credentials.remember(account, &method, Arc::clone(&proof));
-        }
+        let credentials = &self.context.credentials;
+        credentials.remember(account, &method, Arc::clone(&proof));
         Ok(proof)
     }
 
