@@ -292,8 +292,8 @@ impl Directory {
                     expired: false,
                     multi_factor: false,
                     counted: false,
-                    requirement: own
-                        .map_or_else(Requirement::default, |account| account.requirement.clone()),
+                    // That of the server's account, which depends on where the client comes from.
+                    requirement: Requirement::None,
                 };
                 (name, Arc::new(account))
             })
@@ -380,20 +380,31 @@ impl Directory {
             .ok()
             .and_then(|user| self.configured.get(user))
         {
-            return Lookup::Account(account.clone());
+            let requirement = self.search(user, client).map(|own| &own.requirement);
+            return Lookup::Account(match requirement {
+                None | Some(Requirement::None) => account.clone(),
+                Some(requirement) => Arc::new(Account {
+                    requirement: requirement.clone(),
+                    ..Account::clone(account)
+                }),
+            });
         }
         if !self.loaded {
             return Lookup::NotLoaded;
         }
+        match self.search(user, client) {
+            Some(account) => Lookup::Account(account.clone()),
+            None if self.allows_host(client) => Lookup::UnknownUser,
+            None => Lookup::HostNotAllowed,
+        }
+    }
+
+    fn search(&self, user: &[u8], client: &ClientAddress) -> Option<&Arc<Account>> {
         let found = self.accounts.iter().find(|(host, account)| {
             let name = account.key.user.as_bytes();
             (name == user || name.is_empty()) && host.matches(client, self.resolution)
         });
-        match found {
-            Some((_, account)) => Lookup::Account(account.clone()),
-            None if self.allows_host(client) => Lookup::UnknownUser,
-            None => Lookup::HostNotAllowed,
-        }
+        found.map(|(_, account)| account)
     }
 
     /// The account with this very name.
@@ -488,6 +499,39 @@ mod tests {
         };
         assert_eq!(&*app.methods[0].plugin, "mysql_native_password");
         assert!(!format!("{app:?}").contains("\"p\""));
+    }
+
+    #[test]
+    fn a_configured_user_is_required_what_the_account_of_its_address_is() {
+        let user = User {
+            password: Secret::new("p"),
+        };
+        let users = BTreeMap::from([("app".to_owned(), user)]);
+        let required = |host: &str, requirement| Account {
+            requirement,
+            ..account("app", host)
+        };
+        let mut accounts = vec![
+            required("10.1.2.3", Requirement::Certificate),
+            required("%", Requirement::None),
+            required("10.1.%", Requirement::Tls),
+        ];
+        for _ in 0..accounts.len() {
+            accounts.rotate_left(1);
+            let directory = Directory::new(&users, accounts.clone());
+            for (ip, expected) in [
+                ("10.1.2.3", Requirement::Certificate),
+                ("10.1.2.4", Requirement::Tls),
+                ("10.2.2.4", Requirement::None),
+            ] {
+                let client = ClientAddress::Ip(ip.parse().unwrap());
+                let Lookup::Account(found) = directory.find(b"app", &client) else {
+                    panic!("not found");
+                };
+                assert_eq!(found.requirement, expected, "{ip}");
+                assert!(found.configured().is_some());
+            }
+        }
     }
 
     #[test]
