@@ -245,19 +245,28 @@ async fn read_accounts(
         )),
         Flavor::MariaDb => match rows(conn, MARIADB).await {
             Ok(accounts) => {
-                let rules = rows(conn, MARIADB_RULES).await?;
-                let rules = rules.first().map(Rules::of).unwrap_or_default();
+                let rules = rules(conn).await?;
                 let accounts = accounts.iter().filter_map(|row| mariadb(row, &rules));
                 Ok((accounts.collect(), Source::Full))
             }
             Err(error @ (ProbeError::Closed | ProbeError::Timeout)) => Err(error),
             // The first refusal is the one to tell of.
             Err(error) => match rows(conn, MARIADB_VIEW).await {
-                Ok(rows) => Ok((rows.iter().filter_map(mysql).collect(), Source::View)),
+                Ok(rows) => {
+                    let counted = rules(conn).await?.counted;
+                    let accounts = rows.iter().filter_map(mysql);
+                    let accounts = accounts.map(|account| Account { counted, ..account });
+                    Ok((accounts.collect(), Source::View))
+                }
                 Err(_) => Err(error),
             },
         },
     }
+}
+
+async fn rules(conn: &mut Conn) -> Result<Rules, ProbeError> {
+    let rows = rows(conn, MARIADB_RULES).await?;
+    Ok(rows.first().map(Rules::of).unwrap_or_default())
 }
 
 async fn rows(conn: &mut Conn, query: &str) -> Result<Vec<Row>, ProbeError> {
