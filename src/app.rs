@@ -3,15 +3,16 @@
 mod accept;
 mod worker;
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, pin::pin, sync::Arc};
 
 use dbproxy_proto::compress::Method;
 use tokio::{
+    select,
     sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     accounts::{AccountStates, Credentials, Directory},
@@ -122,7 +123,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         ));
     }
 
-    stop.await;
+    let mut stop = pin!(stop);
+    loop {
+        select! {
+            biased;
+            () = &mut stop => break,
+            Some(ended) = control_plane.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "a part of dbproxy has failed and does not come back: what it watched is not \
+                           watched any more; restart dbproxy");
+                }
+            }
+        }
+    }
     info!(
         sessions = registry.count(),
         "stopping: no new clients, running statements may end"

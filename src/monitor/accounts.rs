@@ -222,7 +222,10 @@ async fn read(
     let query =
         "SELECT @@global.skip_name_resolve AS off, @@global.disconnect_on_expired_password AS cut";
     let rows = rows(conn, query).await?;
-    let number = |name| rows.first().and_then(|row| row.get::<u8, _>(name));
+    let number = |name| {
+        let row = Fields(rows.first()?);
+        row.number::<u8>(&[name])
+    };
     let resolution = match number("off") {
         Some(1) => Resolution::Off,
         _ => Resolution::On,
