@@ -96,7 +96,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         schemas: crate::session::Schemas::default(),
         registry: Arc::clone(&registry),
         server_key: Arc::clone(&server_key),
-        checks: Semaphore::new(CHECKS),
+        checks: Arc::new(Semaphore::new(CHECKS)),
         tls: for_clients.clone().map(Acceptor::new),
         limits: config.limits.clone(),
         compression: config.compression,

@@ -98,7 +98,7 @@ pub struct Context {
     /// The key pair for passwords over plain TCP.
     pub server_key: Arc<ServerKey>,
     /// Passwords that are checked at a time, away from the worker's thread.
-    pub checks: Semaphore,
+    pub checks: Arc<Semaphore>,
     /// What clients are met with that ask for TLS; `None` if it is not offered.
     pub tls: Option<Acceptor>,
     /// Limits of time and number.

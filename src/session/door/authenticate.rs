@@ -305,12 +305,17 @@ impl Door<'_> {
         if account.counted {
             return Ok(Checked::Open);
         }
-        let _turn = self.unless_closed(self.context.checks.acquire()).await?;
+        let turn = Arc::clone(&self.context.checks).acquire_owned();
+        let turn = self.unless_closed(turn).await?;
         let account = Arc::clone(account);
-        let checked = spawn_blocking(move || match account.check(&password) {
-            Verdict::Right(method) => Checked::Right(method.clone()),
-            Verdict::Wrong => Checked::Wrong,
-            Verdict::Open => Checked::Open,
+        let checked = spawn_blocking(move || {
+            // It takes as long, and so does the turn, if the login is given up meanwhile.
+            let _turn = turn;
+            match account.check(&password) {
+                Verdict::Right(method) => Checked::Right(method.clone()),
+                Verdict::Wrong => Checked::Wrong,
+                Verdict::Open => Checked::Open,
+            }
         });
         checked
             .await

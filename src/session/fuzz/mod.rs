@@ -127,7 +127,7 @@ impl World {
             schemas: Schemas::default(),
             registry: Arc::new(Registry::default()),
             server_key: server_key(),
-            checks: Semaphore::new(1),
+            checks: Arc::new(Semaphore::new(1)),
             tls: None,
             limits: config.limits.clone(),
             compression: config.compression,
