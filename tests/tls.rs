@@ -44,6 +44,7 @@ on_both_flavors!(
     accounts_require_as_on_the_servers,
     servers_are_verified,
     a_server_without_tls_is_told_of,
+    an_account_that_requires_tls_needs_more_than_a_socket,
     connections_with_tls_are_used_again,
     broken_handshakes_are_cut,
     a_client_that_stalls_within_a_record_can_be_ended,
@@ -732,6 +733,11 @@ async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     };
     let proxy = Proxy::start(&cluster, &options("preferred")).await;
     assert_eq!(to_the_server(&mut proxy.connect().await).await, "");
+    // Whoever needs it is told that it is lacking, not that the password is wrong.
+    let sql = "CREATE USER needs_tls@'%' IDENTIFIED BY 'needs_tls' REQUIRE SSL";
+    cluster.primary().run(sql).await.unwrap();
+    let said = lacking_tls(&proxy, "needs_tls").await;
+    assert!(said.contains("the server does not offer it"), "{said}");
     let proxy = Proxy::spawn(&addresses(&cluster), &options("required"));
     let said = "does not offer it";
     eventually("the monitor to complain", async || {
@@ -741,6 +747,37 @@ async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     let (status, text) = check(&proxy).await;
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains(said), "{text}");
+}
+
+async fn an_account_that_requires_tls_needs_more_than_a_socket(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    rig.account("on_a_socket", "REQUIRE SSL").await;
+    let socket = rig.cluster.primary().socket();
+    // The server itself takes a socket for insecure.
+    let direct = OptsBuilder::default()
+        .socket(Some(socket.to_str().unwrap()))
+        .user(Some("on_a_socket"))
+        .pass(Some("on_a_socket"));
+    assert_eq!(attempt(direct).await, Err(1045));
+    let options = Options {
+        servers: Some(vec![format!("db1=unix:{}", socket.display())]),
+        ..rig.options(&rig.shown(), "")
+    };
+    let proxy = Proxy::start(&rig.cluster, &options).await;
+    let said = lacking_tls(&proxy, "on_a_socket").await;
+    assert!(said.contains("not used on a unix socket"), "{said}");
+}
+
+/// What dbproxy says to somebody who logs in with TLS, and for whom it needs TLS to the server.
+async fn lacking_tls(proxy: &Proxy, name: &str) -> String {
+    let tls = SslOpts::default().with_danger_accept_invalid_certs(true);
+    let options = login(proxy.port(), name, name).ssl_opts(Some(tls));
+    let error = match Conn::new(options).await {
+        Ok(mut conn) => conn.query_drop("SELECT 1").await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(code(&error), 1698, "{error}");
+    error.to_string()
 }
 
 async fn connections_with_tls_are_used_again(flavor: Flavor) {
