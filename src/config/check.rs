@@ -258,6 +258,11 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         report,
     );
     listeners(&plain, &with_tls, tls.client.mode, report);
+    if plain.is_empty() && with_tls.is_empty() {
+        let span = listen.value("mysql").map(Spanned::span);
+        let message = "must name at least one address, unless listen.mysql_tls does";
+        report.error(span.unwrap_or_default(), keys::LISTEN_MYSQL.path, message);
+    }
     if tls.server.ca.is_none() {
         verified_against_nothing(&root.section("cluster"), &cluster.servers, report);
     }
