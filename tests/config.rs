@@ -469,6 +469,13 @@ fn tls_does_not_contradict_itself() {
     let text = "[monitor]\nuser = \"u\"\npassword = \"\"\n[[cluster.server]]\naddress = \"db1\"\ntls = \"verify-ca\"";
     let problem = problems(text).join("\n");
     assert!(problem.contains("needs tls.server.ca"), "{problem}");
+    // A server that is wrong in another way does not shift the places of the others.
+    let text = "[monitor]\nuser = \"u\"\npassword = \"\"\n[[cluster.server]]\nname = \"db0\"\n[[cluster.server]]\naddress = \"db1\"\ntls = \"verify-ca\"";
+    let problem = problems(text).join("\n");
+    assert!(
+        problem.contains("dbproxy.toml:6:1: error: cluster.server.tls"),
+        "{problem}"
+    );
 }
 
 #[test]
