@@ -182,10 +182,7 @@ fn server_targets(
             accepted: Arc::default(),
             compression: compression(config, server),
             proxy_protocol: config.cluster.proxy_protocol_of(server),
-            tls: Connector::new(
-                server.tls.unwrap_or(config.tls.server.mode),
-                outgoing.clone(),
-            ),
+            tls: Connector::new(config.tls.mode_towards(server), outgoing.clone()),
         })
 }
 
