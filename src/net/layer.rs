@@ -133,26 +133,9 @@ impl Layers {
         }
     }
 
-    /// Encodes `bytes` for [`Self::flush`].
+    /// Encodes `bytes` for [`Self::try_flush`].
     pub(super) fn encode(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some((top, below)) = self.levels.split_last_mut() else {
-            return Ok(());
-        };
-        if below.is_empty() {
-            return top.layer.encode(bytes, &mut self.outgoing);
-        }
-        let mut plain = BytesMut::new();
-        top.layer.encode(bytes, &mut plain)?;
-        let mut below = below.iter_mut().rev().peekable();
-        while let Some(level) = below.next() {
-            if below.peek().is_none() {
-                return level.layer.encode(&plain, &mut self.outgoing);
-            }
-            let mut encoded = BytesMut::new();
-            level.layer.encode(&plain, &mut encoded)?;
-            plain = encoded;
-        }
-        Ok(())
+        encode_through(&mut self.levels, bytes, &mut self.outgoing)
     }
 
     /// Sends what is encoded, without waiting; true when all of it is sent.
@@ -167,6 +150,18 @@ impl Layers {
         }
         Ok(true)
     }
+}
+
+fn encode_through(levels: &mut [Level], plain: &[u8], wire: &mut BytesMut) -> io::Result<()> {
+    let Some((top, below)) = levels.split_last_mut() else {
+        return Ok(());
+    };
+    if below.is_empty() {
+        return top.layer.encode(plain, wire);
+    }
+    let mut encoded = BytesMut::new();
+    top.layer.encode(plain, &mut encoded)?;
+    encode_through(below, &encoded, wire)
 }
 
 fn decode_through(levels: &mut [Level], buffer: &mut BytesMut) -> io::Result<usize> {
