@@ -174,6 +174,10 @@ fn decode_through(levels: &mut [Level], buffer: &mut BytesMut) -> io::Result<usi
         if buffer.len() > before {
             return Ok(buffer.len() - before);
         }
+        // What the lowest needs comes from the socket.
+        if below.is_empty() {
+            return Ok(0);
+        }
         top.incoming.reserve(Buffers::SMALL);
         if decode_through(below, &mut top.incoming)? == 0 {
             return Ok(0);

@@ -239,15 +239,25 @@ impl Stream {
 
     /// Whether the peer has neither sent anything nor closed. Costs no system call when so.
     pub fn is_quiet(&mut self) -> bool {
-        if self.layers.is_none() {
+        let Some(layers) = &mut self.layers else {
             return self.socket.is_quiet();
-        }
+        };
         // What a layer says for itself, such as a ticket of TLS, breaks no silence.
-        let read = self.try_read(&mut BytesMut::with_capacity(1));
-        if let Some(layers) = &mut self.layers {
+        while !layers.hold_bytes() {
             layers.rest();
+            if !self.socket.may_be_readable() {
+                return true;
+            }
+            let Some(incoming) = layers.receiving() else {
+                return true;
+            };
+            match self.socket.try_read(incoming) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return false,
+            }
         }
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        false
     }
 
     /// Appends what is there already; false if the peer has closed, or sends without end.
