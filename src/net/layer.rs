@@ -138,6 +138,11 @@ impl Layers {
         encode_through(&mut self.levels, bytes, &mut self.outgoing)
     }
 
+    /// How many encoded bytes are still to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// Sends what is encoded, without waiting; true when all of it is sent.
     pub(super) fn try_flush(&mut self, socket: &Socket) -> io::Result<bool> {
         while !self.outgoing.is_empty() {

@@ -68,7 +68,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that are read ahead at most while something else is waited for.
 const AHEAD: usize = 64 * 1024;
 
-/// Bytes that are encoded at once: what a layer holds in memory on top of the caller's.
+/// Bytes that are encoded at once. Layers hold less than twice as much in memory on top of the caller's.
 const ENCODED_AT_ONCE: usize = 64 * 1024;
 
 impl Stream {
@@ -350,10 +350,15 @@ impl Stream {
                 .write_both(first, second, self.write_timeout)
                 .await;
         };
-        layers.encode(first)?;
-        for part in second.chunks(ENCODED_AT_ONCE) {
+        let (first, second) = (
+            first.chunks(ENCODED_AT_ONCE),
+            second.chunks(ENCODED_AT_ONCE),
+        );
+        for part in first.chain(second) {
             layers.encode(part)?;
-            flush(layers, &self.socket, self.write_timeout).await?;
+            if layers.unsent() >= ENCODED_AT_ONCE {
+                flush(layers, &self.socket, self.write_timeout).await?;
+            }
         }
         flush(layers, &self.socket, self.write_timeout).await
     }
