@@ -94,9 +94,10 @@ pub enum Verifier {
 }
 
 impl Verifier {
-    /// Whether this is the right password; `None` if only a server can tell.
+    /// Whether this is the right password; `None` if only a server can tell. One from the configuration is compared
+    /// in the login itself.
     ///
-    /// Takes up to some milliseconds.
+    /// Takes some milliseconds, or about a second if the server stores it with as many rounds as it can.
     pub fn accepts(&self, password: &[u8]) -> Option<bool> {
         match self {
             Self::Empty => Some(password.is_empty()),
@@ -163,7 +164,7 @@ impl Account {
             })
     }
 
-    /// Whether this is a right password, and by which method; takes up to some milliseconds for each.
+    /// Whether this is a right password, and by which method; takes as long as [`Verifier::accepts`] for each.
     pub fn check(&self, password: &[u8]) -> Verdict<'_> {
         let mut verdict = Verdict::Wrong;
         for method in &self.methods {

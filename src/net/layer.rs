@@ -10,8 +10,9 @@ use super::{Buffers, socket::Socket};
 pub(super) trait Layer: Debug + Send + Sync {
     /// Decodes bytes from the front of `wire`, which it consumes, into `plain`'s spare room: never more than that.
     ///
-    /// Adds nothing only if it needs more of `wire`, all of which it has consumed or needs to see again. Errors:
-    /// `UnexpectedEof` when the peer has said that nothing follows, others when the bytes make no sense.
+    /// Adds nothing only if more has to be received first. What it leaves in `wire` then, it wants to see again in
+    /// front of that. Errors: `UnexpectedEof` when the peer has said that nothing follows, others when the bytes make
+    /// no sense.
     fn decode(&mut self, wire: &mut BytesMut, plain: &mut BytesMut) -> io::Result<()>;
 
     /// Appends `plain`, encoded, to `wire`, and before it whatever the layer has to say for itself.
