@@ -16,7 +16,7 @@ use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe;
 use crate::accounts::{
-    Account, AccountKey, Directory, Expiry, Method, Named, Requirement, Resolution,
+    Account, AccountKey, Directory, Expiry, Method, Named, Reading, Requirement, Resolution,
 };
 use crate::config::User;
 use crate::topology::{Flavor, ProbeError, ServerId, Topology};
@@ -81,11 +81,8 @@ pub async fn watch(
             None => NO_SERVER,
             Some(server) => {
                 match reader.read(server).await {
-                    Ok((accounts, resolution, expiry)) => {
-                        let next = Directory::new(&users, accounts)
-                            .read_at(asked_at)
-                            .with_resolution(resolution)
-                            .with_expiry(expiry);
+                    Ok(reading) => {
+                        let next = Directory::new(&users, reading, asked_at);
                         directory.send_replace(Arc::new(next));
                     }
                     Err(problem) => reader.report(server, &problem),
@@ -124,10 +121,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(
-        &mut self,
-        server: ServerId,
-    ) -> Result<(Vec<Account>, Resolution, Expiry), ProbeError> {
+    async fn read(&mut self, server: ServerId) -> Result<Reading, ProbeError> {
         let (flavor, mut conn) = match self.link.take() {
             Some((linked, flavor, conn)) if linked == server => (flavor, conn),
             _ => self.open(server).await?,
@@ -140,11 +134,10 @@ impl Reader {
             }
             result => result,
         };
-        if let Ok((_, source, _, _)) = &result {
-            self.link = Some((server, flavor, conn));
-            self.recovered(server, *source);
-        }
-        result.map(|(accounts, _, resolution, expiry)| (accounts, resolution, expiry))
+        let (reading, source) = result?;
+        self.link = Some((server, flavor, conn));
+        self.recovered(server, source);
+        Ok(reading)
     }
 
     async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
@@ -214,10 +207,7 @@ pub(super) async fn count(conn: &mut Conn, flavor: Flavor) -> Result<usize, Prob
     read.map(|(accounts, _)| accounts.len())
 }
 
-async fn read(
-    conn: &mut Conn,
-    flavor: Flavor,
-) -> Result<(Vec<Account>, Source, Resolution, Expiry), ProbeError> {
+async fn read(conn: &mut Conn, flavor: Flavor) -> Result<(Reading, Source), ProbeError> {
     let (accounts, source) = read_accounts(conn, flavor).await?;
     let query =
         "SELECT @@global.skip_name_resolve AS off, @@global.disconnect_on_expired_password AS cut";
@@ -226,15 +216,18 @@ async fn read(
         let row = Fields(rows.first()?);
         row.number::<u8>(&[name])
     };
-    let resolution = match number("off") {
-        Some(1) => Resolution::Off,
-        _ => Resolution::On,
+    let reading = Reading {
+        accounts,
+        resolution: match number("off") {
+            Some(1) => Resolution::Off,
+            _ => Resolution::On,
+        },
+        expiry: match number("cut") {
+            Some(0) => Expiry::Restricts,
+            _ => Expiry::Refuses,
+        },
     };
-    let expiry = match number("cut") {
-        Some(0) => Expiry::Restricts,
-        _ => Expiry::Refuses,
-    };
-    Ok((accounts, source, resolution, expiry))
+    Ok((reading, source))
 }
 
 async fn read_accounts(
