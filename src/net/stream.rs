@@ -321,7 +321,10 @@ impl Stream {
         now(self.read(buffer)).await
     }
 
-    /// Writes what goes without waiting. With layers that is all, or 0 while the rest is still under way.
+    /// Writes what goes without waiting, and says how much.
+    ///
+    /// With layers that is all of it or 0, which does not tell whether some of it is under way: who does not wait for
+    /// that with [`Self::write_all`] has to give up the stream.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(layers) = &mut self.layers else {
             return self.socket.try_write(bytes);
