@@ -43,6 +43,7 @@ on_both_flavors!(
     tls_can_be_required,
     accounts_require_as_on_the_servers,
     servers_are_verified,
+    the_authority_for_servers_is_read_again,
     a_server_without_tls_is_told_of,
     an_account_that_requires_tls_needs_more_than_a_socket,
     connections_with_tls_are_used_again,
@@ -719,6 +720,25 @@ async fn servers_are_verified(flavor: Flavor) {
     }
 }
 
+async fn the_authority_for_servers_is_read_again(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let files = Files::create();
+    // The authority of the name that the right one has would be another error.
+    fs::copy(files.path("other.pem"), files.path("ca.pem")).unwrap();
+    let server = format!("mode = \"verify-ca\"\nca = {:?}\n", files.path("ca.pem"));
+    let options = rig.options(&rig.shown(), &server);
+    let proxy = Proxy::spawn(&addresses(&rig.cluster), &options);
+    eventually("the monitor to complain", async || {
+        proxy.log().contains("not signed by an authority")
+    })
+    .await;
+    files.write("ca.pem", &rig.files.ca.pem());
+    eventually("the server to be found", async || {
+        Conn::new(application(proxy.port())).await.is_ok()
+    })
+    .await;
+}
+
 async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     let off = match flavor {
         Flavor::MariaDb => "--skip-ssl",
@@ -904,6 +924,11 @@ async fn files_that_cannot_be_used_are_named(flavor: Flavor) {
         assert_eq!(status, Some(1), "{text}");
         assert!(text.contains(said), "{text}");
     }
+    // Files that are not used are not looked at.
+    let unused = "mode = \"disabled\"\ncertificate = \"none.pem\"\nkey = \"none.key\"";
+    let proxy = Proxy::start(&rig.cluster, &rig.options(unused, "")).await;
+    let (_, text) = check(&proxy).await;
+    assert!(!text.contains("none.pem"), "{text}");
     let nowhere = Options {
         top: "state_directory = \"/dev/null/state\"".to_owned(),
         ..Options::default()
