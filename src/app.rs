@@ -3,15 +3,16 @@
 mod accept;
 mod worker;
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, pin::pin, sync::Arc};
 
 use dbproxy_proto::compress::Method;
 use tokio::{
+    select,
     sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     accounts::{AccountStates, Credentials, Directory},
@@ -95,7 +96,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         schemas: crate::session::Schemas::default(),
         registry: Arc::clone(&registry),
         server_key: Arc::clone(&server_key),
-        checks: Semaphore::new(CHECKS),
+        checks: Arc::new(Semaphore::new(CHECKS)),
         tls: for_clients.clone().map(Acceptor::new),
         limits: config.limits.clone(),
         compression: config.compression,
@@ -122,7 +123,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         ));
     }
 
-    stop.await;
+    let mut stop = pin!(stop);
+    loop {
+        select! {
+            biased;
+            () = &mut stop => break,
+            Some(ended) = control_plane.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "a part of dbproxy has failed and does not come back: what it watched is not \
+                           watched any more; restart dbproxy");
+                }
+            }
+        }
+    }
     info!(
         sessions = registry.count(),
         "stopping: no new clients, running statements may end"
@@ -169,10 +182,7 @@ fn server_targets(
             accepted: Arc::default(),
             compression: compression(config, server),
             proxy_protocol: config.cluster.proxy_protocol_of(server),
-            tls: Connector::new(
-                server.tls.unwrap_or(config.tls.server.mode),
-                outgoing.clone(),
-            ),
+            tls: Connector::new(config.tls.mode_towards(server), outgoing.clone()),
         })
 }
 

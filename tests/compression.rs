@@ -18,6 +18,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Compression, Conn, OptsBuilder, WhiteListFsHandler};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use support::raw::{Raw, capability};
 use support::{Options, Proxy, Rig, SOON, application, eventually, one, output};
@@ -30,6 +31,7 @@ on_both_flavors!(
     pipelined_commands_are_answered_one_by_one,
     clients_that_may_not_compress_are_told,
     broken_frames_end_only_their_own_session,
+    a_client_that_stalls_within_a_frame_can_be_ended,
     a_bomb_costs_little,
 );
 
@@ -472,6 +474,34 @@ async fn clients_that_may_not_compress_are_told(flavor: Flavor) {
     assert_eq!(one::<u64>(&mut conn, "SELECT 1").await, 1);
 }
 
+async fn a_client_that_stalls_within_a_frame_can_be_ended(flavor: Flavor) {
+    let (_, proxies) = proxies(flavor).await;
+    let (_, proxy) = proxies[0];
+    for killed in [true, false] {
+        // Of a packet that has begun the end is waited for otherwise, but nothing of this one can be decoded.
+        let mut raw = session(proxy.port()).await;
+        if !killed {
+            raw.write(&stored(0, &query("SET wait_timeout = 1")))
+                .await
+                .unwrap();
+            frame(&mut raw).await;
+        }
+        let command = query("SELECT 1");
+        let command = framed(0, &zlib(&command), command.len());
+        raw.write(&command[..9]).await.unwrap();
+        if killed {
+            let id = raw.greeting.connection;
+            let mut other = proxy.connect().await;
+            other.query_drop(format!("KILL {id}")).await.unwrap();
+        }
+        timeout(SOON, async {
+            while raw.bytes(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+        })
+        .await
+        .expect("to be ended");
+    }
+}
+
 async fn broken_frames_end_only_their_own_session(flavor: Flavor) {
     let (_, proxies) = proxies(flavor).await;
     let (_, proxy) = proxies[0];
@@ -510,9 +540,7 @@ async fn broken_frames_end_only_their_own_session(flavor: Flavor) {
     for (name, bytes) in broken {
         let mut raw = session(proxy.port()).await;
         raw.write(bytes).await.unwrap();
-        let end = tokio::time::timeout(SOON, raw.bytes(&mut [0; 1]))
-            .await
-            .unwrap();
+        let end = timeout(SOON, raw.bytes(&mut [0; 1])).await.unwrap();
         assert!(matches!(end, Ok(0) | Err(_)), "{name}: {end:?}");
     }
     // Without its end a frame is waited for, and the end of the connection is the end of it.
@@ -571,9 +599,7 @@ async fn a_bomb_costs_little(flavor: Flavor) {
             let (before, _) = memory(&proxy);
             raw.write(&framed(0, &packed, announced)).await.unwrap();
             // Whatever it is answered: by then all of it was unpacked.
-            let end = tokio::time::timeout(SOON, raw.bytes(&mut [0; 1]))
-                .await
-                .unwrap();
+            let end = timeout(SOON, raw.bytes(&mut [0; 1])).await.unwrap();
             let (_, most) = memory(&proxy);
             assert_eq!(matches!(end, Ok(1)), announced == content.len(), "{end:?}");
             assert!(most < before + (32 << 10), "{before} KiB, then {most} KiB");

@@ -423,6 +423,18 @@ fn tls_is_read() {
 }
 
 #[test]
+fn listeners_may_all_need_tls() {
+    let listen = |lines: &str| {
+        parse(&format!("{SMALLEST}\n[listen]\n{lines}"))
+            .unwrap()
+            .listen
+    };
+    assert_eq!(listen("mysql_tls = []"), parse(SMALLEST).unwrap().listen);
+    let only = listen("mysql = []\nmysql_tls = [\"127.0.0.1:3307\"]");
+    assert_eq!((only.mysql.len(), only.mysql_tls.len()), (0, 1));
+}
+
+#[test]
 fn tls_does_not_contradict_itself() {
     for (addition, said) in [
         (
@@ -453,9 +465,17 @@ fn tls_does_not_contradict_itself() {
         let problem = problem_with(addition);
         assert!(problem.contains(said), "{problem}");
     }
+    assert!(problem_with("[listen]\nmysql = []").contains("listen.mysql: must name at least one"));
     let text = "[monitor]\nuser = \"u\"\npassword = \"\"\n[[cluster.server]]\naddress = \"db1\"\ntls = \"verify-ca\"";
     let problem = problems(text).join("\n");
     assert!(problem.contains("needs tls.server.ca"), "{problem}");
+    // A server that is wrong in another way does not shift the places of the others.
+    let text = "[monitor]\nuser = \"u\"\npassword = \"\"\n[[cluster.server]]\nname = \"db0\"\n[[cluster.server]]\naddress = \"db1\"\ntls = \"verify-ca\"";
+    let problem = problems(text).join("\n");
+    assert!(
+        problem.contains("dbproxy.toml:6:1: error: cluster.server.tls"),
+        "{problem}"
+    );
 }
 
 #[test]

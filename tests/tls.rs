@@ -43,9 +43,12 @@ on_both_flavors!(
     tls_can_be_required,
     accounts_require_as_on_the_servers,
     servers_are_verified,
+    the_authority_for_servers_is_read_again,
     a_server_without_tls_is_told_of,
+    an_account_that_requires_tls_needs_more_than_a_socket,
     connections_with_tls_are_used_again,
     broken_handshakes_are_cut,
+    a_client_that_stalls_within_a_record_can_be_ended,
     files_that_cannot_be_used_are_named,
 );
 
@@ -717,6 +720,25 @@ async fn servers_are_verified(flavor: Flavor) {
     }
 }
 
+async fn the_authority_for_servers_is_read_again(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let files = Files::create();
+    // The authority of the name that the right one has would be another error.
+    fs::copy(files.path("other.pem"), files.path("ca.pem")).unwrap();
+    let server = format!("mode = \"verify-ca\"\nca = {:?}\n", files.path("ca.pem"));
+    let options = rig.options(&rig.shown(), &server);
+    let proxy = Proxy::spawn(&addresses(&rig.cluster), &options);
+    eventually("the monitor to complain", async || {
+        proxy.log().contains("not signed by an authority")
+    })
+    .await;
+    files.write("ca.pem", &rig.files.ca.pem());
+    eventually("the server to be found", async || {
+        Conn::new(application(proxy.port())).await.is_ok()
+    })
+    .await;
+}
+
 async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     let off = match flavor {
         Flavor::MariaDb => "--skip-ssl",
@@ -731,6 +753,11 @@ async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     };
     let proxy = Proxy::start(&cluster, &options("preferred")).await;
     assert_eq!(to_the_server(&mut proxy.connect().await).await, "");
+    // Whoever needs it is told that it is lacking, not that the password is wrong.
+    let sql = "CREATE USER needs_tls@'%' IDENTIFIED BY 'needs_tls' REQUIRE SSL";
+    cluster.primary().run(sql).await.unwrap();
+    let said = lacking_tls(&proxy, "needs_tls").await;
+    assert!(said.contains("the server does not offer it"), "{said}");
     let proxy = Proxy::spawn(&addresses(&cluster), &options("required"));
     let said = "does not offer it";
     eventually("the monitor to complain", async || {
@@ -740,6 +767,37 @@ async fn a_server_without_tls_is_told_of(flavor: Flavor) {
     let (status, text) = check(&proxy).await;
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains(said), "{text}");
+}
+
+async fn an_account_that_requires_tls_needs_more_than_a_socket(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    rig.account("on_a_socket", "REQUIRE SSL").await;
+    let socket = rig.cluster.primary().socket();
+    // The server itself takes a socket for insecure.
+    let direct = OptsBuilder::default()
+        .socket(Some(socket.to_str().unwrap()))
+        .user(Some("on_a_socket"))
+        .pass(Some("on_a_socket"));
+    assert_eq!(attempt(direct).await, Err(1045));
+    let options = Options {
+        servers: Some(vec![format!("db1=unix:{}", socket.display())]),
+        ..rig.options(&rig.shown(), "")
+    };
+    let proxy = Proxy::start(&rig.cluster, &options).await;
+    let said = lacking_tls(&proxy, "on_a_socket").await;
+    assert!(said.contains("not used on a unix socket"), "{said}");
+}
+
+/// What dbproxy says to somebody who logs in with TLS, and for whom it needs TLS to the server.
+async fn lacking_tls(proxy: &Proxy, name: &str) -> String {
+    let tls = SslOpts::default().with_danger_accept_invalid_certs(true);
+    let options = login(proxy.port(), name, name).ssl_opts(Some(tls));
+    let error = match Conn::new(options).await {
+        Ok(mut conn) => conn.query_drop("SELECT 1").await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(code(&error), 1698, "{error}");
+    error.to_string()
 }
 
 async fn connections_with_tls_are_used_again(flavor: Flavor) {
@@ -818,6 +876,30 @@ async fn broken_handshakes_are_cut(flavor: Flavor) {
     proxy.must_run();
 }
 
+async fn a_client_that_stalls_within_a_record_can_be_ended(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let proxy = rig.proxy(&rig.shown(), "").await;
+    for killed in [true, false] {
+        let relay = Relay::start(proxy.port()).await;
+        let mut conn = Conn::new(over_tls(relay.port(), rig.files.verifying()))
+            .await
+            .unwrap();
+        let id = conn.id();
+        if !killed {
+            conn.query_drop("SET wait_timeout = 1").await.unwrap();
+        }
+        relay.judge(|_| Fault::Stall);
+        let stalled = tokio::spawn(async move { conn.query_drop("SELECT 1").await });
+        eventually("the client to stall", async || relay.faults() == 1).await;
+        if killed {
+            let mut other = proxy.connect().await;
+            other.query_drop(format!("KILL {id}")).await.unwrap();
+        }
+        let ended = timeout(SOON, stalled).await.expect("to be ended");
+        assert!(ended.unwrap().is_err());
+    }
+}
+
 async fn files_that_cannot_be_used_are_named(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     for (client, server, said) in [
@@ -842,6 +924,11 @@ async fn files_that_cannot_be_used_are_named(flavor: Flavor) {
         assert_eq!(status, Some(1), "{text}");
         assert!(text.contains(said), "{text}");
     }
+    // Files that are not used are not looked at.
+    let unused = "mode = \"disabled\"\ncertificate = \"none.pem\"\nkey = \"none.key\"";
+    let proxy = Proxy::start(&rig.cluster, &rig.options(unused, "")).await;
+    let (_, text) = check(&proxy).await;
+    assert!(!text.contains("none.pem"), "{text}");
     let nowhere = Options {
         top: "state_directory = \"/dev/null/state\"".to_owned(),
         ..Options::default()

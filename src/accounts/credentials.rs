@@ -69,7 +69,8 @@ impl Credentials {
         Self::default()
     }
 
-    /// Remembers that a login to `account` by `method` succeeded. It replaces an older proof.
+    /// Remembers that a login to `account` by `method`, whose stored hash the password fits, succeeded. It replaces an
+    /// older proof.
     pub fn remember(&self, account: &Account, method: &Method, proof: Arc<Proof>) {
         let mut proven = self.proven.entry(account.key.clone()).or_default();
         proven.retain(|proven| holds(account, proven) && proven.stored != method.stored);
@@ -113,8 +114,10 @@ mod tests {
 
     use std::collections::BTreeMap;
 
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::accounts::Requirement;
+    use crate::accounts::{Reading, Requirement};
 
     fn account(stored: &[u8]) -> Account {
         Account {
@@ -150,7 +153,13 @@ mod tests {
         credentials.remember(&both, &both.methods[0], proof);
         assert_eq!(credentials.proofs(&both).len(), 2);
 
-        let directory = |account| Directory::new(&BTreeMap::new(), vec![account]);
+        let directory = |account| {
+            let reading = Reading {
+                accounts: vec![account],
+                ..Reading::default()
+            };
+            Directory::new(&BTreeMap::new(), reading, Instant::now())
+        };
         credentials.retain(&directory(before.clone()));
         assert_eq!(credentials.proofs(&before).len(), 1);
         credentials.retain(&directory(account(b"$A$005$two")));

@@ -94,9 +94,10 @@ pub enum Verifier {
 }
 
 impl Verifier {
-    /// Whether this is the right password; `None` if only a server can tell.
+    /// Whether this is the right password; `None` if only a server can tell. One from the configuration is compared
+    /// in the login itself.
     ///
-    /// Takes up to some milliseconds.
+    /// Takes some milliseconds, or about a second if the server stores it with as many rounds as it can.
     pub fn accepts(&self, password: &[u8]) -> Option<bool> {
         match self {
             Self::Empty => Some(password.is_empty()),
@@ -163,7 +164,7 @@ impl Account {
             })
     }
 
-    /// Whether this is a right password, and by which method; takes up to some milliseconds for each.
+    /// Whether this is a right password, and by which method; takes as long as [`Verifier::accepts`] for each.
     pub fn check(&self, password: &[u8]) -> Verdict<'_> {
         let mut verdict = Verdict::Wrong;
         for method in &self.methods {
@@ -241,14 +242,25 @@ pub enum Expiry {
     Restricts,
 }
 
+/// What one reading of a server's accounts gives.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// In any order.
+    pub accounts: Vec<Account>,
+    /// Of this server.
+    pub resolution: Resolution,
+    /// Of this server.
+    pub expiry: Expiry,
+}
+
 /// All accounts. Immutable; a newer one replaces it whole.
 #[derive(Debug, Default)]
 pub struct Directory {
     /// In the order in which a server tries them.
     accounts: Vec<(HostPattern, Arc<Account>)>,
     configured: BTreeMap<Arc<str>, Arc<Account>>,
-    loaded: bool,
-    read_at: Option<Instant>,
+    /// `None` if they could not be read yet.
+    asked_at: Option<Instant>,
     resolution: Resolution,
     expiry: Expiry,
 }
@@ -256,15 +268,20 @@ pub struct Directory {
 impl Directory {
     /// Knows only the accounts of the configuration: the servers' could not be read yet.
     pub fn unloaded(users: &BTreeMap<String, User>) -> Self {
-        Self::build(users, Vec::new(), false)
+        Self::build(users, Reading::default(), None)
     }
 
-    /// Knows the accounts that were read from a server, and those of the configuration, which come first.
-    pub fn new(users: &BTreeMap<String, User>, accounts: Vec<Account>) -> Self {
-        Self::build(users, accounts, true)
+    /// Knows the accounts that were asked for at `asked_at`, and those of the configuration, which come first.
+    pub fn new(users: &BTreeMap<String, User>, reading: Reading, asked_at: Instant) -> Self {
+        Self::build(users, reading, Some(asked_at))
     }
 
-    fn build(users: &BTreeMap<String, User>, accounts: Vec<Account>, loaded: bool) -> Self {
+    fn build(users: &BTreeMap<String, User>, reading: Reading, asked_at: Option<Instant>) -> Self {
+        let Reading {
+            accounts,
+            resolution,
+            expiry,
+        } = reading;
         let configured = users
             .iter()
             .map(|(name, user)| {
@@ -292,8 +309,8 @@ impl Directory {
                     expired: false,
                     multi_factor: false,
                     counted: false,
-                    requirement: own
-                        .map_or_else(Requirement::default, |account| account.requirement.clone()),
+                    // That of the server's account, which depends on where the client comes from.
+                    requirement: Requirement::None,
                 };
                 (name, Arc::new(account))
             })
@@ -314,29 +331,10 @@ impl Directory {
         Self {
             accounts,
             configured,
-            loaded,
-            read_at: None,
-            resolution: Resolution::On,
-            expiry: Expiry::Refuses,
+            asked_at,
+            resolution,
+            expiry,
         }
-    }
-
-    /// Notes when the accounts were asked for.
-    pub fn read_at(self, at: Instant) -> Self {
-        Self {
-            read_at: Some(at),
-            ..self
-        }
-    }
-
-    /// Notes whether the server looks up the names of its clients.
-    pub fn with_resolution(self, resolution: Resolution) -> Self {
-        Self { resolution, ..self }
-    }
-
-    /// Notes what becomes of clients with an expired password.
-    pub fn with_expiry(self, expiry: Expiry) -> Self {
-        Self { expiry, ..self }
     }
 
     /// What becomes of clients with an expired password.
@@ -346,12 +344,12 @@ impl Directory {
 
     /// When the accounts were asked for: whatever was changed before is in here.
     pub fn asked_at(&self) -> Option<Instant> {
-        self.read_at
+        self.asked_at
     }
 
     /// Have the accounts of a server been read?
     pub fn is_loaded(&self) -> bool {
-        self.loaded
+        self.asked_at.is_some()
     }
 
     /// How many accounts there are.
@@ -366,7 +364,7 @@ impl Directory {
 
     /// May anybody come from there? If not, a server answers with error 1130 instead of a greeting.
     pub fn allows_host(&self, client: &ClientAddress) -> bool {
-        !self.loaded
+        !self.is_loaded()
             || !self.configured.is_empty()
             || self
                 .accounts
@@ -380,20 +378,31 @@ impl Directory {
             .ok()
             .and_then(|user| self.configured.get(user))
         {
-            return Lookup::Account(account.clone());
+            let requirement = self.search(user, client).map(|own| &own.requirement);
+            return Lookup::Account(match requirement {
+                None | Some(Requirement::None) => account.clone(),
+                Some(requirement) => Arc::new(Account {
+                    requirement: requirement.clone(),
+                    ..Account::clone(account)
+                }),
+            });
         }
-        if !self.loaded {
+        if !self.is_loaded() {
             return Lookup::NotLoaded;
         }
+        match self.search(user, client) {
+            Some(account) => Lookup::Account(account.clone()),
+            None if self.allows_host(client) => Lookup::UnknownUser,
+            None => Lookup::HostNotAllowed,
+        }
+    }
+
+    fn search(&self, user: &[u8], client: &ClientAddress) -> Option<&Arc<Account>> {
         let found = self.accounts.iter().find(|(host, account)| {
             let name = account.key.user.as_bytes();
             (name == user || name.is_empty()) && host.matches(client, self.resolution)
         });
-        match found {
-            Some((_, account)) => Lookup::Account(account.clone()),
-            None if self.allows_host(client) => Lookup::UnknownUser,
-            None => Lookup::HostNotAllowed,
-        }
+        found.map(|(_, account)| account)
     }
 
     /// The account with this very name.
@@ -433,6 +442,14 @@ mod tests {
         }
     }
 
+    fn of(users: &BTreeMap<String, User>, accounts: Vec<Account>) -> Directory {
+        let reading = Reading {
+            accounts,
+            ..Reading::default()
+        };
+        Directory::new(users, reading, Instant::now())
+    }
+
     fn find(directory: &Directory, user: &str, ip: &str) -> String {
         match directory.find(user.as_bytes(), &ClientAddress::Ip(ip.parse().unwrap())) {
             Lookup::Account(account) => account.key.to_string(),
@@ -454,7 +471,7 @@ mod tests {
             .iter()
             .map(|(user, host)| account(user, host))
             .collect();
-        let directory = Directory::new(&BTreeMap::new(), accounts);
+        let directory = of(&BTreeMap::new(), accounts);
         for (user, ip, found) in [
             ("app", "10.1.2.3", "'app'@'10.1.2.3'"),
             ("app", "10.1.2.4", "'app'@'10.1.%'"),
@@ -467,7 +484,7 @@ mod tests {
         ] {
             assert_eq!(find(&directory, user, ip), found, "{user} {ip}");
         }
-        let local = Directory::new(&BTreeMap::new(), vec![account("root", "localhost")]);
+        let local = of(&BTreeMap::new(), vec![account("root", "localhost")]);
         assert_eq!(find(&local, "root", "10.1.2.3"), "HostNotAllowed");
         assert!(!local.allows_host(&ClientAddress::Ip("10.1.2.3".parse().unwrap())));
     }
@@ -482,12 +499,45 @@ mod tests {
         assert_eq!(find(&unloaded, "app", "10.1.2.3"), "'app'@'%'");
         assert_eq!(find(&unloaded, "who", "10.1.2.3"), "NotLoaded");
 
-        let loaded = Directory::new(&users, vec![account("app", "10.1.2.3")]);
+        let loaded = of(&users, vec![account("app", "10.1.2.3")]);
         let Lookup::Account(app) = loaded.find(b"app", &ClientAddress::Unix) else {
             panic!("not found");
         };
         assert_eq!(&*app.methods[0].plugin, "mysql_native_password");
         assert!(!format!("{app:?}").contains("\"p\""));
+    }
+
+    #[test]
+    fn a_configured_user_is_required_what_the_account_of_its_address_is() {
+        let user = User {
+            password: Secret::new("p"),
+        };
+        let users = BTreeMap::from([("app".to_owned(), user)]);
+        let required = |host: &str, requirement| Account {
+            requirement,
+            ..account("app", host)
+        };
+        let mut accounts = vec![
+            required("10.1.2.3", Requirement::Certificate),
+            required("%", Requirement::None),
+            required("10.1.%", Requirement::Tls),
+        ];
+        for _ in 0..accounts.len() {
+            accounts.rotate_left(1);
+            let directory = of(&users, accounts.clone());
+            for (ip, expected) in [
+                ("10.1.2.3", Requirement::Certificate),
+                ("10.1.2.4", Requirement::Tls),
+                ("10.2.2.4", Requirement::None),
+            ] {
+                let client = ClientAddress::Ip(ip.parse().unwrap());
+                let Lookup::Account(found) = directory.find(b"app", &client) else {
+                    panic!("not found");
+                };
+                assert_eq!(found.requirement, expected, "{ip}");
+                assert!(found.configured().is_some());
+            }
+        }
     }
 
     #[test]

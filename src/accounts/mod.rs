@@ -12,8 +12,8 @@ mod requirement;
 
 pub use credentials::{Credentials, Proof};
 pub use directory::{
-    Account, AccountKey, ClientAddress, Directory, Expiry, Lookup, Method, Resolution, Verdict,
-    Verifier,
+    Account, AccountKey, ClientAddress, Directory, Expiry, Lookup, Method, Reading, Resolution,
+    Verdict, Verifier,
 };
 pub use freshness::{AccountState, AccountStates};
 pub use requirement::{Demand, Named, Requirement, Transport};

@@ -140,7 +140,7 @@ impl BackendConn {
 
     /// Waits until the server says something unasked, or closes the connection.
     pub async fn spoken(&mut self) {
-        // Neither what a layer may still hold nor what it says for itself, such as a ticket of TLS, is a word.
+        // A socket may be taken for readable until the system is asked.
         while self.stream.readable().await.is_ok()
             && self.stream.read_ahead(&mut self.input)
             && self.input.is_empty()

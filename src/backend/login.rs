@@ -258,9 +258,6 @@ fn wants_tls(
     stream: &Stream,
     greeting: &ServerGreeting,
 ) -> Result<bool, Error> {
-    if matches!(target.address, ServerAddress::Unix(_)) {
-        return Ok(false);
-    }
     let (mode, offered) = (
         target.tls.mode,
         greeting.capabilities.contains(Capabilities::SSL),
@@ -273,6 +270,15 @@ fn wants_tls(
         // Not 1045, which says that the password is wrong.
         Error::server(ErrorKind::Answer(Answer::new(1698, b"28000", text)))
     };
+    if matches!(target.address, ServerAddress::Unix(_)) {
+        // Servers take no unix socket for TLS here, although it is as secure.
+        return match login.demand {
+            Demand::Nothing => Ok(false),
+            Demand::Tls | Demand::Certificate => Err(unable(
+                "the account requires TLS, which is not used on a unix socket: give the server's TCP address",
+            )),
+        };
+    }
     match mode {
         _ if login.demand == Demand::Certificate && !target.tls.has_certificate() => Err(unable(
             "the account requires a client certificate; give dbproxy one: tls.server.certificate and tls.server.key",
@@ -281,6 +287,9 @@ fn wants_tls(
             "the account requires TLS, and tls.server.mode is \"disabled\"",
         )),
         ServerMode::Disabled => Ok(false),
+        ServerMode::Preferred if !offered && login.demand != Demand::Nothing => Err(unable(
+            "the account requires TLS, and the server does not offer it",
+        )),
         ServerMode::Preferred => {
             Ok(offered && (login.demand != Demand::Nothing || !stream.is_local()))
         }

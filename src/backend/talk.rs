@@ -49,7 +49,8 @@ impl Talk {
     /// Asks for TLS and shakes hands. Whatever came behind the greeting in clear is not the server's.
     pub(super) async fn secure(&mut self, target: &Target, request: &[u8]) -> Result<(), Error> {
         let ServerAddress::Tcp { host, .. } = &target.address else {
-            return Ok(());
+            let text = format!("no TLS with server {} on a unix socket", target.name);
+            return Err(Error::server(ErrorKind::Protocol(text)));
         };
         let shaken = match self.send(request).await {
             Err(error) => Err(error),

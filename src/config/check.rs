@@ -19,6 +19,7 @@ use super::Log;
 use super::Monitor;
 use super::ServerConfig;
 use super::Sources;
+use super::Tls;
 use super::User;
 use super::keys;
 use super::keys::Key;
@@ -240,10 +241,10 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
     let with_tls = listen.read(&keys::LISTEN_MYSQL_TLS, report);
     let proxy_protocol = listen.read(&keys::PROXY_PROTOCOL, report);
     let monitor = monitor(&root.section("monitor"), report);
-    let cluster = cluster(&root.section("cluster"), report);
+    let tls = tls::tls(&root.section("tls"), report);
+    let cluster = cluster(&root.section("cluster"), tls.as_ref(), report);
     let users = users(&root.section("users"), report);
     let compression = compression(&root.section("compression"), report);
-    let tls = tls::tls(&root.section("tls"), report);
     let limits = limits(&root.section("limits"), report);
     let log = log(&root.section("log"), report);
     let workers = root.read(&keys::WORKERS, report);
@@ -258,8 +259,10 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         report,
     );
     listeners(&plain, &with_tls, tls.client.mode, report);
-    if tls.server.ca.is_none() {
-        verified_against_nothing(&root.section("cluster"), &cluster.servers, report);
+    if plain.is_empty() && with_tls.is_empty() {
+        let span = listen.value("mysql").map(Spanned::span);
+        let message = "must name at least one address, unless listen.mysql_tls does";
+        report.error(span.unwrap_or_default(), keys::LISTEN_MYSQL.path, message);
     }
     let bare = |listeners: Vec<Spanned<ListenAddress>>| {
         listeners.into_iter().map(Spanned::into_inner).collect()
@@ -293,9 +296,13 @@ fn monitor(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Monitor
     })
 }
 
-fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster> {
+fn cluster(
+    section: &Section<'_, '_>,
+    tls: Option<&Tls>,
+    report: &mut Report<'_>,
+) -> Option<Cluster> {
     let name = section.read(&keys::CLUSTER_NAME, report);
-    let servers = servers(section, report);
+    let servers = servers(section, tls, report);
     let consistency = section.read(&keys::CONSISTENCY, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
@@ -312,7 +319,11 @@ fn cluster(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cluster
     })
 }
 
-fn servers(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Vec<ServerConfig>> {
+fn servers(
+    section: &Section<'_, '_>,
+    tls: Option<&Tls>,
+    report: &mut Report<'_>,
+) -> Option<Vec<ServerConfig>> {
     let short = section.value("servers");
     // Not a list: reported by `unknown`.
     let long = section
@@ -348,6 +359,9 @@ fn servers(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Vec<Ser
         report.problem(Severity::Error, span, &path, message, None);
     }
     duplicates(&servers, &path, report);
+    if tls.is_some_and(|tls| tls.server.ca.is_none()) {
+        verified_against_nothing(&servers, report);
+    }
     Some(servers.into_iter().map(Spanned::into_inner).collect())
 }
 
@@ -394,21 +408,11 @@ fn long_form(
 }
 
 /// Reports servers whose certificates are to be verified when there is nothing to verify them against.
-fn verified_against_nothing(
-    section: &Section<'_, '_>,
-    servers: &[ServerConfig],
-    report: &mut Report<'_>,
-) {
-    let items = section
-        .value("server")
-        .and_then(|list| list.get_ref().as_array());
-    for (server, item) in servers
-        .iter()
-        .zip(items.into_iter().flat_map(|list| list.iter()))
-    {
+fn verified_against_nothing(servers: &[Spanned<ServerConfig>], report: &mut Report<'_>) {
+    for server in servers {
         tls::needs_ca(
-            server.tls.unwrap_or_default(),
-            item.span(),
+            server.get_ref().tls.unwrap_or_default(),
+            server.span(),
             "cluster.server.tls",
             report,
         );

@@ -546,13 +546,6 @@ impl Kind for Listeners {
         report: &mut Report<'_>,
     ) -> Option<Self::Value> {
         let addresses = report.each(value, key, ListenAddress::parse)?;
-        if value
-            .get_ref()
-            .as_array()
-            .is_some_and(|list| list.is_empty())
-        {
-            report.error(value.span(), key, "must name at least one address");
-        }
         for (at, spanned) in addresses.iter().enumerate() {
             let address = spanned.get_ref();
             // Port 0 is another port each time, so it may stand there twice.

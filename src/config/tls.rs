@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::ServerConfig;
 use super::check::Section;
 use super::keys;
 use super::keys::Key;
@@ -16,6 +17,13 @@ pub struct Tls {
     pub client: ClientTls,
     /// To servers.
     pub server: ServerTls,
+}
+
+impl Tls {
+    /// How `server` is spoken to.
+    pub fn mode_towards(&self, server: &ServerConfig) -> ServerMode {
+        server.tls.unwrap_or(self.server.mode)
+    }
 }
 
 /// TLS to clients.

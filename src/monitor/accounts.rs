@@ -16,7 +16,7 @@ use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe;
 use crate::accounts::{
-    Account, AccountKey, Directory, Expiry, Method, Named, Requirement, Resolution,
+    Account, AccountKey, Directory, Expiry, Method, Named, Reading, Requirement, Resolution,
 };
 use crate::config::User;
 use crate::topology::{Flavor, ProbeError, ServerId, Topology};
@@ -81,11 +81,8 @@ pub async fn watch(
             None => NO_SERVER,
             Some(server) => {
                 match reader.read(server).await {
-                    Ok((accounts, resolution, expiry)) => {
-                        let next = Directory::new(&users, accounts)
-                            .read_at(asked_at)
-                            .with_resolution(resolution)
-                            .with_expiry(expiry);
+                    Ok(reading) => {
+                        let next = Directory::new(&users, reading, asked_at);
                         directory.send_replace(Arc::new(next));
                     }
                     Err(problem) => reader.report(server, &problem),
@@ -124,10 +121,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(
-        &mut self,
-        server: ServerId,
-    ) -> Result<(Vec<Account>, Resolution, Expiry), ProbeError> {
+    async fn read(&mut self, server: ServerId) -> Result<Reading, ProbeError> {
         let (flavor, mut conn) = match self.link.take() {
             Some((linked, flavor, conn)) if linked == server => (flavor, conn),
             _ => self.open(server).await?,
@@ -140,11 +134,10 @@ impl Reader {
             }
             result => result,
         };
-        if let Ok((_, source, _, _)) = &result {
-            self.link = Some((server, flavor, conn));
-            self.recovered(server, *source);
-        }
-        result.map(|(accounts, _, resolution, expiry)| (accounts, resolution, expiry))
+        let (reading, source) = result?;
+        self.link = Some((server, flavor, conn));
+        self.recovered(server, source);
+        Ok(reading)
     }
 
     async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
@@ -214,24 +207,27 @@ pub(super) async fn count(conn: &mut Conn, flavor: Flavor) -> Result<usize, Prob
     read.map(|(accounts, _)| accounts.len())
 }
 
-async fn read(
-    conn: &mut Conn,
-    flavor: Flavor,
-) -> Result<(Vec<Account>, Source, Resolution, Expiry), ProbeError> {
+async fn read(conn: &mut Conn, flavor: Flavor) -> Result<(Reading, Source), ProbeError> {
     let (accounts, source) = read_accounts(conn, flavor).await?;
     let query =
         "SELECT @@global.skip_name_resolve AS off, @@global.disconnect_on_expired_password AS cut";
     let rows = rows(conn, query).await?;
-    let number = |name| rows.first().and_then(|row| row.get::<u8, _>(name));
-    let resolution = match number("off") {
-        Some(1) => Resolution::Off,
-        _ => Resolution::On,
+    let number = |name| {
+        let row = Fields(rows.first()?);
+        row.number::<u8>(&[name])
     };
-    let expiry = match number("cut") {
-        Some(0) => Expiry::Restricts,
-        _ => Expiry::Refuses,
+    let reading = Reading {
+        accounts,
+        resolution: match number("off") {
+            Some(1) => Resolution::Off,
+            _ => Resolution::On,
+        },
+        expiry: match number("cut") {
+            Some(0) => Expiry::Restricts,
+            _ => Expiry::Refuses,
+        },
     };
-    Ok((accounts, source, resolution, expiry))
+    Ok((reading, source))
 }
 
 async fn read_accounts(
@@ -245,19 +241,28 @@ async fn read_accounts(
         )),
         Flavor::MariaDb => match rows(conn, MARIADB).await {
             Ok(accounts) => {
-                let rules = rows(conn, MARIADB_RULES).await?;
-                let rules = rules.first().map(Rules::of).unwrap_or_default();
+                let rules = rules(conn).await?;
                 let accounts = accounts.iter().filter_map(|row| mariadb(row, &rules));
                 Ok((accounts.collect(), Source::Full))
             }
             Err(error @ (ProbeError::Closed | ProbeError::Timeout)) => Err(error),
             // The first refusal is the one to tell of.
             Err(error) => match rows(conn, MARIADB_VIEW).await {
-                Ok(rows) => Ok((rows.iter().filter_map(mysql).collect(), Source::View)),
+                Ok(rows) => {
+                    let counted = rules(conn).await?.counted;
+                    let accounts = rows.iter().filter_map(mysql);
+                    let accounts = accounts.map(|account| Account { counted, ..account });
+                    Ok((accounts.collect(), Source::View))
+                }
                 Err(_) => Err(error),
             },
         },
     }
+}
+
+async fn rules(conn: &mut Conn) -> Result<Rules, ProbeError> {
+    let rows = rows(conn, MARIADB_RULES).await?;
+    Ok(rows.first().map(Rules::of).unwrap_or_default())
 }
 
 async fn rows(conn: &mut Conn, query: &str) -> Result<Vec<Row>, ProbeError> {

@@ -77,7 +77,8 @@ fn tls(tls: &ServerTls) -> Option<SslOpts> {
             .with_root_certs(vec![ca.clone().into()]),
     };
     Some(if tls.mode == ServerMode::VerifyCa {
-        // The library knows that only the name is wrong by this word in the error, which has it only as the name.
+        // The library forgives an error whose text contains NotValidForName, which that of its TLS only does if this
+        // stands in the name that was asked for.
         options
             .with_danger_skip_domain_validation(true)
             .with_danger_tls_hostname_override(Some("NotValidForName.invalid"))

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,22 +308,22 @@ fn durability_findings(variables: &HashMap<String, String>, findings: &mut Vec<F
 
 /// Whether the server takes the connections of clients' sessions as they are made.
 fn transport_finding(target: &Target, variables: &HashMap<String, String>) -> Option<Finding> {
-    let local = match &target.address {
-        ServerAddress::Unix(_) => return None,
-        ServerAddress::Tcp { host, .. } => {
-            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-        }
-    };
-    let plain = match target.tls.mode {
-        ServerMode::Disabled => true,
-        ServerMode::Preferred => local,
-        ServerMode::Required | ServerMode::VerifyCa | ServerMode::VerifyIdentity => false,
-    };
-    (plain && is_on(variables, &["require_secure_transport"])).then(|| {
-        error_finding(
+    if matches!(target.address, ServerAddress::Unix(_))
+        || !is_on(variables, &["require_secure_transport"])
+    {
+        return None;
+    }
+    match target.tls.mode {
+        ServerMode::Disabled => Some(error_finding(
             "require_secure_transport is ON, and dbproxy does not use TLS here: set tls.server.mode = \"required\"",
-        )
-    })
+        )),
+        // Only a connection of a session shows whether it does.
+        ServerMode::Preferred => Some(warning(
+            "require_secure_transport is ON, and if the server is on this machine dbproxy does not use TLS: set \
+             tls.server.mode = \"required\"",
+        )),
+        ServerMode::Required | ServerMode::VerifyCa | ServerMode::VerifyIdentity => None,
+    }
 }
 
 fn unread_accounts(error: &ProbeError, flavor: Flavor, needs: Needs) -> Finding {
@@ -397,6 +396,8 @@ fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Secret, ServerTls};
+    use crate::topology::ServerId;
 
     const NEEDS: Needs = Needs {
         connections: 100,
@@ -414,6 +415,39 @@ mod tests {
             assert_eq!(found, warned.then_some(Severity::Warning), "{allowed}");
         }
         assert_eq!(connections_finding(&HashMap::new(), needs), None);
+    }
+
+    #[test]
+    fn a_server_that_requires_tls_may_not_get_it() {
+        let variables = |value: &str| {
+            HashMap::from([("require_secure_transport".to_owned(), value.to_owned())])
+        };
+        for (mode, severity) in [
+            (ServerMode::Disabled, Some(Severity::Error)),
+            (ServerMode::Preferred, Some(Severity::Warning)),
+            (ServerMode::Required, None),
+        ] {
+            for host in ["127.0.0.1", "db1"] {
+                let target = Target {
+                    id: ServerId(0),
+                    name: "db1".into(),
+                    address: ServerAddress::Tcp {
+                        host: host.to_owned(),
+                        port: 3306,
+                    },
+                    user: String::new(),
+                    password: Secret::new(""),
+                    interval: Duration::ZERO,
+                    tls: ServerTls {
+                        mode,
+                        ..ServerTls::default()
+                    },
+                };
+                let found = |value| transport_finding(&target, &variables(value));
+                assert_eq!(found("ON").map(|finding| finding.severity), severity);
+                assert_eq!(found("OFF"), None);
+            }
+        }
     }
 
     #[test]

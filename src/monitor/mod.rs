@@ -58,7 +58,7 @@ pub fn targets(config: &Config) -> Vec<Target> {
             password: config.monitor.password.clone(),
             interval: config.monitor.interval,
             tls: ServerTls {
-                mode: server.tls.unwrap_or(config.tls.server.mode),
+                mode: config.tls.mode_towards(server),
                 ..config.tls.server.clone()
             },
         });

@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use super::Target;
-use super::connect::{Options, classify, connect, options, within};
+use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::queries;
 use crate::topology::{ProbeError, ServerFacts, Version};
@@ -19,7 +19,7 @@ const FALLBACK_COLLATION: u16 = 8;
 
 /// Probes one server.
 pub(super) struct Prober {
-    options: Options,
+    target: Target,
     link: Option<Link>,
 }
 
@@ -33,10 +33,7 @@ struct Link {
 
 impl Prober {
     pub(super) fn new(target: Target) -> Self {
-        Self {
-            options: options(&target),
-            link: None,
-        }
+        Self { target, link: None }
     }
 
     /// Asks once. Never takes longer than the deadline.
@@ -50,7 +47,7 @@ impl Prober {
                     result => return self.keep(link, result),
                 }
             }
-            let mut link = Link::open(&self.options).await?;
+            let mut link = Link::open(&self.target).await?;
             let result = link.ask().await;
             self.keep(link, result)
         })
@@ -70,8 +67,9 @@ impl Prober {
 }
 
 impl Link {
-    async fn open(options: &Options) -> Result<Self, ProbeError> {
-        let mut conn = connect(options).await?;
+    async fn open(target: &Target) -> Result<Self, ProbeError> {
+        // Made anew each time: options keep the certificates that they were first used with.
+        let mut conn = connect(&options(target)).await?;
         let version = version(&mut conn).await?;
         Ok(Self {
             conn,

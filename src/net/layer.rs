@@ -10,8 +10,9 @@ use super::{Buffers, socket::Socket};
 pub(super) trait Layer: Debug + Send + Sync {
     /// Decodes bytes from the front of `wire`, which it consumes, into `plain`'s spare room: never more than that.
     ///
-    /// Adds nothing only if it needs more of `wire`, all of which it has consumed or needs to see again. Errors:
-    /// `UnexpectedEof` when the peer has said that nothing follows, others when the bytes make no sense.
+    /// Adds nothing only if more has to be received first. What it leaves in `wire` then, it wants to see again in
+    /// front of that. Errors: `UnexpectedEof` when the peer has said that nothing follows, others when the bytes make
+    /// no sense.
     fn decode(&mut self, wire: &mut BytesMut, plain: &mut BytesMut) -> io::Result<()>;
 
     /// Appends `plain`, encoded, to `wire`, and before it whatever the layer has to say for itself.
@@ -38,6 +39,8 @@ pub(super) struct Layers {
     more: bool,
     /// Decoded to see whether there is.
     ahead: BytesMut,
+    /// What went wrong behind those bytes, until a read tells it.
+    failed: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -54,32 +57,51 @@ impl Layers {
         self.more = true;
     }
 
-    /// Whether a read succeeds although nothing more comes from the socket.
-    pub(super) fn hold_bytes(&mut self) -> io::Result<bool> {
-        if self.ahead.is_empty() && self.more {
+    /// Whether a read is done, with bytes, the end or an error, although nothing more comes from the socket.
+    pub(super) fn hold_bytes(&mut self) -> bool {
+        if self.ahead.is_empty() && self.failed.is_none() && self.more {
             self.ahead.reserve(PROBE);
-            self.more = decode_through(&mut self.levels, &mut self.ahead)? > 0;
+            match decode_through(&mut self.levels, &mut self.ahead) {
+                Ok(decoded) => self.more = decoded > 0,
+                Err(error) => self.failed = Some(error),
+            }
         }
-        Ok(!self.ahead.is_empty())
+        !self.ahead.is_empty() || self.failed.is_some()
     }
 
     /// Decodes what has been received into `buffer`'s spare room; 0 if more has to be received for that.
     pub(super) fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        if !self.ahead.is_empty() {
-            let room = buffer.capacity() - buffer.len();
-            let part = self.ahead.split_to(room.min(self.ahead.len()));
-            buffer.extend_from_slice(&part);
-            return Ok(part.len());
+        let room = buffer.capacity() - buffer.len();
+        let taken = self.ahead.split_to(room.min(self.ahead.len()));
+        buffer.extend_from_slice(&taken);
+        if !taken.is_empty() && taken.len() == room {
+            return Ok(room);
         }
-        let decoded = decode_through(&mut self.levels, buffer)?;
-        self.more = decoded > 0;
-        Ok(decoded)
+        let before = buffer.len();
+        let decoded = match self.failed.take() {
+            Some(error) => Err(error),
+            None => decode_through(&mut self.levels, buffer),
+        };
+        match decoded {
+            Ok(decoded) => {
+                self.more = decoded > 0;
+                Ok(taken.len() + decoded)
+            }
+            Err(error) if taken.is_empty() => Err(error),
+            Err(error) => {
+                // What came with the error does not count, as it would not have without bytes ahead.
+                buffer.truncate(before);
+                self.failed = Some(error);
+                Ok(taken.len())
+            }
+        }
     }
 
     /// Where bytes from the socket go to.
     pub(super) fn receiving(&mut self) -> Option<&mut BytesMut> {
         let incoming = &mut self.levels.first_mut()?.incoming;
         incoming.reserve(Buffers::SMALL);
+        self.more = true;
         Some(incoming)
     }
 
@@ -112,26 +134,14 @@ impl Layers {
         }
     }
 
-    /// Encodes `bytes` for [`Self::flush`].
+    /// Encodes `bytes` for [`Self::try_flush`].
     pub(super) fn encode(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some((top, below)) = self.levels.split_last_mut() else {
-            return Ok(());
-        };
-        if below.is_empty() {
-            return top.layer.encode(bytes, &mut self.outgoing);
-        }
-        let mut plain = BytesMut::new();
-        top.layer.encode(bytes, &mut plain)?;
-        let mut below = below.iter_mut().rev().peekable();
-        while let Some(level) = below.next() {
-            if below.peek().is_none() {
-                return level.layer.encode(&plain, &mut self.outgoing);
-            }
-            let mut encoded = BytesMut::new();
-            level.layer.encode(&plain, &mut encoded)?;
-            plain = encoded;
-        }
-        Ok(())
+        encode_through(&mut self.levels, bytes, &mut self.outgoing)
+    }
+
+    /// How many encoded bytes are still to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.outgoing.len()
     }
 
     /// Sends what is encoded, without waiting; true when all of it is sent.
@@ -148,6 +158,18 @@ impl Layers {
     }
 }
 
+fn encode_through(levels: &mut [Level], plain: &[u8], wire: &mut BytesMut) -> io::Result<()> {
+    let Some((top, below)) = levels.split_last_mut() else {
+        return Ok(());
+    };
+    if below.is_empty() {
+        return top.layer.encode(plain, wire);
+    }
+    let mut encoded = BytesMut::new();
+    top.layer.encode(plain, &mut encoded)?;
+    encode_through(below, &encoded, wire)
+}
+
 fn decode_through(levels: &mut [Level], buffer: &mut BytesMut) -> io::Result<usize> {
     let Some((top, below)) = levels.split_last_mut() else {
         return Ok(0);
@@ -157,6 +179,10 @@ fn decode_through(levels: &mut [Level], buffer: &mut BytesMut) -> io::Result<usi
         top.layer.decode(&mut top.incoming, buffer)?;
         if buffer.len() > before {
             return Ok(buffer.len() - before);
+        }
+        // What the lowest needs comes from the socket.
+        if below.is_empty() {
+            return Ok(0);
         }
         top.incoming.reserve(Buffers::SMALL);
         if decode_through(below, &mut top.incoming)? == 0 {

@@ -3,6 +3,8 @@
 mod buffers;
 mod compression;
 pub mod conversation;
+#[doc(hidden)]
+pub mod fuzz;
 mod layer;
 mod listener;
 pub mod proxy_header;

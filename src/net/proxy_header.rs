@@ -78,7 +78,7 @@ pub fn announcement(client: Option<IpAddr>) -> Vec<u8> {
 
 /// What stands at the front of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     /// The beginning of a header.
     Part,
     /// A header of so many bytes. Without a source the balancer speaks for itself.
@@ -91,7 +91,7 @@ enum Found {
 }
 
 /// Looks for a header at the front of `bytes`.
-fn find(bytes: &[u8]) -> Found {
+pub(super) fn find(bytes: &[u8]) -> Found {
     if begins(bytes, V1) {
         let line = bytes.get(..bytes.len().min(LONGEST_V1)).unwrap_or_default();
         // Without its end a line tells nothing, and the parser looks for more of it than there may be.

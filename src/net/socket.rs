@@ -99,6 +99,15 @@ impl Socket {
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Whether there may be something to read, as far as is known without a system call.
+    pub(super) fn may_be_readable(&self) -> bool {
+        let known = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+        };
+        known.is_ok()
+    }
+
     /// Reads what is there already into `buffer`'s spare room.
     pub(super) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {

@@ -1,6 +1,7 @@
 //! A connected stream: a socket, and the layers that its bytes pass through.
 
 use std::{
+    future::ready,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -9,7 +10,10 @@ use std::{
 use bytes::BytesMut;
 use dbproxy_proto::compress::{Compression, Method, Side};
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    select,
+};
 
 use super::{
     layer::{Layer, Layers},
@@ -64,7 +68,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that are read ahead at most while something else is waited for.
 const AHEAD: usize = 64 * 1024;
 
-/// Bytes that are encoded at once: what a layer holds in memory on top of the caller's.
+/// Bytes that are encoded at once. Layers hold less than twice as much in memory on top of the caller's.
 const ENCODED_AT_ONCE: usize = 64 * 1024;
 
 impl Stream {
@@ -172,17 +176,30 @@ impl Stream {
         self.layers.is_some()
     }
 
-    /// Waits until there is something to read, or the peer has closed.
+    /// Waits until a read has something to tell: bytes, the end, or an error.
+    ///
+    /// Part of what a layer needs to go on is not enough. Without layers it may return too early: only
+    /// [`Self::read_now`] asks the system. May be dropped: nothing read is lost.
     pub async fn readable(&mut self) -> io::Result<()> {
-        if let Some(layers) = &mut self.layers {
-            match layers.hold_bytes() {
-                Ok(false) => {}
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-                Ok(true) | Err(_) => return Ok(()),
-            }
+        let Some(layers) = &mut self.layers else {
+            return self.socket.readable().await;
+        };
+        while !layers.hold_bytes() {
+            // A layer may have an answer of its own to what it read. Nobody waits for it.
+            layers.encode(&[])?;
+            layers.try_flush(&self.socket)?;
             layers.rest();
+            self.socket.readable().await?;
+            let Some(incoming) = layers.receiving() else {
+                return Ok(());
+            };
+            if let Some(read) = now(self.socket.read(incoming)).await
+                && read? == 0
+            {
+                return Ok(());
+            }
         }
-        self.socket.readable().await
+        Ok(())
     }
 
     /// Waits until the peer has closed its side.
@@ -222,15 +239,25 @@ impl Stream {
 
     /// Whether the peer has neither sent anything nor closed. Costs no system call when so.
     pub fn is_quiet(&mut self) -> bool {
-        if self.layers.is_none() {
+        let Some(layers) = &mut self.layers else {
             return self.socket.is_quiet();
-        }
+        };
         // What a layer says for itself, such as a ticket of TLS, breaks no silence.
-        let read = self.try_read(&mut BytesMut::with_capacity(1));
-        if let Some(layers) = &mut self.layers {
+        while !layers.hold_bytes() {
             layers.rest();
+            if !self.socket.may_be_readable() {
+                return true;
+            }
+            let Some(incoming) = layers.receiving() else {
+                return true;
+            };
+            match self.socket.try_read(incoming) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return false,
+            }
         }
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        false
     }
 
     /// Appends what is there already; false if the peer has closed, or sends without end.
@@ -289,7 +316,15 @@ impl Stream {
         }
     }
 
-    /// Writes what goes without waiting. With layers that is all, or 0 while the rest is still under way.
+    /// Reads what is there already into `buffer`'s spare room, which must not be empty; `None` if nothing is.
+    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> Option<io::Result<usize>> {
+        now(self.read(buffer)).await
+    }
+
+    /// Writes what goes without waiting, and says how much.
+    ///
+    /// With layers that is all of it or 0, which does not tell whether some of it is under way: who does not wait for
+    /// that with [`Self::write_all`] has to give up the stream.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(layers) = &mut self.layers else {
             return self.socket.try_write(bytes);
@@ -318,10 +353,15 @@ impl Stream {
                 .write_both(first, second, self.write_timeout)
                 .await;
         };
-        layers.encode(first)?;
-        for part in second.chunks(ENCODED_AT_ONCE) {
+        let (first, second) = (
+            first.chunks(ENCODED_AT_ONCE),
+            second.chunks(ENCODED_AT_ONCE),
+        );
+        for part in first.chain(second) {
             layers.encode(part)?;
-            flush(layers, &self.socket, self.write_timeout).await?;
+            if layers.unsent() >= ENCODED_AT_ONCE {
+                flush(layers, &self.socket, self.write_timeout).await?;
+            }
         }
         flush(layers, &self.socket, self.write_timeout).await
     }
@@ -340,6 +380,17 @@ async fn flush(layers: &mut Layers, socket: &Socket, patience: Duration) -> io::
         socket.unstalled(patience).await?;
     }
     Ok(())
+}
+
+/// What `read` gives without waiting.
+///
+/// Unlike a `try_read` it knows after a read that left room that there is no more, and spares the next one.
+async fn now<T>(read: impl Future<Output = T>) -> Option<T> {
+    select! {
+        biased;
+        done = read => Some(done),
+        () = ready(()) => None,
+    }
 }
 
 /// A peer that says that nothing follows has closed.

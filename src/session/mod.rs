@@ -98,7 +98,7 @@ pub struct Context {
     /// The key pair for passwords over plain TCP.
     pub server_key: Arc<ServerKey>,
     /// Passwords that are checked at a time, away from the worker's thread.
-    pub checks: Semaphore,
+    pub checks: Arc<Semaphore>,
     /// What clients are met with that ask for TLS; `None` if it is not offered.
     pub tls: Option<Acceptor>,
     /// Limits of time and number.
@@ -260,14 +260,18 @@ impl Session {
             } else if self.input.len() == self.input.capacity() {
                 self.input.reserve(self.input.len());
             }
-            let read = self.client.read(&mut self.input);
             let read = if begun {
+                let read = self.client.read(&mut self.input);
                 match timeout(self.context.limits.read_timeout, read).await {
                     Ok(read) => read,
                     Err(_) => return Err(self.interrupted_read().await),
                 }
             } else {
-                read.await
+                match self.client.read_now(&mut self.input).await {
+                    Some(read) => read,
+                    // There was nothing after all: it stays idle, where it can be dismissed.
+                    None => continue,
+                }
             };
             match read {
                 Ok(0) if !begun => return Ok(None),

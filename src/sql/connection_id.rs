@@ -26,6 +26,9 @@ const CLAUSES: &[&[u8]] = &[
     b"UNION",
     b"EXCEPT",
     b"INTERSECT",
+    b"ON",
+    b"RETURNING",
+    b"PROCEDURE",
 ];
 
 /// Words between SELECT and its first column.
@@ -89,7 +92,7 @@ pub fn with_connection_id(sql: &[u8], dialect: Dialect, id: u32) -> Option<Vec<u
         };
         out.extend_from_slice(sql.get(copied..token.start()).unwrap_or(&[]));
         out.extend_from_slice(number.as_bytes());
-        lists.replaced();
+        lists.replaced(last.end());
         copied = last.end();
         previous = *last;
         rest = after;
@@ -195,7 +198,8 @@ struct List {
 #[derive(Clone, Copy)]
 struct Column {
     start: usize,
-    replaced: bool,
+    /// Where the last thing that was replaced in it ends.
+    replaced: Option<usize>,
 }
 
 impl SelectLists {
@@ -210,7 +214,7 @@ impl SelectLists {
         {
             self.list.column = Some(Column {
                 start: token.start(),
-                replaced: false,
+                replaced: None,
             });
         }
         if token.is(b'(') {
@@ -226,25 +230,26 @@ impl SelectLists {
         named
     }
 
-    /// Something was replaced in the columns that are open.
-    fn replaced(&mut self) {
+    /// Something that ends at `end` was replaced in the columns that are open.
+    fn replaced(&mut self, end: usize) {
         let open = self.outer.iter_mut().chain([&mut self.list]);
         for column in open.filter_map(|list| list.column.as_mut()) {
-            column.replaced = true;
+            column.replaced = Some(end);
         }
     }
 
     /// The column that ends with the token `last`: its text, if something was replaced in it and it has no alias.
     ///
-    /// Only what ends with a parenthesis, a number or the variable is sure to have none.
+    /// Only what ends with a parenthesis, a number, a variable or what was replaced is sure to have none.
     fn end<'a>(&mut self, sql: &'a [u8], last: Token) -> Option<&'a [u8]> {
         let column = self.list.column.take()?;
-        let bare = last.is(b')')
+        let replaced = column.replaced?;
+        let bare = replaced == last.end()
+            || last.is(b')')
             || last.kind() == TokenKind::Number
-            || last.kind() == TokenKind::SystemVariable
-            || is_word(sql, last, VARIABLE);
+            || last.kind() == TokenKind::SystemVariable;
         let text = sql.get(column.start..last.end())?;
-        (column.replaced && bare && text.len() <= LONGEST_NAME).then_some(text)
+        (bare && text.len() <= LONGEST_NAME).then_some(text)
     }
 }
 
@@ -278,6 +283,26 @@ mod tests {
             ),
             ("SELECT CONNECTION_ID() AS id", "SELECT {id} AS id"),
             ("SELECT CONNECTION_ID()id", "SELECT {id}id"),
+            (
+                "SELECT CONNECTION_ID() AS pseudo_thread_id",
+                "SELECT {id} AS pseudo_thread_id",
+            ),
+            (
+                "INSERT INTO t SELECT 'a', CONNECTION_ID() ON DUPLICATE KEY UPDATE b = VALUES(b)",
+                "INSERT INTO t SELECT 'a', {id} AS `CONNECTION_ID()` ON DUPLICATE KEY UPDATE b = VALUES(b)",
+            ),
+            (
+                "INSERT INTO t SELECT CONNECTION_ID() ON DUPLICATE KEY UPDATE b = 1",
+                "INSERT INTO t SELECT {id} AS `CONNECTION_ID()` ON DUPLICATE KEY UPDATE b = 1",
+            ),
+            (
+                "INSERT INTO t SELECT CONNECTION_ID() RETURNING f()",
+                "INSERT INTO t SELECT {id} AS `CONNECTION_ID()` RETURNING f()",
+            ),
+            (
+                "SELECT CONNECTION_ID() PROCEDURE ANALYSE(1)",
+                "SELECT {id} AS `CONNECTION_ID()` PROCEDURE ANALYSE(1)",
+            ),
             ("SELECT CONNECTION_ID() id, 1", "SELECT {id} id, 1"),
             (
                 "SELECT CONNECTION_ID() + 1",
@@ -331,6 +356,10 @@ mod tests {
                 "SELECT NULLIF(7|0,0) = 5 AS `@@pseudo_thread_id = 5`",
             ),
             ("SELECT @@pseudo_thread_id x", "SELECT NULLIF(7|0,0) x"),
+            (
+                "SELECT @@pseudo_thread_id pseudo_thread_id",
+                "SELECT NULLIF(7|0,0) pseudo_thread_id",
+            ),
             ("SET @a = @@pseudo_thread_id", "SET @a = NULLIF(7|0,0)"),
         ] {
             assert_eq!(replaced(sql).as_deref(), Some(expected), "{sql}");

@@ -19,6 +19,8 @@ pub enum Fault {
     CutBefore,
     /// The server gets it, runs it and answers; the connection is cut before the proxy sees any of the answer.
     CutAfter,
+    /// The server gets half of it and nothing more; the connection stays open.
+    Stall,
 }
 
 type Judge = dyn Fn(&[u8]) -> Fault + Send + Sync;
@@ -120,6 +122,11 @@ async fn relay(
             if fault == Fault::CutBefore {
                 faults.fetch_add(1, Ordering::SeqCst);
                 return;
+            }
+            if fault == Fault::Stall {
+                faults.fetch_add(1, Ordering::SeqCst);
+                let _ = to_server.write_all(&buffer[..length / 2]).await;
+                return pending().await;
             }
             cut.store(fault == Fault::CutAfter, Ordering::SeqCst);
             if to_server.write_all(&buffer[..length]).await.is_err() {

@@ -71,7 +71,8 @@ impl Stored {
         Some(Self(form))
     }
 
-    /// Whether it is `password`'s. Takes up to some milliseconds: the stored form may be slow on purpose.
+    /// Whether it is `password`'s. Takes some milliseconds, as the stored form is slow on purpose: about a second with
+    /// the 4,095,000 rounds of `$A$FFF`.
     pub fn fits(&self, password: &[u8]) -> bool {
         if password.is_empty() || password.len() > LONGEST {
             return false;

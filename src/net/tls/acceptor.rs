@@ -83,8 +83,11 @@ pub fn for_clients(
 
 const SECTION: &str = "tls.client";
 
-/// Reads the files of the configuration, without making any.
+/// Reads the files that would be used, without making any.
 pub fn check_for_clients(tls: &ClientTls) -> Result<(), Error> {
+    if tls.mode == ClientMode::Disabled {
+        return Ok(());
+    }
     let Some(identity) = &tls.identity else {
         return tls
             .ca

@@ -287,17 +287,16 @@ impl Door<'_> {
             return Ok(proof);
         }
         let method = match self.check(account, password).await? {
-            Checked::Right(method) => Some(method),
+            Checked::Right(method) => method,
             Checked::Wrong => return Err(self.denied(user, Some(account), true)),
             Checked::Open => {
+                // Not remembered: nothing that is read here changes when such a password does.
                 self.verify_at_primary(user, account, &proof).await?;
-                account.methods.first().cloned()
+                return Ok(proof);
             }
         };
-        if let Some(method) = method.filter(|_| !account.counted) {
-            let credentials = &self.context.credentials;
-            credentials.remember(account, &method, Arc::clone(&proof));
-        }
+        let credentials = &self.context.credentials;
+        credentials.remember(account, &method, Arc::clone(&proof));
         Ok(proof)
     }
 
@@ -306,12 +305,17 @@ impl Door<'_> {
         if account.counted {
             return Ok(Checked::Open);
         }
-        let _turn = self.unless_closed(self.context.checks.acquire()).await?;
+        let turn = Arc::clone(&self.context.checks).acquire_owned();
+        let turn = self.unless_closed(turn).await?;
         let account = Arc::clone(account);
-        let checked = spawn_blocking(move || match account.check(&password) {
-            Verdict::Right(method) => Checked::Right(method.clone()),
-            Verdict::Wrong => Checked::Wrong,
-            Verdict::Open => Checked::Open,
+        let checked = spawn_blocking(move || {
+            // It takes as long, and so does the turn, if the login is given up meanwhile.
+            let _turn = turn;
+            match account.check(&password) {
+                Verdict::Right(method) => Checked::Right(method.clone()),
+                Verdict::Wrong => Checked::Wrong,
+                Verdict::Open => Checked::Open,
+            }
         });
         checked
             .await

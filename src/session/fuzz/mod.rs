@@ -36,7 +36,7 @@ use tokio::{
 
 use super::{Context, InFlight, Registry, Schemas, ServerKey, serve};
 use crate::{
-    accounts::{AccountStates, Credentials, Directory},
+    accounts::{AccountStates, Credentials, Directory, Reading},
     backend::Target,
     config::{self, Config, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Sources},
     net::{
@@ -114,7 +114,11 @@ impl World {
         });
         let pool = Arc::new(Pool::new(targets, 1, &config.limits));
         let (sender, topology) = watch::channel(Arc::new(servers(&address)));
-        let directory = Arc::new(Directory::new(&config.users, Vec::new()));
+        let directory = Arc::new(Directory::new(
+            &config.users,
+            Reading::default(),
+            Instant::now(),
+        ));
         let context = Context {
             worker: WorkerId(0),
             buffers: Buffers::default(),
@@ -127,7 +131,7 @@ impl World {
             schemas: Schemas::default(),
             registry: Arc::new(Registry::default()),
             server_key: server_key(),
-            checks: Semaphore::new(1),
+            checks: Arc::new(Semaphore::new(1)),
             tls: None,
             limits: config.limits.clone(),
             compression: config.compression,
