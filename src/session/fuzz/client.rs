@@ -45,7 +45,7 @@ pub(super) struct Client {
     progress: Arc<AtomicU64>,
     /// Waits for the answer to a whole command.
     waits: Arc<AtomicBool>,
-    /// Bytes written at a time; 0 is all.
+    /// Bytes written at a time, or more of them where it takes too long; 0 is all.
     piece: usize,
 }
 
@@ -56,6 +56,9 @@ struct Answer {
     failed: bool,
     statement: u32,
 }
+
+/// Most pieces that something is written in: a long command byte by byte would look like a session that hangs.
+const PIECES: usize = 1024;
 
 const COMMANDS: [&[u8]; 24] = [
     b"\x03SELECT 1",
@@ -327,10 +330,9 @@ impl Client {
 
     /// Writes as much as the other side takes, and reads meanwhile.
     async fn write(&mut self, bytes: &[u8]) {
-        let piece = if self.piece == 0 {
-            bytes.len().max(1)
-        } else {
-            self.piece
+        let piece = match self.piece {
+            0 => bytes.len().max(1),
+            piece => piece.max(bytes.len() / PIECES),
         };
         for mut part in bytes.chunks(piece) {
             while !part.is_empty() {

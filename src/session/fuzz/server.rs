@@ -14,13 +14,14 @@ use std::{
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
-    command::Command,
+    command::{Command, Execute},
     handshake::{
         auth::{AuthPlugin, Scramble},
         server::{FirstPacket, Greeting},
     },
     packet::{HEADER_LEN, MAX_PAYLOAD, PacketHeader, put_packet},
     reply::{ErrPacket, OkHeader, OkPacket, put_eof, put_err, put_ok},
+    response::Expect,
     resultset::{Column, put_columns, put_end, put_row},
 };
 use tokio::{net::UnixListener, select, sync::watch};
@@ -249,7 +250,7 @@ fn answer(
         Command::Query(text) => return query(text, caps, status, seq, out),
         Command::ProcessInfo => put_rows(out, seq, &[b"process"], *status, caps),
         Command::StmtPrepare(text) => put_preparation(out, seq, text, *status, caps),
-        Command::StmtExecute(execute) if execute.flags != 0 => {
+        Command::StmtExecute(execute) if Execute::expects(execute.flags) == Expect::Cursor => {
             put_columns(
                 out,
                 seq,
