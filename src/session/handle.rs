@@ -163,9 +163,12 @@ impl Registry {
         limits: &Limits,
     ) -> Result<Registration, Full> {
         let address = self.seat_from(source.filter(|_| counted), limits)?;
-        if self.count.fetch_add(1, SeqCst) >= limits.connections && !self.doorstep.thin() {
+        if self.count.fetch_add(1, SeqCst) >= limits.connections {
+            // It takes the place of one that is sent away, however long that takes to go.
             self.count.fetch_sub(1, SeqCst);
-            return Err(Full::Connections);
+            if !self.doorstep.thin() {
+                return Err(Full::Connections);
+            }
         }
         loop {
             let id = FIRST | self.last.fetch_add(1, Relaxed).wrapping_add(1);
@@ -186,9 +189,7 @@ impl Registry {
                 holder: Mutex::default(),
             });
             self.sessions.insert(id, Arc::clone(&handle));
-            let place = self
-                .doorstep
-                .join(source, Arc::clone(&handle), limits.logins);
+            let place = self.join_doorstep(source, &handle, limits);
             return Ok(Registration {
                 registry: Arc::clone(self),
                 handle,
@@ -196,6 +197,21 @@ impl Registry {
                 address,
             });
         }
+    }
+
+    fn join_doorstep(
+        &self,
+        source: Option<Source>,
+        handle: &Arc<Handle>,
+        limits: &Limits,
+    ) -> Place {
+        let (place, thinned) = self
+            .doorstep
+            .join(source, Arc::clone(handle), limits.logins);
+        if thinned {
+            self.count.fetch_sub(1, SeqCst);
+        }
+        place
     }
 
     fn seat_from(
@@ -464,9 +480,11 @@ impl Registration {
     pub(super) fn comes_from(&mut self, source: Source, limits: &Limits) -> Result<(), Full> {
         self.address = self.registry.seat_from(Some(source), limits)?;
         if let Some(place) = self.place.take() {
-            let doorstep = &self.registry.doorstep;
-            doorstep.leave(place);
-            self.place = Some(doorstep.join(Some(source), Arc::clone(&self.handle), limits.logins));
+            self.registry.doorstep.leave(place);
+            let place = self
+                .registry
+                .join_doorstep(Some(source), &self.handle, limits);
+            self.place = Some(place);
         }
         Ok(())
     }
@@ -483,6 +501,9 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.logged_in();
         self.registry.sessions.remove(&self.handle.id);
-        self.registry.count.fetch_sub(1, SeqCst);
+        // Who was sent away is not counted any more.
+        if !self.handle.is_crowded_out() {
+            self.registry.count.fetch_sub(1, SeqCst);
+        }
     }
 }

@@ -91,18 +91,21 @@ pub(super) struct Place {
 }
 
 impl Doorstep {
-    /// Lets one more wait. If there are `limit` already, one is sent away for it ([`Self::thin`]).
-    pub(super) fn join(&self, source: Option<Source>, handle: Arc<Handle>, limit: usize) -> Place {
+    /// Lets one more wait; true if one was sent away for it ([`Self::thin`]), since there were `limit` already.
+    pub(super) fn join(
+        &self,
+        source: Option<Source>,
+        handle: Arc<Handle>,
+        limit: usize,
+    ) -> (Place, bool) {
         let mut crowd = locked(&self.0);
-        if crowd.count >= limit {
-            crowd.thin();
-        }
+        let thinned = crowd.count >= limit && crowd.thin();
         crowd.count += 1;
         crowd.arrivals += 1;
         let arrival = crowd.arrivals;
         let waiting = crowd.sources.entry(source).or_default();
         waiting.insert(arrival, handle);
-        Place { source, arrival }
+        (Place { source, arrival }, thinned)
     }
 
     /// Gives up a place, unless it is taken away already.
