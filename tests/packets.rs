@@ -247,7 +247,11 @@ async fn refusal(mut raw: Raw, payload: &[u8]) -> Vec<u8> {
     let _ = raw.try_send(payload).await;
     let (_, answer) = raw.frame().await.expect("an answer");
     let end = timeout(SOON, raw.frame()).await;
-    assert_eq!(end.expect("a close"), None);
+    assert!(
+        matches!(end, Ok(None)),
+        "{end:?} behind {}",
+        answer.escape_ascii()
+    );
     answer
 }
 
