@@ -31,6 +31,7 @@ on_both_flavors!(
     a_read_only_transaction_is_for_its_session_alone,
     the_last_insert_id_is_the_sessions,
     character_sets_are_the_same_everywhere,
+    types_of_parameters_are_the_sessions_own,
     effects_of_failed_statements_are_seen,
     a_hidden_kill_ends_nobody_else,
     warnings_are_of_the_statement_before,
@@ -52,6 +53,25 @@ async fn sharing(rig: &Rig, connections: u32) -> Proxy {
         ..Options::default()
     };
     Proxy::start(&rig.cluster, &options).await
+}
+
+async fn types_of_parameters_are_the_sessions_own(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let proxy = sharing(rig, 1).await;
+    let mut numbers = Conn::new(support::application(proxy.port())).await.unwrap();
+    let mut words = Conn::new(support::application(proxy.port())).await.unwrap();
+    let sql = "SELECT ?, @@port > 0";
+    let (for_numbers, for_words) = (
+        numbers.prep(sql).await.unwrap(),
+        words.prep(sql).await.unwrap(),
+    );
+    for round in 0..3 {
+        // MySQL would make a number of the word where the same statement had numbers before.
+        let number: Option<(u64, u8)> = numbers.exec_first(&for_numbers, (round,)).await.unwrap();
+        assert_eq!(number, Some((round, 1)));
+        let word: Option<(String, u8)> = words.exec_first(&for_words, ("word",)).await.unwrap();
+        assert_eq!(word, Some(("word".to_owned(), 1)));
+    }
 }
 
 /// Ends a session as clients do, and returns when the other side has closed.

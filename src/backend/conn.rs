@@ -402,6 +402,17 @@ impl BackendConn {
         self.prepared.find(key)
     }
 
+    /// The id under which this connection knows a prepared statement that `session` may execute with parameters of these types
+    /// as if it were its own.
+    pub fn find_prepared_for(
+        &mut self,
+        key: &StatementKey,
+        session: u32,
+        types: &[u8],
+    ) -> Option<ServerStatement> {
+        self.prepared.find_for(key, session, types)
+    }
+
     /// Remembers a prepared statement. One that has to leave for it is closed.
     pub fn remember_prepared(&mut self, key: StatementKey, statement: ServerStatement) {
         if let Some(left) = self.prepared.insert(key, statement) {

@@ -100,6 +100,8 @@ struct Entry {
     used: u64,
     /// It has a cursor or data that its session still needs.
     held: bool,
+    /// Who executed it last, and a hash of the types that its parameters had then.
+    executed: Option<(u32, u64)>,
 }
 
 impl Prepared {
@@ -112,6 +114,25 @@ impl Prepared {
         self.uses += 1;
         entry.used = self.uses;
         Some(entry.statement)
+    }
+
+    /// Finds a statement for `session` to execute with parameters of `types`; None if others executed it with other types: MySQL
+    /// takes the type of `?` from executions before where nothing else tells it.
+    pub(super) fn find_for(
+        &mut self,
+        key: &StatementKey,
+        session: u32,
+        types: &[u8],
+    ) -> Option<ServerStatement> {
+        let types = xxh3_64(types);
+        let entry = self.statements.get_mut(key)?;
+        if let Some((other, theirs)) = entry.executed
+            && (other != session && theirs != types && !entry.held)
+        {
+            return None;
+        }
+        entry.executed = Some((session, types));
+        self.find(key)
     }
 
     /// Whether the statement has something that must not leave with it.
@@ -136,6 +157,7 @@ impl Prepared {
             statement,
             used: self.uses,
             held: false,
+            executed: None,
         };
         if let Some(replaced) = self.statements.insert(key, entry) {
             return Some(replaced.statement);

@@ -249,7 +249,9 @@ impl Session {
                 execution,
                 statement,
             } => {
-                let there = match conn.find_prepared(&statement.key) {
+                let session = self.handle().id();
+                let (key, types) = (&statement.key, &statement.types);
+                let there = match conn.find_prepared_for(key, session, types) {
                     Some(there) => there,
                     None => {
                         conn.send(&prefix, &[]).await.map_err(not_started)?;
@@ -257,7 +259,7 @@ impl Session {
                         conn.settle(&self.context.buffers)
                             .await
                             .map_err(not_started)?;
-                        select! {
+                        let there = select! {
                             biased;
                             there = prepare_again(conn, &statement.key, &self.context.buffers) => {
                                 there.map_err(not_started)?
@@ -266,7 +268,8 @@ impl Session {
                                 let started = false;
                                 return Err(Failure::Interrupted { interrupt, started });
                             }
-                        }
+                        };
+                        conn.find_prepared_for(key, session, types).unwrap_or(there)
                     }
                 };
                 let malformed = |error: ProtocolError| {
