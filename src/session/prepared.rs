@@ -187,16 +187,14 @@ impl Session {
         conn: &mut BackendConn,
         id: u32,
     ) -> Result<ServerStatement, Error> {
-        let key = match self.prepared.find(id) {
-            Some(statement) => &statement.key,
-            None => {
-                let answer = self.unknown(id, "mysqld_stmt_execute");
-                return Err(Error::client(ErrorKind::Answer(answer)));
-            }
+        let Some(statement) = self.prepared.find(id) else {
+            let answer = self.unknown(id, "mysqld_stmt_execute");
+            return Err(Error::client(ErrorKind::Answer(answer)));
         };
-        match conn.find_prepared(key) {
+        let session = self.handle().id();
+        match conn.find_prepared_for(&statement.key, session, &statement.types) {
             Some(there) => Ok(there),
-            None => prepare_again(conn, key, &self.context.buffers).await,
+            None => prepare_again(conn, session, statement, &self.context.buffers).await,
         }
     }
 
@@ -335,9 +333,11 @@ fn with_statement(packet: &[u8], id: u32) -> BytesMut {
 /// Prepares a statement on a settled connection that does not know it.
 pub(super) async fn prepare_again(
     conn: &mut BackendConn,
-    key: &StatementKey,
+    session: u32,
+    statement: &Statement,
     buffers: &Buffers,
 ) -> Result<ServerStatement, Error> {
+    let key = &statement.key;
     // The text means what it meant when the client prepared it.
     let wanted = std::sync::Arc::clone(conn.state());
     let mut commands = BytesMut::new();
@@ -347,13 +347,14 @@ pub(super) async fn prepare_again(
     put_command(&mut commands, code::STMT_PREPARE, key.text());
     conn.send(&commands, &[]).await?;
     conn.settle(buffers).await?;
-    let statement = read_preparation(conn, buffers).await?;
-    conn.remember_prepared(key.clone(), statement);
+    let there = read_preparation(conn, buffers).await?;
+    conn.remember_prepared(key.clone(), there);
+    conn.find_prepared_for(key, session, &statement.types);
     let mut back = BytesMut::new();
     conn.put_sync(&mut back, &wanted, "");
     conn.send(&back, &[]).await?;
     conn.settle(buffers).await?;
-    Ok(statement)
+    Ok(there)
 }
 
 async fn read_preparation(

@@ -250,8 +250,8 @@ impl Session {
                 statement,
             } => {
                 let session = self.handle().id();
-                let (key, types) = (&statement.key, &statement.types);
-                let there = match conn.find_prepared_for(key, session, types) {
+                let known = conn.find_prepared_for(&statement.key, session, &statement.types);
+                let there = match known {
                     Some(there) => there,
                     None => {
                         conn.send(&prefix, &[]).await.map_err(not_started)?;
@@ -259,17 +259,16 @@ impl Session {
                         conn.settle(&self.context.buffers)
                             .await
                             .map_err(not_started)?;
-                        let there = select! {
+                        select! {
                             biased;
-                            there = prepare_again(conn, &statement.key, &self.context.buffers) => {
+                            there = prepare_again(conn, session, statement, &self.context.buffers) => {
                                 there.map_err(not_started)?
                             }
                             interrupt = handle.interrupted() => {
                                 let started = false;
                                 return Err(Failure::Interrupted { interrupt, started });
                             }
-                        };
-                        conn.find_prepared_for(key, session, types).unwrap_or(there)
+                        }
                     }
                 };
                 let malformed = |error: ProtocolError| {
