@@ -8,14 +8,14 @@
 
 mod support;
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use dbproxy::cli::demo::cluster::Flavor;
 use mysql_async::prelude::{Query, Queryable, WithParams};
 use mysql_async::{Conn, TxOpts, Value};
 
 use support::raw::{Raw, Refused, capability, is_eof};
-use support::{Rig, application, code, error_of, eventually, one};
+use support::{Rig, SOON, application, code, error_of, eventually, one, within};
 
 on_both_flavors!(
     simple_commands,
@@ -32,6 +32,7 @@ on_both_flavors!(
     a_statement_is_killed,
     a_connection_is_killed,
     processes_have_the_clients_ids,
+    idle_sessions_are_listed,
     a_victim_may_be_an_expression,
     an_administrator_kills_anybody,
     unknown_commands_are_refused,
@@ -407,7 +408,7 @@ async fn cursors_inside_routines_are_not_the_clients(flavor: Flavor) {
                     raw.packet().await.unwrap();
                 }
                 // A proxy that takes the flag for the client's cursor sends nothing more.
-                let row = tokio::time::timeout(support::SOON, raw.packet())
+                let row = tokio::time::timeout(SOON, raw.packet())
                     .await
                     .expect("rows");
                 let row = row.unwrap();
@@ -1013,6 +1014,86 @@ async fn processes_have_the_clients_ids(flavor: Flavor) {
     watcher.rows(&format!("KILL QUERY {thread}")).await.unwrap();
     let _ = busy.result().await;
     assert_eq!(busy.rows("SELECT 1").await.unwrap().len(), 1);
+}
+
+async fn idle_sessions_are_listed(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("commands_listed").await;
+    let user = "commands_watched";
+    let options = rig.account(user).await;
+    let revoke = format!("REVOKE PROCESS ON *.* FROM {user}@'%'");
+    rig.cluster.primary().run(&revoke).await.unwrap();
+    let connect = async || Conn::new(options.clone()).await.unwrap();
+    let mut watcher = connect().await;
+    // One that a replica or nobody works for, one in a transaction, and one that has left a connection behind.
+    let (mut idle, mut bound, mut gone) = (connect().await, connect().await, connect().await);
+    idle.query_drop(format!("USE {schema}")).await.unwrap();
+    let _: Option<u32> = idle.query_first("SELECT 1").await.unwrap();
+    bound.query_drop("BEGIN").await.unwrap();
+    gone.query_drop("DO 1").await.unwrap();
+    gone.disconnect().await.unwrap();
+    let administrator = rig.account("commands_watching").await;
+    let mut administrator = Conn::new(administrator).await.unwrap();
+
+    let of = |row: &mysql_async::Row, column: usize| row.get::<Option<String>, _>(column).unwrap();
+    // Id, schema, command; and the hosts.
+    let theirs = async |conn: &mut Conn, prepared: bool| {
+        let mut rows: Vec<mysql_async::Row> = if prepared {
+            conn.exec("SHOW FULL PROCESSLIST", ()).await.unwrap()
+        } else {
+            conn.query("SHOW FULL PROCESSLIST").await.unwrap()
+        };
+        rows.retain(|row| of(row, 1).as_deref() == Some(user));
+        for row in &rows {
+            // MySQL's clocks may be a second apart.
+            let seconds: i64 = row.get(5).unwrap();
+            assert!((-1..100).contains(&seconds), "{seconds}");
+        }
+        let mut sessions: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    row.get::<u32, _>(0).unwrap(),
+                    of(row, 3),
+                    of(row, 4).unwrap(),
+                )
+            })
+            .collect();
+        sessions.sort();
+        let hosts: BTreeSet<_> = rows.iter().map(|row| of(row, 2).unwrap()).collect();
+        (sessions, hosts)
+    };
+    let expected = |watching: &str| {
+        [
+            (watcher.id(), None, watching.to_owned()),
+            (idle.id(), Some(schema.clone()), "Sleep".to_owned()),
+            (bound.id(), None, "Sleep".to_owned()),
+        ]
+    };
+    let asks = [(false, "Query"), (true, "Execute")];
+    let asks = asks.map(|(prepared, command)| (prepared, expected(command), expected("Sleep")));
+    for (prepared, watching, administrated) in asks {
+        for (conn, expected) in [
+            (&mut watcher, watching),
+            (&mut administrator, administrated),
+        ] {
+            let mut seen = Vec::new();
+            let listed = within(SOON, async || {
+                let (sessions, hosts) = theirs(conn, prepared).await;
+                // The clients' addresses, not the proxy's.
+                assert!(hosts.iter().all(|host| host.starts_with("127.0.0.1:")));
+                assert_eq!(hosts.len(), sessions.len());
+                seen = sessions;
+                seen == expected
+            });
+            assert!(listed.await, "{seen:?}");
+        }
+    }
+    // Sessions of others are not for everybody's eyes.
+    let rows = watcher.query_map("SHOW PROCESSLIST", |row: mysql_async::Row| {
+        row.get::<String, usize>(1).unwrap()
+    });
+    assert_eq!(rows.await.unwrap(), [user; 3]);
 }
 
 async fn a_victim_may_be_an_expression(flavor: Flavor) {

@@ -555,7 +555,7 @@ fn skip_query_attributes(reader: &mut Reader<'_>) -> Result<(), ProtocolError> {
 }
 
 /// Source: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_binary_resultset.html#sect_protocol_binary_resultset_row_value>.
-fn skip_binary_value(reader: &mut Reader<'_>, kind: u8) -> Result<(), ProtocolError> {
+pub(crate) fn skip_binary_value(reader: &mut Reader<'_>, kind: u8) -> Result<(), ProtocolError> {
     const WHAT: &str = "binary value";
     let len = match kind {
         // TINY; SHORT, YEAR; LONG, FLOAT, INT24; DOUBLE, LONGLONG; NULL
@@ -568,7 +568,7 @@ fn skip_binary_value(reader: &mut Reader<'_>, kind: u8) -> Result<(), ProtocolEr
         0x07 | 0x0A | 0x0B | 0x0C => usize::from(reader.u8(WHAT)?),
         // DECIMAL, VARCHAR, BIT, JSON, NEWDECIMAL, ENUM, SET, blobs, VAR_STRING, STRING, GEOMETRY
         0x00 | 0x0F | 0x10 | 0xF5..=0xFF => return reader.lenenc_bytes(WHAT).map(drop),
-        _ => return Err(ProtocolError::Malformed("query attribute type")),
+        _ => return Err(ProtocolError::Malformed("type of a binary value")),
     };
     reader.bytes(len, WHAT).map(drop)
 }

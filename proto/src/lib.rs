@@ -23,6 +23,7 @@ pub mod packet;
 pub mod reply;
 pub mod response;
 pub mod resultset;
+pub mod rows;
 pub mod track;
 
 pub use capability::{Capabilities, StatusFlags};

@@ -8,6 +8,7 @@
 use crate::codec::Reader;
 use crate::packet::{HEADER_LEN, MAX_PAYLOAD, PacketHeader};
 use crate::reply::{EOF, ERR, EofPacket, ErrPacket, OK, OkHeader, OkPacket};
+use crate::rows::Format;
 use crate::{Capabilities, ProtocolError, StatusFlags};
 
 /// The longest packet that is looked at whole (OK, ERR, EOF, counts), in bytes of payload.
@@ -226,6 +227,14 @@ impl ResponseTracker {
                 self.expect,
                 Expect::Query | Expect::Execute | Expect::Cursor
             )
+    }
+
+    /// How the rows of results are written.
+    pub const fn format(&self) -> Format {
+        match self.expect {
+            Expect::Execute | Expect::Cursor | Expect::Fetch => Format::Binary,
+            _ => Format::Text,
+        }
     }
 
     /// Rows that began so far, over all result sets; for COM_FIELD_LIST, definitions.

@@ -4,13 +4,13 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::codec::{Reader, put_lenenc, put_lenenc_bytes};
+use crate::codec::{put_lenenc, put_lenenc_bytes};
 use crate::packet::{HEADER_LEN, PacketHeader, put_packet_with};
 use crate::reply::{EOF, ERR, OK, OkHeader, OkPacket, put_eof, put_ok};
 use crate::{Capabilities, StatusFlags};
 
 /// `NULL` in a text row.
-const NULL: u8 = 0xFB;
+pub(crate) const NULL: u8 = 0xFB;
 /// MYSQL_TYPE_VAR_STRING.
 const VAR_STRING: u8 = 0xFD;
 /// MYSQL_TYPE_LONGLONG.
@@ -121,95 +121,6 @@ pub fn put_defined_count(out: &mut BytesMut, count: &[u8]) {
     });
 }
 
-/// The rows of the first result in a whole answer to a query, in text.
-#[derive(Debug, Clone)]
-pub struct TextRows<'a> {
-    rest: &'a [u8],
-}
-
-/// One row in text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextRow<'a> {
-    payload: &'a [u8],
-    seq: u8,
-}
-
-impl<'a> TextRows<'a> {
-    /// Starts behind the definitions. An answer without rows has none.
-    pub fn new(answer: &'a [u8], caps: Capabilities) -> Self {
-        Self {
-            rest: Self::start(answer, caps).unwrap_or_default(),
-        }
-    }
-
-    fn start(answer: &'a [u8], caps: Capabilities) -> Option<&'a [u8]> {
-        let mut rest = answer.get(column_count(answer)?..)?;
-        let mut count = Reader::new(answer.get(HEADER_LEN..)?);
-        let columns = count.lenenc("column count").ok()?;
-        let defined =
-            !caps.intersects(Capabilities::METADATA_FLAG) || count.u8("metadata flag").ok()? != 0;
-        let end = u64::from(!caps.contains(Capabilities::DEPRECATE_EOF));
-        for _ in 0..end + if defined { columns } else { 0 } {
-            (_, rest) = split_packet(rest)?;
-        }
-        Some(rest)
-    }
-
-    /// The bytes that were not walked over.
-    pub const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-}
-
-impl<'a> Iterator for TextRows<'a> {
-    type Item = TextRow<'a>;
-
-    fn next(&mut self) -> Option<TextRow<'a>> {
-        let (packet, rest) = split_packet(self.rest)?;
-        let payload = packet.get(HEADER_LEN..)?;
-        // A value that begins like this has 16 MiB.
-        if matches!(payload.first(), None | Some(&(EOF | ERR))) {
-            return None;
-        }
-        self.rest = rest;
-        let seq = PacketHeader::parse(packet)?.seq;
-        Some(TextRow { payload, seq })
-    }
-}
-
-impl<'a> TextRow<'a> {
-    /// The first value; `None` if it is NULL.
-    pub fn first(&self) -> Option<&'a [u8]> {
-        Reader::new(self.payload).lenenc_bytes("value").ok()
-    }
-
-    /// Appends the row.
-    pub fn put(&self, out: &mut BytesMut) {
-        let mut seq = self.seq;
-        put_packet_with(out, &mut seq, |out| out.put_slice(self.payload));
-    }
-
-    /// Appends the row with another first value.
-    pub fn put_with_first(&self, out: &mut BytesMut, value: &[u8]) {
-        let mut rest = Reader::new(self.payload);
-        // NULL is one byte, and no string.
-        let rest = match rest.lenenc_bytes("value") {
-            Ok(_) => rest.rest(),
-            Err(_) => self.payload.get(1..).unwrap_or_default(),
-        };
-        let mut seq = self.seq;
-        put_packet_with(out, &mut seq, |out| {
-            put_lenenc_bytes(out, value);
-            out.put_slice(rest);
-        });
-    }
-}
-
-fn split_packet(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let header = PacketHeader::parse(bytes)?;
-    bytes.split_at_checked(HEADER_LEN + header.len)
-}
-
 /// Appends a row; `None` is NULL. There must be as many values as columns.
 pub fn put_row<'v>(
     out: &mut BytesMut,
@@ -278,19 +189,6 @@ mod tests {
             put_row(&mut out, &mut seq, [Some(&b"primary"[..]), None]);
             put_row(&mut out, &mut seq, [Some(&b""[..]), Some(b"17")]);
             put_end(&mut out, &mut seq, StatusFlags::AUTOCOMMIT, 3, caps);
-
-            let mut rows = TextRows::new(&out, caps);
-            let found: Vec<_> = rows.by_ref().map(|row| row.first()).collect();
-            assert_eq!(found, [Some(&b"primary"[..]), Some(&b""[..])]);
-            assert!(rows.rest().len() > 4 && rows.rest()[4] == EOF);
-            let mut again = BytesMut::new();
-            for row in TextRows::new(&out, caps) {
-                row.put_with_first(&mut again, b"other");
-            }
-            assert_eq!(again[4..11], *b"\x05other\xfb");
-            for end in 0..out.len() {
-                assert!(TextRows::new(&out[..end], caps).count() < 3);
-            }
 
             let mut tracker = ResponseTracker::new(Expect::Query, caps);
             let Ok(Event::Data { len }) = tracker.next(&out) else {

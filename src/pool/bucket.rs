@@ -96,6 +96,17 @@ impl Bucket {
         })
     }
 
+    /// The server's ids of the connections that lie in it.
+    pub(super) fn idle_threads(&self) -> Vec<u32> {
+        let shards = (0..self.shards.len()).filter_map(|worker| self.shard(WorkerId(worker)));
+        shards
+            .flat_map(|shard| {
+                let ids = shard.iter().map(|idle| idle.entry.conn.thread_id());
+                ids.collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     fn id(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self).addr()
     }

@@ -9,7 +9,7 @@
 mod bucket;
 mod server;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dbproxy_proto::capability::Capabilities;
@@ -152,6 +152,13 @@ impl Pool {
         if let Some(server) = self.servers.get(server.index()) {
             server.set_wait_timeout(timeout);
         }
+    }
+
+    /// The server's ids of the connections to it that nobody uses.
+    pub fn idle_threads(&self, server: ServerId) -> HashSet<u32> {
+        let buckets = self.buckets.iter();
+        let there = buckets.filter(|entry| entry.key().server == server);
+        there.flat_map(|bucket| bucket.idle_threads()).collect()
     }
 
     /// How many connections to a server are open or being opened.

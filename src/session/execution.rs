@@ -21,7 +21,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::PinReason,
-    sql::{Cause, Facts, Kind, StatementClass},
+    sql::{Cause, Kind, StatementClass},
 };
 
 /// One execution of a prepared statement, as the client asks for it.
@@ -267,8 +267,6 @@ impl Session {
         if self.concerns_trackers(&class, statement.key.text()) {
             Box::pin(self.untrack(&class)).await?;
         }
-        // Its rows are not text.
-        class.facts = class.facts.difference(Facts::PROCESS_LIST);
         if wants_cursor {
             // A cursor lives on its connection.
             class.cause = Cause::ServerState;

@@ -172,6 +172,9 @@ impl Session {
 
     /// Changes the state that statements must find, and how their text is read.
     pub(super) fn set_wanted(&mut self, state: SessionState) {
+        if state.schema() != self.wanted.schema() {
+            self.handle().set_schema(state.schema());
+        }
         self.wanted = Arc::new(state);
         self.handle()
             .set_patience(self.wanted.wait_timeout().unwrap_or(self.wait_timeout));

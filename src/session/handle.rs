@@ -1,7 +1,6 @@
 //! What others may know of a session, and how they reach it.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -94,6 +93,23 @@ pub struct Handle {
 struct Holder {
     user: Arc<str>,
     peer: Peer,
+    schema: Option<Box<[u8]>>,
+}
+
+/// What others may see of a session.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) id: u32,
+    pub(super) user: Arc<str>,
+    /// The client's address and port, as servers write them.
+    pub(super) host: String,
+    pub(super) schema: Option<Box<[u8]>>,
+    /// Seconds since it has said something; `None` if it waits for an answer.
+    pub(super) idle: Option<u32>,
+    /// The id of its connection to the server that is looked at, if it has one there.
+    pub(super) thread: Option<u32>,
+    /// A statement runs there.
+    pub(super) runs: bool,
 }
 
 impl Holder {
@@ -104,6 +120,13 @@ impl Holder {
             Peer::Tcp(address) => address.ip().to_canonical(),
         };
         (address.is_loopback() && host == b"localhost") || host == address.to_string().as_bytes()
+    }
+
+    fn host(&self) -> String {
+        match self.peer {
+            Peer::Unix => "localhost".into(),
+            Peer::Tcp(address) => format!("{}:{}", address.ip().to_canonical(), address.port()),
+        }
     }
 }
 
@@ -238,21 +261,12 @@ impl Registry {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// The sessions that a server's connections work for, by the server's ids of the connections.
-    pub(super) fn on_server(&self, server: ServerId) -> HashMap<u32, u32> {
-        let mut sessions = HashMap::new();
-        for entry in &self.sessions {
-            let (running, held) = (entry.running(), unpacked(entry.held.load(SeqCst)));
-            let here = |place: &(ServerId, u32)| place.0 == server;
-            if let Some((_, thread_id)) = held.filter(here) {
-                sessions.entry(thread_id).or_insert(entry.id);
-            }
-            // What another session held may have been forgotten a moment too late.
-            if let Some((_, thread_id)) = running.filter(here) {
-                sessions.insert(thread_id, entry.id);
-            }
-        }
-        sessions
+    /// The sessions that are logged in, as others may see them who look at `server`; in the order of their ids.
+    pub(super) fn list(&self, server: ServerId) -> Vec<Listed> {
+        let sessions = self.sessions.iter();
+        let mut list: Vec<_> = sessions.filter_map(|entry| entry.listed(server)).collect();
+        list.sort_unstable_by_key(|session| session.id);
+        list
     }
 
     /// The sessions of a user, from one host or from any.
@@ -312,9 +326,46 @@ impl Handle {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_user(&self, user: &Arc<str>, peer: Peer) {
-        let user = Arc::clone(user);
-        *self.holder() = Some(Holder { user, peer });
+    pub(super) fn set_user(&self, user: &Arc<str>, peer: Peer, schema: Option<&[u8]>) {
+        let holder = Holder {
+            user: Arc::clone(user),
+            peer,
+            schema: schema.map(Into::into),
+        };
+        *self.holder() = Some(holder);
+    }
+
+    /// The schema in use has changed.
+    pub(super) fn set_schema(&self, schema: Option<&[u8]>) {
+        if let Some(holder) = self.holder().as_mut() {
+            holder.schema = schema.map(Into::into);
+        }
+    }
+
+    /// The user's name; empty before the login.
+    pub(super) fn user(&self) -> Arc<str> {
+        let holder = self.holder();
+        holder
+            .as_ref()
+            .map_or_else(|| "".into(), |holder| Arc::clone(&holder.user))
+    }
+
+    fn listed(&self, server: ServerId) -> Option<Listed> {
+        let holder = self.holder();
+        let holder = holder.as_ref()?;
+        let there = |place: &(ServerId, u32)| place.0 == server;
+        let running = self.running().filter(there);
+        let held = unpacked(self.held.load(SeqCst)).filter(there);
+        let idle = self.idle.load(Relaxed);
+        Some(Listed {
+            id: self.id,
+            user: Arc::clone(&holder.user),
+            host: holder.host(),
+            schema: holder.schema.clone(),
+            idle: idle.checked_sub(1),
+            thread: running.or(held).map(|(_, thread)| thread),
+            runs: running.is_some(),
+        })
     }
 
     /// Whether the session is logged in as `user`.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use dbproxy_proto::{
     command::put_query,
     response::Expect,
-    resultset::{TextRow, TextRows},
+    rows::{Format, Rows, Value},
 };
 
 use super::{Flow, Session, finish::Effect, handle::Handle, statement::Request};
@@ -97,9 +97,10 @@ impl Session {
             ControlFlow::Continue(Err(_)) => return Ok(ControlFlow::Continue(None)),
             ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
         };
-        let mut rows = TextRows::new(&answer, self.profile());
+        let mut rows = Rows::new(&answer, self.profile(), Format::Text);
         let number = rows.next().and_then(|row| {
-            let number = std::str::from_utf8(row.first().unwrap_or(b"NULL")).ok()?;
+            let number = first(&row).unwrap_or(b"NULL");
+            let number = std::str::from_utf8(number).ok()?;
             (number == "NULL" || number.parse::<f64>().is_ok()).then(|| number.to_owned())
         });
         Ok(ControlFlow::Continue(number))
@@ -234,10 +235,15 @@ impl Session {
             ControlFlow::Continue(grants) => grants.unwrap_or_default(),
             ControlFlow::Break(flow) => return Ok(ControlFlow::Break(flow)),
         };
-        let mut grants = TextRows::new(&grants, self.profile());
-        let ends = |grant: TextRow<'_>| grant.first().is_some_and(sql::kill::may_end_others);
+        let mut grants = Rows::new(&grants, self.profile(), Format::Text);
+        let ends = |grant: Vec<Value<'_>>| first(&grant).is_some_and(sql::kill::may_end_others);
         Ok(ControlFlow::Continue(grants.any(ends)))
     }
+}
+
+/// The text that a row begins with.
+fn first<'a>(row: &[Value<'a>]) -> Option<&'a [u8]> {
+    row.first().copied().and_then(Value::text)
 }
 
 /// ER_NO_SUCH_THREAD

@@ -205,7 +205,8 @@ impl Session {
 
     /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
     async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
-        self.handle().set_user(&self.login.user, self.peer);
+        self.handle()
+            .set_user(&self.login.user, self.peer, self.wanted.schema());
         let mut out = BytesMut::new();
         let schema = if self.login.expired {
             self.restrict().await
@@ -360,7 +361,8 @@ impl Session {
         self.buckets.clear();
         self.take_defaults();
         self.set_wanted(state);
-        self.handle().set_user(&self.login.user, self.peer);
+        self.handle()
+            .set_user(&self.login.user, self.peer, self.wanted.schema());
         Ok(Flow::Continue)
     }
 }

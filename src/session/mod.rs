@@ -15,6 +15,7 @@ mod limits;
 mod login;
 mod pipe;
 mod prepared;
+mod process_list;
 mod relay;
 mod route;
 mod schemas;

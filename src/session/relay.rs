@@ -6,7 +6,8 @@ use dbproxy_proto::{
     packet::{HEADER_LEN, PacketHeader},
     reply::{OkPacket, put_eof, put_err, put_ok},
     response::{Event, ResponseTracker},
-    resultset::{TextRows, column_count, put_defined_count},
+    resultset::{column_count, put_defined_count},
+    rows::Format,
     track::Change,
 };
 use tokio::{
@@ -17,6 +18,7 @@ use tokio::{
 use super::{
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
+    process_list,
     span::Span,
 };
 use crate::{
@@ -25,6 +27,7 @@ use crate::{
     config::Limits,
     error::{Error, ErrorKind},
     net::{Buffers, Departure, Stream, conversation},
+    pool::Pool,
     sql::{Facts, Kind, StatementClass},
 };
 
@@ -42,6 +45,8 @@ pub(super) struct Relay<'a> {
     pub(super) news: News,
     /// Where the sessions are that a list of a server's threads speaks of.
     pub(super) registry: &'a Registry,
+    /// Whose connections are in such a list as well.
+    pub(super) pool: &'a Pool,
     /// What runs.
     pub(super) class: StatementClass,
     /// The transaction that is open now may have written.
@@ -115,6 +120,7 @@ impl Relay<'_> {
         let is_list =
             self.class.kind == Kind::Show && self.class.facts.contains(Facts::PROCESS_LIST);
         let mut list = is_list.then(BytesMut::new);
+        let format = tracker.format();
         loop {
             let mut walked = self
                 .walk(
@@ -141,7 +147,7 @@ impl Relay<'_> {
                 .get(walked.copied..walked.end)
                 .unwrap_or_default();
             if let Some(list) = list.as_mut().filter(|list| list.len() < LIST) {
-                // Collected whole, so that the ids can be replaced.
+                // Collected whole, so that it can be rewritten.
                 list.extend_from_slice(&rewritten);
                 list.extend_from_slice(unchanged);
                 rewritten.clear();
@@ -150,7 +156,7 @@ impl Relay<'_> {
                     self.wait(conn, started).await?;
                     continue;
                 }
-                rewritten = self.with_session_ids(list, conn);
+                rewritten = self.with_sessions(list, format, conn);
                 walked = Walked::default();
             }
             let unchanged = conn
@@ -334,27 +340,16 @@ impl Relay<'_> {
         Ok(walked)
     }
 
-    /// A list of a server's threads with the sessions' ids in place of those of their connections.
-    fn with_session_ids(&self, list: &[u8], conn: &BackendConn) -> BytesMut {
-        let mut out = BytesMut::with_capacity(list.len() + 256);
-        let mut rows = TextRows::new(list, self.capabilities);
-        let head = list.len() - rows.rest().len();
-        if rows.rest().is_empty() {
-            return BytesMut::from(list);
-        }
-        out.extend_from_slice(list.get(..head).unwrap_or_default());
-        let sessions = self.registry.on_server(conn.server());
-        for row in rows.by_ref() {
-            let thread: Option<u32> = row
-                .first()
-                .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-            match thread.and_then(|id| sessions.get(&id)) {
-                Some(id) => row.put_with_first(&mut out, id.to_string().as_bytes()),
-                None => row.put(&mut out),
-            }
-        }
-        out.extend_from_slice(rows.rest());
-        out
+    /// A list of a server's threads as a list of sessions.
+    fn with_sessions(&self, list: &[u8], format: Format, conn: &BackendConn) -> BytesMut {
+        let server = conn.server();
+        process_list::rewrite(
+            list,
+            (self.capabilities, format),
+            &self.handle.user(),
+            &self.registry.list(server),
+            &self.pool.idle_threads(server),
+        )
     }
 
     /// Whether the stream has to know that another result follows: compression begins each in a frame of its own.

@@ -363,6 +363,7 @@ impl Session {
     pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
         Relay {
             registry: &self.context.registry,
+            pool: &self.context.pool,
             class: *class,
             wrote_before: self.wrote_in_transaction,
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
