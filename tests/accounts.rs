@@ -311,6 +311,7 @@ async fn expired(rig: &Rig, side: Side, user: &str, capabilities: u32) -> Vec<St
     for sql in [
         "SELECT 1",
         support::WHERE,
+        "SELECT name FROM where_am_i",
         "BEGIN",
         "INSERT INTO test.where_am_i VALUES ('never')",
         &change,

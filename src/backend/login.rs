@@ -67,6 +67,8 @@ pub struct Login {
     pub proof: Arc<Proof>,
     /// Its password has expired: it may change that, and nothing else.
     pub expired: bool,
+    /// The schema to log in with: one whose password has expired cannot choose it later.
+    pub schema: Option<Arc<[u8]>>,
     /// What the servers demand of the account's connections.
     pub demand: Demand,
     /// Where the client is, for servers that are told; None if it is on the proxy's own machine, at a unix socket.
@@ -81,6 +83,7 @@ impl Login {
             account: account.key.clone(),
             proof,
             expired: account.expired,
+            schema: None,
             demand: account.requirement.demand(),
             client,
         }
@@ -185,6 +188,7 @@ async fn connect(
         request.channel = Channel::Secure;
     }
     request.secrets = secrets(&login.proof);
+    request.database = login.schema.as_deref().map(Into::into);
     rand::fill(&mut request.nonce)
         .map_err(|_| Error::setup("the system gives no random numbers"))?;
     request.attributes = vec![(b"_client_name".to_vec(), b"dbproxy".to_vec())];
@@ -232,9 +236,9 @@ async fn connect(
     } else {
         (Flavor::MySql, Trackers::MYSQL)
     };
-    // As logged in: no schema, and the collation of client::Login::new.
+    // As logged in, with the collation of client::Login::new.
     let charset = Charset::of_login(Charset::HANDSHAKE_ID, flavor);
-    let mut state = SessionState::new(None, charset, false);
+    let mut state = SessionState::new(login.schema.as_deref(), charset, false);
     if logged_in.capabilities.contains(Capabilities::IGNORE_SPACE) {
         // It has changed the mode until the next reset: to nothing that a session asks for by name.
         state = state.with_variable("sql_mode", "");

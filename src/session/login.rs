@@ -234,6 +234,7 @@ impl Session {
 
     /// Ties the session to a connection to the primary, on which the expired password can be changed.
     async fn restrict(&mut self) -> Result<(), Error> {
+        self.login.schema = self.wanted.schema().map(Into::into);
         let conn = self.settled_connection(&self.of_connection()).await?;
         self.pin_to(conn, PinReason::ExpiredPassword);
         Ok(())
