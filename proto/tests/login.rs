@@ -731,6 +731,20 @@ fn a_known_key_saves_a_round_trip() {
         switch_scramble(),
     );
     assert!(matches!(step, server::Step::Finished { .. }));
+
+    // The other plugin sees first whether it takes the whole password.
+    let step = auth(AuthPlugin::CachingSha2Password, account()).start(
+        server::Answer::to_switch(AuthPlugin::CachingSha2Password, &[7; 32], switch_scramble()),
+        switch_scramble(),
+    );
+    let server::Step::Send { payload, next } = step else {
+        panic!()
+    };
+    assert_eq!(payload, [1, 4]);
+    let server::Step::Decrypt { ciphertext, .. } = next.handle(&[8; 256]) else {
+        panic!()
+    };
+    assert_eq!(ciphertext, [8; 256]);
 }
 
 #[test]
