@@ -37,6 +37,7 @@ on_both_flavors!(
     command_lines_use_tls,
     php_and_python_use_tls,
     large_results_and_files_pass,
+    the_status_is_of_the_clients_connection,
     passwords_are_never_in_clear,
     certificates_are_read_again,
     a_certificate_is_made_and_kept,
@@ -222,8 +223,14 @@ async fn attempt(options: OptsBuilder) -> Result<String, u16> {
 
 /// The cipher of the connection between the proxy and the server; empty without TLS.
 async fn to_the_server(conn: &mut Conn) -> String {
-    let (_, cipher): (String, String) = one(conn, "SHOW STATUS LIKE 'Ssl_cipher'").await;
-    cipher
+    let schema = match conn.server_version() {
+        (10.., ..) => "information_schema",
+        _ => "performance_schema",
+    };
+    let sql = format!(
+        "SELECT variable_value FROM {schema}.session_status WHERE variable_name = 'Ssl_cipher'"
+    );
+    one(conn, &sql).await
 }
 
 /// Asks for TLS as a client does, with nothing behind the request.
@@ -429,6 +436,70 @@ async fn large_results_and_files_pass(flavor: Flavor) {
     output(command_line(rig, proxy.port(), &[tls, local], &load)).await;
     let sum: (u64, u64) = one(&mut conn, "SELECT COUNT(*), SUM(a) FROM tls_files.t").await;
     assert_eq!(sum, (200_000, 199_999 * 100_000));
+}
+
+async fn the_status_is_of_the_clients_connection(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    for (server, encrypted) in [("disabled", false), ("required", true)] {
+        let proxy = rig
+            .proxy(&rig.shown(), &format!("mode = \"{server}\""))
+            .await;
+        for (options, cipher, version) in [
+            (
+                over_tls(proxy.port(), rig.files.verifying()),
+                "TLS_AES_256_GCM_SHA384",
+                "TLSv1.3",
+            ),
+            (application(proxy.port()), "", ""),
+        ] {
+            let mut conn = Conn::new(options).await.unwrap();
+            assert_eq!(!to_the_server(&mut conn).await.is_empty(), encrypted);
+            for scope in ["", "SESSION", "LOCAL", "GLOBAL"] {
+                let sql = format!(
+                    "SHOW {scope} STATUS WHERE variable_name IN ('Ssl_cipher', 'Ssl_version', 'Uptime')"
+                );
+                let texts: Vec<(String, String)> = conn.query(&sql).await.unwrap();
+                let binaries: Vec<(String, String)> = conn.exec(&sql, ()).await.unwrap();
+                for rows in [texts, binaries] {
+                    assert_eq!(rows.len(), 3);
+                    assert_eq!(rows[0], ("Ssl_cipher".into(), cipher.into()));
+                    assert_eq!(rows[1], ("Ssl_version".into(), version.into()));
+                    assert!(rows[2].1.parse::<u32>().is_ok(), "{rows:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A client that knows the server's key before it logs in does not ask for it.
+#[tokio::test]
+async fn the_key_in_the_status_is_the_one_for_passwords() {
+    let rig = Rig::shared(Flavor::MySql).await;
+    let known = [
+        ("key1", "Caching_sha2_password_rsa_public_key"),
+        ("key2", "Rsa_public_key"),
+    ];
+    for (user, _) in known {
+        rig.account(user, "").await;
+    }
+    let proxy = rig.proxy(&rig.shown(), "").await;
+    let mut conn = proxy.connect().await;
+    for (user, variable) in known {
+        let sql = format!("SHOW STATUS LIKE '{variable}'");
+        let (_, key): (String, String) = one(&mut conn, &sql).await;
+        rig.files.write("password.pem", &key);
+        let mut command = Command::from(rig.cluster.client("mysql").unwrap());
+        let port = format!("--port={}", proxy.port());
+        let file = rig.files.path("password.pem");
+        command
+            .args(["--host=127.0.0.1", &port, "--ssl-mode=DISABLED"])
+            .arg(format!("--user={user}"))
+            .arg(format!("--password={user}"))
+            .arg(format!("--server-public-key-path={file}"))
+            .args(["--skip-column-names", "-e", "SELECT CURRENT_USER()"]);
+        let printed = output(command).await;
+        assert!(printed.contains(&format!("{user}@%")), "{printed}");
+    }
 }
 
 async fn passwords_are_never_in_clear(flavor: Flavor) {

@@ -22,6 +22,7 @@ mod schemas;
 mod server_key;
 mod span;
 mod statement;
+mod status_list;
 
 use std::{
     future::pending,

@@ -20,6 +20,7 @@ use super::{
     handle::{Handle, Interrupt, Registry},
     process_list,
     span::Span,
+    status_list::{self, Connected},
 };
 use crate::{
     accounts::AccountState,
@@ -47,6 +48,8 @@ pub(super) struct Relay<'a> {
     pub(super) registry: &'a Registry,
     /// Whose connections are in such a list as well.
     pub(super) pool: &'a Pool,
+    /// The key with which clients may encrypt their passwords.
+    pub(super) key: &'a [u8],
     /// What runs.
     pub(super) class: StatementClass,
     /// The transaction that is open now may have written.
@@ -117,8 +120,11 @@ impl Relay<'_> {
         let mut outcome = Outcome::default();
         let mut started = false;
         let mut rewritten = BytesMut::new();
-        let is_list =
-            self.class.kind == Kind::Show && self.class.facts.contains(Facts::PROCESS_LIST);
+        let is_list = self.class.kind == Kind::Show
+            && self
+                .class
+                .facts
+                .intersects(Facts::PROCESS_LIST | Facts::STATUS);
         let mut list = is_list.then(BytesMut::new);
         let format = tracker.format();
         loop {
@@ -156,7 +162,11 @@ impl Relay<'_> {
                     self.wait(conn, started).await?;
                     continue;
                 }
-                rewritten = self.with_sessions(list, format, conn);
+                rewritten = if self.class.facts.contains(Facts::STATUS) {
+                    self.with_connection(list, format)
+                } else {
+                    self.with_sessions(list, format, conn)
+                };
                 walked = Walked::default();
             }
             let unchanged = conn
@@ -350,6 +360,15 @@ impl Relay<'_> {
             &self.registry.list(server),
             &self.pool.idle_threads(server),
         )
+    }
+
+    /// A server's status with what is said of the connection said of the client's.
+    fn with_connection(&self, list: &[u8], format: Format) -> BytesMut {
+        let connected = Connected {
+            tls: self.client.tls(),
+            key: self.key,
+        };
+        status_list::rewrite(list, (self.capabilities, format), &connected)
     }
 
     /// Whether the stream has to know that another result follows: compression begins each in a frame of its own.

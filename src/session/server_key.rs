@@ -40,8 +40,8 @@ impl ServerKey {
     }
 
     /// The public key as clients want it (PEM).
-    pub fn public(&self) -> Arc<[u8]> {
-        Arc::clone(&self.public)
+    pub fn public(&self) -> &Arc<[u8]> {
+        &self.public
     }
 
     /// What a client encrypted; None if it was not for this key.

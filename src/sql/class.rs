@@ -968,6 +968,9 @@ impl<'a> Part<'a> {
         match (first, second) {
             (Word::Warnings | Word::Errors | Word::Count, _) => *facts |= Facts::PREVIOUS_STATEMENT,
             (Word::Processlist, _) => *facts |= Facts::PROCESS_LIST | Facts::SERVER_STATE,
+            (Word::Status, _) | (Word::Global | Word::Session | Word::Local, Word::Status) => {
+                *facts |= Facts::STATUS | Facts::SERVER_STATE;
+            }
             (Word::Profile, _) => *facts |= Facts::PREVIOUS_STATEMENT,
             (
                 Word::Tables

@@ -78,6 +78,8 @@ facts! {
     AMBIGUOUS = 25,
     /// SHOW PROCESSLIST: its ids are to be the proxy's.
     PROCESS_LIST = 26,
+    /// SHOW STATUS: what it says of the connection is to be the client's.
+    STATUS = 27,
 }
 
 impl Facts {

@@ -59,7 +59,7 @@ impl Door<'_> {
             plugin: plugin.clone(),
             credential,
             channel: self.channel(),
-            public_key: Some(self.context.server_key.public()),
+            public_key: Some(Arc::clone(self.context.server_key.public())),
         };
         let mut last = claim.answer.clone();
         let mut reply;
