@@ -26,7 +26,7 @@ use crate::{
         tls::{self, Acceptor, Admission, Connector, Outgoing},
     },
     pool::{Pool, WorkerId},
-    session::{Context, Registry, ServerKey, TICK},
+    session::{AccountChanges, Context, Registry, ServerKey, TICK},
     shutdown::Shutdown,
     topology::{ServerId, Topology},
 };
@@ -83,6 +83,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         &config.limits,
     ));
     let states = Arc::new(AccountStates::new());
+    let account_changes = Arc::new(AccountChanges::new(nudge));
     let shutdown = Shutdown::new();
     let context = |worker| Context {
         worker,
@@ -90,7 +91,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         pool: Arc::clone(&pool),
         topology: topology.clone(),
         directory: directory.clone(),
-        nudge: Arc::clone(&nudge),
+        account_changes: Arc::clone(&account_changes),
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
         schemas: crate::session::Schemas::default(),

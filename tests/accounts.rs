@@ -25,6 +25,7 @@ on_both_flavors!(
     the_user_changes_to_every_kind_of_account,
     a_change_of_user_that_fails_ends_as_on_the_server,
     changes_count_without_a_restart,
+    changes_by_sessions_count_at_once,
     roles_and_hosts_are_the_servers,
     nothing_secret_is_logged,
 );
@@ -483,6 +484,34 @@ async fn changes_count_without_a_restart(flavor: Flavor) {
     eventually("the account to be gone", async || code("two").await == 1045).await;
     // Sessions go on, as on the servers.
     session.rows("SELECT 1").await.unwrap();
+}
+
+async fn changes_by_sessions_count_at_once(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let mut session = connect(rig, Side::Proxied, Way::Tcp).await;
+    session
+        .login("app", "app", None, capability::USUAL)
+        .await
+        .unwrap();
+    let set = match flavor {
+        Flavor::MySql => "SET PASSWORD FOR at_once@'%' = 'three'",
+        Flavor::MariaDb => "SET PASSWORD FOR at_once@'%' = PASSWORD('three')",
+    };
+    for _ in 0..3 {
+        for (sql, right) in [
+            ("CREATE USER at_once@'%' IDENTIFIED BY 'one'", "one"),
+            ("ALTER USER at_once@'%' IDENTIFIED BY 'two'", "two"),
+            (set, "three"),
+            ("DROP USER at_once@'%'", ""),
+        ] {
+            session.rows(sql).await.unwrap();
+            for password in ["one", "two", "three"] {
+                let login = ("at_once", password);
+                let entered = attempt(rig, Side::Proxied, Way::Tcp, "", login).await;
+                assert_eq!(entered.is_ok(), password == right, "{sql}: {password}");
+            }
+        }
+    }
 }
 
 /// A client that comes from this address, to the port.

@@ -1,5 +1,6 @@
 //! One client: login, command loop, relay, pins, prepared statements.
 
+mod account_changes;
 mod ask;
 mod command;
 mod door;
@@ -43,11 +44,12 @@ use dbproxy_proto::{
 };
 use tokio::{
     select,
-    sync::{Notify, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tracing::{debug, info};
 
+pub use account_changes::AccountChanges;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
@@ -87,8 +89,8 @@ pub struct Context {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// The accounts as they are now.
     pub directory: watch::Receiver<Arc<Directory>>,
-    /// Asks for the accounts to be read again at once.
-    pub nudge: Arc<Notify>,
+    /// What sessions changed of them.
+    pub account_changes: Arc<AccountChanges>,
     /// What logins have proven.
     pub credentials: Arc<Credentials>,
     /// What accounts wrote.

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    account_changes::AccountChanges,
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
     process_list,
@@ -38,6 +39,7 @@ pub(super) struct Relay<'a> {
     pub(super) capabilities: Capabilities,
     pub(super) handle: &'a Handle,
     pub(super) account: &'a AccountState,
+    pub(super) account_changes: &'a AccountChanges,
     pub(super) buffers: &'a Buffers,
     /// What the client has sent behind the command.
     pub(super) ahead: &'a mut BytesMut,
@@ -399,8 +401,11 @@ impl Relay<'_> {
         }
     }
 
-    /// A write whose position was not told: before the client can see that it ended.
+    /// A change of accounts, or a write whose position was not told: before the client can see that it ended.
     fn note_end(&self, outcome: &Outcome) {
+        if self.class.facts.contains(Facts::ACCOUNTS) {
+            self.account_changes.note(Instant::now());
+        }
         let in_transaction = match outcome.status {
             Some(status) => status.contains(StatusFlags::IN_TRANS),
             None => self.in_transaction,

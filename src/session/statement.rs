@@ -364,6 +364,7 @@ impl Session {
         Relay {
             registry: &self.context.registry,
             pool: &self.context.pool,
+            account_changes: &self.context.account_changes,
             key: self.context.server_key.public(),
             class: *class,
             wrote_before: self.wrote_in_transaction,

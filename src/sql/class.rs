@@ -775,6 +775,9 @@ impl<'a> Part<'a> {
     /// What the first words say.
     fn verb(&self, writes: bool, facts: &mut Facts) -> (Kind, Cause) {
         let second = self.head[1];
+        if self.concerns_accounts() {
+            *facts |= Facts::ACCOUNTS;
+        }
         match self.head[0] {
             Word::Select | Word::Values | Word::With => {
                 if writes && self.head[0] == Word::With {
@@ -892,6 +895,19 @@ impl<'a> Part<'a> {
             | Word::Grant
             | Word::Revoke => self.definition(facts),
             _ => self.administration(facts),
+        }
+    }
+
+    fn concerns_accounts(&self) -> bool {
+        match self.head[0] {
+            Word::Grant | Word::Revoke => true,
+            // USER is known as a function.
+            Word::Create | Word::Drop | Word::Alter | Word::Rename => {
+                self.heads(Word::FnConnection)
+            }
+            Word::Set => self.head[1] == Word::Password,
+            Word::Flush => self.heads(Word::Privileges),
+            _ => false,
         }
     }
 

@@ -80,6 +80,8 @@ facts! {
     PROCESS_LIST = 26,
     /// SHOW STATUS: what it says of the connection is to be the client's.
     STATUS = 27,
+    /// May change who can log in, and how.
+    ACCOUNTS = 28,
 }
 
 impl Facts {

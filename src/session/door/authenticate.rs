@@ -40,6 +40,7 @@ impl Door<'_> {
         scramble: Scramble,
     ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
         let began = Instant::now();
+        self.account_changes_are_read(began).await?;
         let lookup = self.lookup(claim.user).await?;
         let (account, (plugin, credential)) = match lookup {
             Lookup::Account(account) => {
@@ -119,6 +120,22 @@ impl Door<'_> {
         Ok((account, proof))
     }
 
+    /// Waits for what sessions have changed of the accounts, but not for long: the primary may be away.
+    async fn account_changes_are_read(&self, now: Instant) -> Result<(), Error> {
+        let Some(changed) = self.context.account_changes.recent(now) else {
+            return Ok(());
+        };
+        let mut directory = self.context.directory.clone();
+        let asked_at = directory.borrow().asked_at();
+        if asked_at.is_some() && asked_at < Some(changed) {
+            self.context.account_changes.nudge();
+            let newer = directory.wait_for(|directory| directory.asked_at() >= Some(changed));
+            // Without an answer the reading before has to do.
+            let _ = self.unless_closed(timeout(DENIAL, newer)).await?;
+        }
+        Ok(())
+    }
+
     /// The account, if it stands in a reading of the accounts that is newer than this attempt.
     async fn newer_account(
         &self,
@@ -126,7 +143,7 @@ impl Door<'_> {
         attempt: Instant,
         until: Instant,
     ) -> Result<Option<Arc<Account>>, Error> {
-        self.context.nudge.notify_one();
+        self.context.account_changes.nudge();
         let mut directory = self.context.directory.clone();
         let newer = directory.wait_for(|directory| directory.asked_at() >= Some(attempt));
         let newer = self.unless_closed(timeout_at(until, newer)).await?;

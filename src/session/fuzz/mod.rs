@@ -29,12 +29,12 @@ use dbproxy_proto::capability::Capabilities;
 use tokio::{
     net::UnixStream,
     runtime::Builder,
-    sync::{Notify, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::{JoinHandle, yield_now},
     time::Instant,
 };
 
-use super::{Context, InFlight, Registry, Schemas, ServerKey, serve};
+use super::{AccountChanges, Context, InFlight, Registry, Schemas, ServerKey, serve};
 use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
     backend::Target,
@@ -125,7 +125,7 @@ impl World {
             pool,
             topology,
             directory: watch::channel(directory).1,
-            nudge: Arc::new(Notify::new()),
+            account_changes: Arc::new(AccountChanges::new(Arc::default())),
             credentials: Arc::new(Credentials::new()),
             states: Arc::new(AccountStates::new()),
             schemas: Schemas::default(),
