@@ -37,6 +37,7 @@ on_both_flavors!(
     warnings_are_of_the_statement_before,
     warnings_of_other_sessions_are_not_shown,
     a_reset_connection_is_as_the_client_logged_in,
+    a_reset_connection_has_the_servers_character_set,
 );
 
 const QUIT: u8 = 0x01;
@@ -983,4 +984,30 @@ async fn a_reset_connection_is_as_the_client_logged_in(flavor: Flavor) {
     }
     assert_eq!(modes[..2], modes[2..4]);
     assert_eq!(modes[..2], modes[4..]);
+}
+
+/// MariaDB goes back to the character set of the login, MySQL to its own.
+async fn a_reset_connection_has_the_servers_character_set(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let names = "SELECT CONCAT_WS(' ', @@character_set_client, @@character_set_results, @@collation_connection)";
+    let mut heard = Vec::new();
+    for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+        let mut seen = Vec::new();
+        // latin1, utf8mb4 and utf8mb4_bin.
+        for collation in [8, 45, 46] {
+            let mut raw = Raw::tcp(port).await.unwrap();
+            raw.collation = collation;
+            raw.login("app", "app", None, capability::USUAL)
+                .await
+                .unwrap();
+            seen.push(field(&mut raw, names).await);
+            raw.execute("SET NAMES cp1251").await;
+            raw.send(&[RESET_CONNECTION]).await;
+            raw.ok().await.unwrap();
+            seen.push(field(&mut raw, names).await);
+            quit(raw).await;
+        }
+        heard.push(seen);
+    }
+    assert_eq!(heard[0], heard[1]);
 }

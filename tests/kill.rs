@@ -40,6 +40,17 @@ async fn stays(conn: &mut Conn) {
     }
 }
 
+/// Clients that read an id as a signed number, as Connector/J does, write it into their KILL as that.
+#[tokio::test]
+async fn ids_are_no_negative_numbers() {
+    let rig = Rig::shared(Flavor::MariaDb).await;
+    let (mut conn, victim) = (rig.connect().await, rig.connect().await);
+    let id = victim.id() as i32;
+    assert!(id > 0, "{id}");
+    conn.query_drop(format!("KILL {id}")).await.unwrap();
+    gone(victim).await;
+}
+
 #[tokio::test]
 async fn all_sessions_of_a_user_are_ended() {
     let rig = Rig::shared(Flavor::MariaDb).await;

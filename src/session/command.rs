@@ -12,6 +12,7 @@ use super::{
     Flow, Session, execution::Execution, finish::Effect, pipe, relay::News, statement::Request,
 };
 use crate::{
+    backend::Charset,
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment},
@@ -313,11 +314,15 @@ impl Session {
         }
     }
 
-    /// Forgets everything but the login, as COM_RESET_CONNECTION does.
+    /// Forgets everything but the login, as COM_RESET_CONNECTION does. MySQL forgets the login's character set too.
     pub(super) fn reset(&mut self) {
         self.leave_connections();
         let schema = self.wanted.schema().map(<[u8]>::to_vec);
-        self.set_wanted(self.initial.with_schema(schema.as_deref()));
+        let mut state = self.initial.with_schema(schema.as_deref());
+        if !self.base.maria {
+            state = state.with_charset(Charset::Server);
+        }
+        self.set_wanted(state);
         self.status = super::login::initial_status(self.base);
         self.forget_news();
     }

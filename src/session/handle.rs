@@ -38,8 +38,9 @@ pub enum Full {
     Address,
 }
 
-/// The ids of sessions begin here: servers count from 1, so that an id says whose it is.
-const FIRST: u32 = 1 << 31;
+/// The ids of sessions begin here: servers count from 1, so that an id says whose it is. They stay below twice that: some
+/// clients read an id as a signed number, and what they then kill is nobody.
+const FIRST: u32 = 1 << 30;
 
 fn packed(server: ServerId, thread_id: u32) -> u64 {
     (u64::from(server.0) + 1) << 32 | u64::from(thread_id)
@@ -194,7 +195,7 @@ impl Registry {
             }
         }
         loop {
-            let id = FIRST | self.last.fetch_add(1, Relaxed).wrapping_add(1);
+            let id = FIRST + self.last.fetch_add(1, Relaxed).wrapping_add(1) % FIRST;
             if self.sessions.contains_key(&id) {
                 continue;
             }
