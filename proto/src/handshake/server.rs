@@ -234,6 +234,11 @@ impl<'a> Answer<'a> {
         self.plugin == *plugin
     }
 
+    /// What it answers.
+    pub const fn scramble(&self) -> Scramble {
+        self.scramble
+    }
+
     /// Whether it says that there is no password.
     pub const fn is_empty(&self) -> bool {
         matches!(self.response, [] | [0])

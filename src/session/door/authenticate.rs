@@ -7,6 +7,7 @@ use dbproxy_proto::{
     handshake::{
         auth::{AuthPlugin, Scramble, SecretBytes, Sha2Stage1},
         server::{Answer as AuthAnswer, Credential, Outcome, Proof as Proven, ServerAuth, Step},
+        voucher::{Fingerprint, voucher},
     },
 };
 use tokio::{
@@ -17,7 +18,7 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{
-    Claim, Door,
+    Claim, Door, Entered,
     refusal::{refusal, unreachable},
 };
 use crate::{
@@ -38,7 +39,7 @@ impl Door<'_> {
         claim: Claim<'_>,
         default: AuthPlugin,
         scramble: Scramble,
-    ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
+    ) -> Result<Entered, Error> {
         let began = Instant::now();
         let lookup = self.lookup(claim.user).await?;
         let (account, (plugin, credential)) = match lookup {
@@ -94,10 +95,12 @@ impl Door<'_> {
             }
         };
         let denial_at = Instant::now() + DENIAL.min(self.context.limits.login / 2);
+        let answered = last.scramble();
         let mut accepted = match (&account, &outcome) {
             (Some(account), Outcome::Proven(proven)) => {
-                let accepted = self.accept(claim.user, account, proven.clone()).await;
-                accepted.map(|proof| (Arc::clone(account), proof))
+                let account = Arc::clone(account);
+                self.let_in(claim.user, account, proven.clone(), answered)
+                    .await
             }
             (account, _) => Err(self.denied(claim.user, account.as_deref(), with_password)),
         };
@@ -107,16 +110,48 @@ impl Door<'_> {
             if let Some(newer) = newer
                 && let Some(proven) = self.judge_again(&newer, outcome, last, scramble)
             {
-                let proof = self.accept(claim.user, &newer, proven).await;
-                accepted = proof.map(|proof| (newer, proof));
+                accepted = self.let_in(claim.user, newer, proven, answered).await;
             }
         }
         if is_denial(&accepted) {
             self.unless_closed(sleep_until(denial_at)).await?;
         }
-        let (account, proof) = accepted?;
-        self.check_state(claim.user, &account)?;
-        Ok((account, proof))
+        let entered = accepted?;
+        self.check_state(claim.user, &entered.account)?;
+        Ok(entered)
+    }
+
+    async fn let_in(
+        &self,
+        user: &[u8],
+        account: Arc<Account>,
+        proven: Proven,
+        scramble: Scramble,
+    ) -> Result<Entered, Error> {
+        let voucher = self.vouch(&proven, &scramble);
+        let proof = self.accept(user, &account, proven).await?;
+        Ok(Entered {
+            account,
+            proof,
+            voucher,
+        })
+    }
+
+    /// What lets a client of MariaDB believe in the certificate that it was shown, if its answer was fit for that.
+    ///
+    /// Whatever the servers' version is: a client that does not know it pays no attention.
+    fn vouch(&self, proven: &Proven, scramble: &Scramble) -> Vec<u8> {
+        match (proven, self.vouches_for()) {
+            (Proven::NativeStage1(stage1), Some(fingerprint)) => {
+                voucher(&stage1.stage2(), scramble, &fingerprint)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn vouches_for(&self) -> Option<Fingerprint> {
+        let shown = self.client.tls()?.shown;
+        shown.filter(|_| self.flavor() == Flavor::MariaDb)
     }
 
     /// The account, if it stands in a reading of the accounts that is newer than this attempt.
@@ -184,6 +219,8 @@ impl Door<'_> {
     ///
     /// Where the account's own plugin would prove the password without giving away what logs in to servers, or is
     /// unknown here, the client is asked for the password itself by caching_sha2_password, which hides it on the way.
+    /// But a client that has yet to verify the certificate would not give it: if the password is known here, an answer
+    /// by mysql_native_password will do.
     fn ask(
         &self,
         account: &Account,
@@ -201,13 +238,17 @@ impl Door<'_> {
             AuthPlugin::CachingSha2Password
         };
         if let Some(password) = account.configured() {
-            let plugin = if is_own(AuthPlugin::MysqlNativePassword) {
-                AuthPlugin::MysqlNativePassword
-            } else {
-                AuthPlugin::CachingSha2Password
-            };
             let password = SecretBytes::from(password.expose().as_bytes());
-            return (plugin, Credential::Cleartext(password));
+            let credential = Credential::Cleartext(password);
+            let native = (AuthPlugin::MysqlNativePassword, credential.clone());
+            let will_do = is_own(AuthPlugin::MysqlNativePassword)
+                || self.vouches_for().is_some()
+                    && self.is_proven_by(native.clone(), answer, scramble);
+            return if will_do {
+                native
+            } else {
+                (AuthPlugin::CachingSha2Password, credential)
+            };
         }
         let native = (AuthPlugin::MysqlNativePassword, account.native());
         let by_token = || (native.0.clone(), Credential::Native(native.1.clone()));
@@ -230,6 +271,13 @@ impl Door<'_> {
             }
         }
         let proofs = self.context.credentials.proofs(account);
+        if self.vouches_for().is_some() {
+            let known = proofs.iter().filter_map(|proof| proof.native()).collect();
+            let by_known = (native.0, Credential::Native(known));
+            if self.is_proven_by(by_known.clone(), answer, scramble) {
+                return by_known;
+            }
+        }
         let known = proofs.iter().filter_map(|proof| match &**proof {
             Proof::Password { stage1, .. } => Some(Sha2Stage1::new(**stage1).stage2()),
             Proof::Native(_) | Proof::Empty => None,
@@ -273,7 +321,13 @@ impl Door<'_> {
         let (password, verified) = match proven {
             Proven::NoPassword => return Ok(Arc::new(Proof::Empty)),
             Proven::NativeStage1(stage1) => {
-                return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+                let stage2 = stage1.stage2();
+                if account.native().contains(&stage2) {
+                    return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+                }
+                let known = self.context.credentials.proofs(account).into_iter();
+                let known = known.rev().find(|proof| proof.native().as_ref() == Some(&stage2));
+                return known.ok_or_else(|| self.denied(user, Some(account), true));
             }
             Proven::Sha2Fast(stage1) => {
                 let known = self.context.credentials.proofs(account).into_iter();

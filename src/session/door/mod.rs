@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::{Context, Registration, Source, login::initial_status};
 use crate::{
-    accounts::{Account, ClientAddress},
+    accounts::{Account, ClientAddress, Proof},
     backend::{Charset, Login, SessionState},
     config::{ClientCompression, Compression},
     error::{Error, ErrorKind, Origin},
@@ -80,9 +80,18 @@ pub(super) struct Door<'a> {
     pub(super) capabilities: Capabilities,
 }
 
+/// Who has proven to be somebody.
+pub(super) struct Entered {
+    pub(super) account: Arc<Account>,
+    pub(super) proof: Arc<Proof>,
+    /// The info of the OK packet; empty if nothing is to be said.
+    pub(super) voucher: Vec<u8>,
+}
+
 /// Who came in.
 pub(super) struct Admitted {
     pub(super) account: Arc<Account>,
+    pub(super) voucher: Vec<u8>,
     pub(super) login: Login,
     pub(super) state: SessionState,
     pub(super) base: Dialect,
@@ -166,13 +175,18 @@ impl Door<'_> {
             user: request.user,
             answer: request.answer(scramble),
         };
-        let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
+        let Entered {
+            account,
+            proof,
+            voucher,
+        } = self.authenticate(claim, plugin, scramble).await?;
         let login = Login::new(request.user, &account, proof, self.peer.ip());
         let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
         Ok(Admitted {
             account,
+            voucher,
             login,
             state,
             base,
