@@ -14,16 +14,11 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{
-    Claim, Door, Entered,
-    refusal::{refusal, unreachable},
-};
+use super::{Claim, Door, Entered, refusal::refusal};
 use crate::{
     accounts::{Account, Expiry, Lookup, Method, Proof, Transport, Verdict},
-    backend::Login,
     error::{Answer, Error, ErrorKind},
     topology::Flavor,
 };
@@ -326,7 +321,9 @@ impl Door<'_> {
                     return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
                 }
                 let known = self.context.credentials.proofs(account).into_iter();
-                let known = known.rev().find(|proof| proof.native().as_ref() == Some(&stage2));
+                let known = known
+                    .rev()
+                    .find(|proof| proof.native().as_ref() == Some(&stage2));
                 return known.ok_or_else(|| self.denied(user, Some(account), true));
             }
             Proven::Sha2Fast(stage1) => {
@@ -340,24 +337,26 @@ impl Door<'_> {
         if verified && !account.counted {
             return Ok(proof);
         }
-        let method = match self.check(account, password).await? {
+        let checked = self.check(account, password).await?;
+        let method = match &checked {
             Checked::Right(method) => method,
             Checked::Wrong => return Err(self.denied(user, Some(account), true)),
-            Checked::Open => {
+            Checked::Open | Checked::Counted => {
                 // Not remembered: nothing that is read here changes when such a password does.
-                self.verify_at_primary(user, account, &proof).await?;
+                self.verify_at_primary(user, account, &proof, &checked)
+                    .await?;
                 return Ok(proof);
             }
         };
         let credentials = &self.context.credentials;
-        credentials.remember(account, &method, Arc::clone(&proof));
+        credentials.remember(account, method, Arc::clone(&proof));
         Ok(proof)
     }
 
     /// Checks a password by what is stored of it. It is slow on purpose: not on the thread of the sessions, and few at a time.
     async fn check(&self, account: &Arc<Account>, password: SecretBytes) -> Result<Checked, Error> {
-        if account.counted {
-            return Ok(Checked::Open);
+        if account.counted && !account.goes_by_process() {
+            return Ok(Checked::Counted);
         }
         let turn = Arc::clone(&self.context.checks).acquire_owned();
         let turn = self.unless_closed(turn).await?;
@@ -366,6 +365,7 @@ impl Door<'_> {
             // It takes as long, and so does the turn, if the login is given up meanwhile.
             let _turn = turn;
             match account.check(&password) {
+                Verdict::Right(_) if account.counted => Checked::Counted,
                 Verdict::Right(method) => Checked::Right(method.clone()),
                 Verdict::Wrong => Checked::Wrong,
                 Verdict::Open => Checked::Open,
@@ -374,47 +374,6 @@ impl Door<'_> {
         checked
             .await
             .map_err(|_| Error::setup("the check of a password was broken off"))
-    }
-
-    /// Only a server can check a password against its stored hash; a login there says whether it is right.
-    async fn verify_at_primary(
-        &self,
-        user: &[u8],
-        account: &Account,
-        proof: &Arc<Proof>,
-    ) -> Result<(), Error> {
-        let login = Login::new(user, account, Arc::clone(proof), self.peer.ip());
-        let topology = Arc::clone(&self.context.topology.borrow());
-        let server = topology
-            .primary()
-            .or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
-        let Some(server) = server else {
-            return Err(unreachable(&topology));
-        };
-        match self.context.pool.try_login(server.id, &login).await {
-            Ok(()) => Ok(()),
-            Err(Error {
-                kind:
-                    ErrorKind::Answer(Answer {
-                        code: 1045,
-                        message,
-                        ..
-                    }),
-                ..
-            }) if message.ends_with("(using password: YES)") => {
-                Err(self.denied(user, Some(account), true))
-            }
-            Err(
-                error @ Error {
-                    kind: ErrorKind::Answer(_),
-                    ..
-                },
-            ) => Err(error),
-            Err(error) => {
-                info!(server = %server.name, %error, "password could not be checked");
-                Err(unreachable(&topology))
-            }
-        }
     }
 
     fn check_state(&self, user: &[u8], account: &Account) -> Result<(), Error> {
@@ -474,11 +433,13 @@ fn is_denial<T>(result: &Result<T, Error>) -> bool {
 }
 
 /// What a check of a password said.
-enum Checked {
+pub(super) enum Checked {
     Right(Method),
     Wrong,
     /// Only a server can tell.
     Open,
+    /// A server has to be asked as well, to go on counting.
+    Counted,
 }
 
 fn password_proof(password: &[u8]) -> Proof {

@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod refusal;
+mod verify;
 
 use std::{future::Future, io, sync::Arc};
 
