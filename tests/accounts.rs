@@ -483,7 +483,13 @@ async fn nobody_is_taken_for_the_proxys_own_process(flavor: Flavor) {
 async fn the_user_changes_to_every_kind_of_account(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     let mut raw = Raw::app(rig.proxy.port()).await;
+    let mut keeping = Raw::app(rig.proxy.port()).await;
+    keeping.keeps_scramble = true;
     for (user, passwords) in kinds(rig, flavor, "change").await {
+        for password in passwords.iter().copied().cycle().take(4) {
+            keeping.change_user(&user, password, "test").await.unwrap();
+            keeping.change_user("app", "app", "test").await.unwrap();
+        }
         for password in passwords {
             for (plugin, when_asked) in PLUGINS.into_iter().flat_map(|p| [(p, false), (p, true)]) {
                 raw.greeting.plugin = plugin.to_owned();

@@ -13,7 +13,7 @@ use tokio::{select, time::timeout};
 
 use super::{
     Context, Flow, Handle, Registration, Session,
-    door::{Admitted, Claim, Door, Entered, scramble},
+    door::{Admitted, Claim, Door, Entered},
     limits::Seat,
     prepared::Statements,
     relay::News,
@@ -293,15 +293,15 @@ impl Session {
             seq: 1,
             capabilities: self.capabilities,
         };
-        // The answer in the command is for the greeting's scramble: ask for one to a fresh scramble.
         let entered = async {
-            let fresh = scramble()?;
             let claim = Claim {
                 user: request.user,
                 answer: request.answer(self.scramble),
             };
             let default = door.default_plugin();
-            door.authenticate(claim, default, fresh).await
+            // Some clients answer further commands to the scramble that they were given last, others to the greeting's:
+            // it has to stay the same.
+            door.authenticate(claim, default, self.scramble).await
         };
         let handle = Arc::clone(self.registration.handle());
         let entered = select! {

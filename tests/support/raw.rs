@@ -109,6 +109,9 @@ pub struct Raw {
     pub collation: u8,
     /// MariaDB's extended flags that a login asks for, by leaving out the first of the ordinary ones.
     pub extended: u32,
+    /// Whether it answers COM_CHANGE_USER to the scramble that it was given last, as MariaDB's library does, or always to
+    /// the greeting's.
+    pub keeps_scramble: bool,
     /// What the last answer to a login said besides OK.
     pub info: String,
 }
@@ -152,6 +155,7 @@ impl Raw {
             capabilities: 0,
             collation: 45,
             extended: 0,
+            keeps_scramble: false,
             info: String::new(),
         };
         let payload = raw.packet().await.unwrap();
@@ -304,6 +308,9 @@ impl Raw {
                     let plugin = String::from_utf8_lossy(&payload[1..zero]).into_owned();
                     scramble = payload[zero + 1..].to_vec();
                     scramble.pop_if(|last| *last == 0);
+                    if self.keeps_scramble {
+                        self.greeting.scramble.clone_from(&scramble);
+                    }
                     self.put(&proof(&plugin, &scramble, password, self.secure))
                         .await
                         .unwrap();

@@ -370,8 +370,8 @@ pub struct AwaitPlaintext {
 }
 
 impl ServerAuth {
-    /// Judges the client's first answer. `switch` is the scramble for an auth switch request: a fresh one in COM_CHANGE_USER; at login
-    /// the greeting's may be used again.
+    /// Judges the client's first answer. `switch` is the scramble for an auth switch request: the greeting's, as long as clients do
+    /// not agree on which of two a COM_CHANGE_USER answers.
     pub fn start(self, answer: Answer<'_>, switch: Scramble) -> Step {
         let usable = match self.plugin {
             AuthPlugin::MysqlNativePassword

@@ -358,7 +358,7 @@ fn malformed(_: dbproxy_proto::ProtocolError) -> Error {
     refusal(1043, b"08S01", "Bad handshake")
 }
 
-pub(super) fn scramble() -> Result<Scramble, Error> {
+fn scramble() -> Result<Scramble, Error> {
     let mut random = [0; Scramble::LEN];
     rand::fill(&mut random).map_err(|_| Error::setup("the system gives no random numbers"))?;
     Ok(Scramble::from_random(random))
