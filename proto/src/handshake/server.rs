@@ -379,7 +379,8 @@ impl ServerAuth {
             | AuthPlugin::Sha256Password => true,
             AuthPlugin::MysqlClearPassword => self.channel == Channel::Secure,
             // A signature would not give away what logs in to servers.
-            AuthPlugin::Ed25519 | AuthPlugin::Parsec | AuthPlugin::Other(_) => false,
+            AuthPlugin::Ed25519 | AuthPlugin::Parsec => false,
+            AuthPlugin::Dialog | AuthPlugin::Other(_) => false,
         };
         if !usable {
             return finished(Outcome::Unsupported);
