@@ -22,6 +22,8 @@ on_both_flavors!(
     wrong_logins_hear_what_the_server_says,
     an_expired_password_can_be_changed,
     wrong_passwords_are_counted_by_the_server,
+    an_account_that_the_proxy_itself_cannot_use_is_told_of,
+    nobody_is_taken_for_the_proxys_own_process,
     the_user_changes_to_every_kind_of_account,
     a_change_of_user_that_fails_ends_as_on_the_server,
     changes_count_without_a_restart,
@@ -389,10 +391,107 @@ async fn counted(cluster: Cluster) {
     }
 }
 
+/// A server asked about a password says the same whether that is wrong or the proxy's address is none of the account's.
+async fn an_account_that_the_proxy_itself_cannot_use_is_told_of(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let (before, counts) = match flavor {
+        Flavor::MySql => ("", "FAILED_LOGIN_ATTEMPTS 100 PASSWORD_LOCK_TIME 1"),
+        Flavor::MariaDb => ("SET GLOBAL max_password_errors = 100;", ""),
+    };
+    let sql = format!(
+        "{before} CREATE USER far@'127.0.2.%' IDENTIFIED BY 'there' {counts}; \
+         CREATE USER near@'127.0.2.%' IDENTIFIED BY 'there' {counts}; \
+         CREATE USER near@'127.0.0.1' IDENTIFIED BY 'here' {counts}; \
+         CREATE USER any@'%' IDENTIFIED BY 'there' {counts}"
+    );
+    cluster.primary().run(&sql).await.unwrap();
+    let proxy = Proxy::start(&cluster, &Options::default()).await;
+    let rig = Rig { cluster, proxy };
+    known(&rig).await;
+    let far = Ipv4Addr::new(127, 0, 2, 9);
+    for (user, password, code, said) in [
+        ("far", "there", 1698, "as 'far'@'127.0.2.%'"),
+        ("near", "there", 1698, "as 'near'@'127.0.2.%'"),
+        (
+            "any",
+            "wrong",
+            1045,
+            "'any'@'127.0.2.9' (using password: YES)",
+        ),
+        (
+            "nobody",
+            "there",
+            1045,
+            "'nobody'@'127.0.2.9' (using password: YES)",
+        ),
+    ] {
+        let mut raw = from(far, rig.proxy.port()).await.unwrap();
+        let refused = raw.login(user, password, None, capability::USUAL).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code, code, "{refused:?}");
+        assert!(refused.message.contains(said), "{refused:?}");
+        let blames_itself = refused.message.contains("cluster.proxy_protocol");
+        assert_eq!(blames_itself, code == 1698, "{refused:?}");
+    }
+    let mut raw = from(far, rig.proxy.port()).await.unwrap();
+    raw.login("any", "there", None, capability::USUAL)
+        .await
+        .unwrap();
+}
+
+/// At a unix socket a server asks the system who is at the other end, and that is the proxy.
+async fn nobody_is_taken_for_the_proxys_own_process(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let whoami = tokio::process::Command::new("id").arg("-un").output().await;
+    let own = String::from_utf8(whoami.unwrap().stdout).unwrap();
+    let own = own.trim();
+    let sql = match flavor {
+        Flavor::MySql => format!(
+            "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so'; \
+             CREATE USER IF NOT EXISTS {own}@localhost; ALTER USER {own}@localhost IDENTIFIED WITH auth_socket"
+        ),
+        Flavor::MariaDb => format!(
+            "CREATE USER IF NOT EXISTS {own}@localhost; \
+             ALTER USER {own}@localhost IDENTIFIED VIA unix_socket OR mysql_native_password USING PASSWORD('one')"
+        ),
+    };
+    let primary = cluster.primary();
+    primary.run(&sql).await.unwrap();
+    // A process of this user needs no password at the server itself.
+    let mut direct = Raw::unix(&primary.socket()).await.unwrap();
+    let entered = direct.login(own, "wrong", None, capability::USUAL).await;
+    assert_eq!(entered, Ok(()));
+
+    for counting in [false, true] {
+        if counting && flavor == Flavor::MariaDb {
+            let sql = "SET GLOBAL max_password_errors = 100";
+            cluster.primary().run(sql).await.unwrap();
+        }
+        let socket = cluster.primary().socket();
+        let options = Options {
+            servers: Some(vec![format!("db1=unix:{}", socket.display())]),
+            ..Options::default()
+        };
+        let proxy = Proxy::start(&cluster, &options).await;
+        for password in ["wrong", "", "one"] {
+            let mut raw = Raw::unix(&proxy.socket()).await.unwrap();
+            let entered = raw.login(own, password, None, capability::USUAL).await;
+            let right = password == "one" && flavor == Flavor::MariaDb;
+            assert_eq!(entered.is_ok(), right, "{counting} {password} {entered:?}");
+        }
+    }
+}
+
 async fn the_user_changes_to_every_kind_of_account(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     let mut raw = Raw::app(rig.proxy.port()).await;
+    let mut keeping = Raw::app(rig.proxy.port()).await;
+    keeping.keeps_scramble = true;
     for (user, passwords) in kinds(rig, flavor, "change").await {
+        for password in passwords.iter().copied().cycle().take(4) {
+            keeping.change_user(&user, password, "test").await.unwrap();
+            keeping.change_user("app", "app", "test").await.unwrap();
+        }
         for password in passwords {
             for (plugin, when_asked) in PLUGINS.into_iter().flat_map(|p| [(p, false), (p, true)]) {
                 raw.greeting.plugin = plugin.to_owned();

@@ -14,14 +14,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use dbproxy::cli::demo::cluster::{Cluster, Flavor, ReservedPort};
 use mysql_async::prelude::Queryable;
 use mysql_async::{ChangeUserOpts, ClientIdentity, Conn, OptsBuilder, SslOpts};
 use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +30,7 @@ use tokio::time::timeout;
 
 use support::raw::{Raw, capability};
 use support::relay::{Fault, Relay};
+use support::tls::unverifying;
 use support::{Options, Proxy, SOON, addresses, application, code, eventually, login, one, output};
 
 on_both_flavors!(
@@ -41,6 +41,7 @@ on_both_flavors!(
     passwords_are_never_in_clear,
     certificates_are_read_again,
     a_certificate_is_made_and_kept,
+    the_password_vouches_for_the_certificate,
     tls_can_be_required,
     accounts_require_as_on_the_servers,
     servers_are_verified,
@@ -263,12 +264,8 @@ async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
 /// The certificate that clients see (DER).
 async fn shown(port: u16) -> Vec<u8> {
     let mut stream = ask_for_tls(port).await;
-    let config = rustls::ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Unverified))
-        .with_no_client_auth();
     let name = "localhost".try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut client = rustls::ClientConnection::new(unverifying(), name).unwrap();
     while client.is_handshaking() {
         let mut out = Vec::new();
         while client.wants_write() {
@@ -283,46 +280,6 @@ async fn shown(port: u16) -> Vec<u8> {
         }
     }
     client.peer_certificates().unwrap()[0].to_vec()
-}
-
-#[derive(Debug)]
-struct Unverified;
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 async fn command_lines_use_tls(flavor: Flavor) {
@@ -598,6 +555,91 @@ async fn a_certificate_is_made_and_kept(flavor: Flavor) {
     )
     .await;
     assert_eq!(shown(again.port()).await, made);
+}
+
+/// What a client of MariaDB expects behind its login before it believes in a certificate that nobody has signed.
+fn expected(password: &str, scramble: &[u8], certificate: &[u8]) -> String {
+    let once = digest(&SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
+    let stored = digest(&SHA1_FOR_LEGACY_USE_ONLY, once.as_ref());
+    let fingerprint = digest(&SHA256, certificate);
+    let whole = [stored.as_ref(), scramble, fingerprint.as_ref()].concat();
+    let hex = digest(&SHA256, &whole);
+    let hex: String = hex.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+    format!("\u{1}{hex}")
+}
+
+async fn the_password_vouches_for_the_certificate(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let maria = flavor == Flavor::MariaDb;
+    let signs = if maria {
+        rig.cluster
+            .primary()
+            .run("INSTALL SONAME 'auth_ed25519'")
+            .await
+            .unwrap();
+        "IDENTIFIED VIA ed25519 USING PASSWORD"
+    } else {
+        "IDENTIFIED BY"
+    };
+    for name in ["vouched", "vouched_told"] {
+        let sql = format!("CREATE USER {name}@'%' {signs} ('{name}')");
+        let sql = if maria {
+            sql
+        } else {
+            sql.replace(['(', ')'], "")
+        };
+        rig.cluster.primary().run(&sql).await.unwrap();
+    }
+    let sql = "CREATE USER vouched_not@'%' IDENTIFIED BY ''";
+    rig.cluster.primary().run(sql).await.unwrap();
+    let options = Options {
+        sections: "[users.vouched_told]\npassword = \"vouched_told\"\n".to_owned(),
+        ..Options::default()
+    };
+    let proxy = Proxy::start(&rig.cluster, &options).await;
+    let own = shown(proxy.port()).await;
+    let usual = capability::USUAL;
+    let tracking = usual | capability::SESSION_TRACK;
+
+    for (name, password, capabilities, vouched) in [
+        ("app", "app", usual, true),
+        ("app", "app", tracking, true),
+        ("vouched_told", "vouched_told", usual, true),
+        // By its signature dbproxy could not log in to servers: it asks for the password, and knows it from then on.
+        ("vouched", "vouched", usual, false),
+        ("vouched", "vouched", usual, true),
+        ("vouched_not", "", usual, false),
+    ] {
+        let raw = Raw::tcp(proxy.port()).await.unwrap();
+        let (mut raw, certificate) = raw.over_tls(capabilities).await;
+        assert_eq!(certificate, own);
+        raw.login(name, password, None, capabilities).await.unwrap();
+        let expected = if vouched && maria {
+            expected(password, &raw.greeting.scramble, &own)
+        } else {
+            String::new()
+        };
+        assert_eq!(raw.info, expected, "{name}");
+        let rows = raw.rows("SELECT CURRENT_USER()").await.unwrap();
+        assert_eq!(rows, [[Some(format!("{name}@%"))]]);
+
+        raw.change_user("app", "app", "").await.unwrap();
+        assert_eq!(raw.info.is_empty(), !maria, "{name}");
+    }
+
+    // A password that is known is checked all the same.
+    for name in ["app", "vouched", "vouched_told"] {
+        let raw = Raw::tcp(proxy.port()).await.unwrap();
+        let (mut raw, _) = raw.over_tls(usual).await;
+        let refused = raw.login(name, "wrong", None, usual).await.unwrap_err();
+        assert_eq!(refused.code, 1045, "{refused:?}");
+    }
+    // Without a certificate there is nothing to vouch for.
+    let mut plain = Raw::tcp(proxy.port()).await.unwrap();
+    plain.login("app", "app", None, usual).await.unwrap();
+    let mut local = Raw::unix(&proxy.socket()).await.unwrap();
+    local.login("app", "app", None, usual).await.unwrap();
+    assert_eq!([plain.info, local.info], ["", ""]);
 }
 
 async fn tls_can_be_required(flavor: Flavor) {

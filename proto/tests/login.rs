@@ -578,6 +578,42 @@ fn greetings_of_servers() {
     );
 }
 
+/// MariaDB's pam asks like this.
+#[test]
+fn a_client_is_asked_for_a_password() {
+    let secrets = || Secrets {
+        password: Some(RIGHT.into()),
+        ..Secrets::default()
+    };
+    let question = b"\xfedialog\0\x04Password: ";
+    let asked = |channel| match started(secrets(), channel).handle(question) {
+        Ok(client::Step::Send { payload, next }) => (payload, next),
+        other => panic!("{other:?}"),
+    };
+    let (payload, next) = asked(Channel::Secure);
+    assert_eq!(&payload[..], b"correct horse\0");
+    // As a rule it does not even say what it asks for.
+    match started(secrets(), Channel::Secure).handle(b"\xfedialog\0") {
+        Ok(client::Step::Send { payload, .. }) => assert_eq!(&payload[..], b"correct horse\0"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        next.handle(b"\xff\x15\x04#28000Access denied"),
+        Err(LoginError::Refused { code: 1045, .. })
+    ));
+    // Only one thing is known.
+    for question in [&b"\x04PIN: "[..], b"\x02PIN: "] {
+        let (_, next) = asked(Channel::Secure);
+        assert_eq!(next.handle(question).unwrap_err(), LoginError::MultiFactor);
+    }
+    let (payload, next) = asked(Channel::Plain);
+    assert!(payload.is_empty());
+    assert_eq!(
+        next.handle(b"\xff\x15\x04#28000Access denied").unwrap_err(),
+        LoginError::UnsupportedPlugin(AuthPlugin::Dialog)
+    );
+}
+
 fn started(secrets: Secrets, channel: Channel) -> ClientLogin {
     let seen = ServerGreeting::parse(&greeting(AuthPlugin::CachingSha2Password)).unwrap();
     let client::Step::Send { next, .. } = login(secrets, channel).start(&seen).unwrap() else {
@@ -610,7 +646,7 @@ fn a_client_trusts_no_server_with_its_password() {
     };
     assert_eq!(&payload[..], b"correct horse\0");
     let Ok(client::Step::Send { payload, next }) =
-        started(secrets(), Channel::Secure).handle(b"\xfedialog\0\x04PIN: ")
+        started(secrets(), Channel::Secure).handle(b"\xfedialog\0\x02PIN: ")
     else {
         panic!()
     };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use dbproxy_proto::handshake::auth::{NativeStage1, NativeStage2};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -31,6 +32,14 @@ impl Proof {
         match self {
             Self::Password { stage1, .. } => stage1.ct_eq(digest).into(),
             Self::Native(_) | Self::Empty => false,
+        }
+    }
+
+    /// What mysql_native_password would store of the password, if that is known.
+    pub fn native(&self) -> Option<NativeStage2> {
+        match self {
+            Self::Password { password, .. } => Some(NativeStage1::of(password).stage2()),
+            Self::Native(_) | Self::Empty => None,
         }
     }
 }

@@ -89,6 +89,9 @@ pub enum Verifier {
     Stored(Stored),
     /// The password itself, from the configuration: any plugin will do.
     Configured(Secret),
+    /// By whose process the client is, at a server's own unix socket. Of the proxy's clients the server sees nothing, and
+    /// would take the proxy's process for theirs.
+    Process,
     /// Not here: another plugin, or no valid hash.
     Other,
 }
@@ -102,6 +105,7 @@ impl Verifier {
         match self {
             Self::Empty => Some(password.is_empty()),
             Self::Stored(stored) => Some(stored.fits(password)),
+            Self::Process => Some(false),
             Self::Configured(expected) => Some(password.ct_eq(expected.expose().as_bytes()).into()),
             Self::Other => None,
         }
@@ -121,7 +125,9 @@ impl Method {
             plugin,
             "mysql_native_password" | "caching_sha2_password" | "sha256_password"
         );
-        let verifier = if stored.is_empty() && may_be_empty {
+        let verifier = if matches!(plugin, "unix_socket" | "auth_socket") {
+            Verifier::Process
+        } else if stored.is_empty() && may_be_empty {
             Verifier::Empty
         } else {
             Stored::parse(plugin, stored).map_or(Verifier::Other, Verifier::Stored)
@@ -152,6 +158,13 @@ impl Account {
         self.methods
             .iter()
             .any(|method| method.verifier == Verifier::Empty)
+    }
+
+    /// Whether a server may let somebody in without any proof, by whose process it is.
+    pub fn goes_by_process(&self) -> bool {
+        self.methods
+            .iter()
+            .any(|method| method.verifier == Verifier::Process)
     }
 
     /// The password that the configuration gives it.
@@ -204,6 +217,7 @@ impl fmt::Debug for Verifier {
             Self::Empty => "Empty",
             Self::Stored(_) => "Stored([secret])",
             Self::Configured(_) => "Configured([secret])",
+            Self::Process => "Process",
             Self::Other => "Other",
         })
     }
@@ -562,7 +576,9 @@ mod tests {
                 "Stored([secret])",
             ),
             ("ed25519", "", "Other"),
-            ("unix_socket", "", "Other"),
+            ("unix_socket", "", "Process"),
+            ("auth_socket", "", "Process"),
+            ("pam", "mysql", "Other"),
         ] {
             let verifier = Method::new(plugin, stored.as_bytes()).verifier;
             assert_eq!(format!("{verifier:?}"), kind, "{plugin} {stored}");
@@ -597,7 +613,10 @@ mod tests {
         assert_eq!(app.check(b"secret"), Verdict::Right(&ed25519));
         assert_eq!(app.check(b"wrong"), Verdict::Wrong);
         app.methods.push(Method::new("unix_socket", b""));
+        assert_eq!(app.check(b"wrong"), Verdict::Wrong);
+        app.methods.push(Method::new("pam", b""));
         assert_eq!(app.check(b"wrong"), Verdict::Open);
+        assert!(app.goes_by_process());
         assert!(!app.may_be_empty() && app.configured().is_none());
     }
 }

@@ -4,6 +4,7 @@ use std::{
     future::ready,
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -120,8 +121,10 @@ impl Stream {
         acceptor: &Acceptor,
         input: &mut BytesMut,
     ) -> io::Result<()> {
-        let config = acceptor.config();
-        let agreed = tls::accept(&mut self.socket, config, &acceptor.turns, input).await?;
+        let incoming = acceptor.incoming();
+        let config = Arc::clone(&incoming.config);
+        let mut agreed = tls::accept(&mut self.socket, config, &acceptor.turns, input).await?;
+        agreed.secured.shown = incoming.fingerprint;
         self.secure(agreed, input);
         Ok(())
     }

@@ -13,7 +13,7 @@ use tokio::{select, time::timeout};
 
 use super::{
     Context, Flow, Handle, Registration, Session,
-    door::{Admitted, Claim, Door, scramble},
+    door::{Admitted, Claim, Door, Entered},
     limits::Seat,
     prepared::Statements,
     relay::News,
@@ -83,6 +83,7 @@ pub(super) async fn login(
     let (peer, seq, capabilities) = (door.peer, door.seq, door.capabilities);
     let Admitted {
         account,
+        voucher,
         login,
         state,
         base,
@@ -125,7 +126,7 @@ pub(super) async fn login(
         .set_write_timeout(session.context.limits.write_timeout);
     session.take_defaults();
     session.begin(SessionState::clone(&session.initial));
-    session.enter(seq).await?;
+    session.enter(seq, &voucher).await?;
     if let Some(method) = compression {
         let ahead = mem::take(&mut session.input);
         session.client.compress(method, Side::Server, ahead);
@@ -203,8 +204,9 @@ impl Session {
         }
     }
 
-    /// Ends a login: the schema is looked for, as a server does, and the client gets its answer.
-    async fn enter(&mut self, mut seq: u8) -> Result<(), Error> {
+    /// Ends a login: the schema is looked for, as a server does, and the client gets its answer, with `info` if all is
+    /// well.
+    async fn enter(&mut self, mut seq: u8, info: &[u8]) -> Result<(), Error> {
         self.handle()
             .set_user(&self.login.user, self.peer, self.wanted.schema());
         let mut out = BytesMut::new();
@@ -217,6 +219,7 @@ impl Session {
             Ok(()) => {
                 let packet = OkPacket {
                     status: self.status,
+                    info,
                     ..OkPacket::default()
                 };
                 put_ok(&mut out, &mut seq, &packet, OkHeader::Ok, self.capabilities);
@@ -291,15 +294,15 @@ impl Session {
             seq: 1,
             capabilities: self.capabilities,
         };
-        // The answer in the command is for the greeting's scramble: ask for one to a fresh scramble.
         let entered = async {
-            let fresh = scramble()?;
             let claim = Claim {
                 user: request.user,
                 answer: request.answer(self.scramble),
             };
             let default = door.default_plugin();
-            door.authenticate(claim, default, fresh).await
+            // Some clients answer further commands to the scramble that they were given last, others to the greeting's:
+            // it has to stay the same.
+            door.authenticate(claim, default, self.scramble).await
         };
         let handle = Arc::clone(self.registration.handle());
         let entered = select! {
@@ -312,14 +315,15 @@ impl Session {
             let text = "the end of a change of user";
             return Err(Error::client(ErrorKind::Timeout(text.into())));
         };
-        let seated = entered.and_then(|(account, proof)| {
+        let seated = entered.and_then(|entered| {
             // The same account keeps its place.
-            let seat = (account.key != self.login.account)
-                .then(|| take_seat(&context, &account.key))
+            let key = &entered.account.key;
+            let seat = (*key != self.login.account)
+                .then(|| take_seat(&context, key))
                 .transpose()?;
-            Ok((account, proof, seat))
+            Ok((entered, seat))
         });
-        let (account, proof, seat) = match seated {
+        let (entered, seat) = match seated {
             Ok(seated) => seated,
             Err(error) => {
                 door.refuse(&error).await;
@@ -327,6 +331,11 @@ impl Session {
             }
         };
         let (seq, flavor) = (door.seq, door.flavor());
+        let Entered {
+            account,
+            proof,
+            voucher,
+        } = entered;
         let login = Login::new(request.user, &account, proof, self.peer.ip());
         let before = (
             mem::replace(&mut self.login, login),
@@ -341,7 +350,7 @@ impl Session {
         };
         let state = SessionState::new(request.database, charset, stays.multi_statements());
         self.begin(state);
-        if let Err(error) = self.enter(seq).await {
+        if let Err(error) = self.enter(seq, &voucher).await {
             (self.login, self.account, self.initial) = before;
             return self.stay(error, stays);
         }

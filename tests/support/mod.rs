@@ -6,6 +6,7 @@
 pub mod pair;
 pub mod raw;
 pub mod relay;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

@@ -11,6 +11,9 @@ use mysql_common::crypto;
 use mysql_common::scramble::{scramble_native, scramble_sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::tls::unverifying;
 
 /// Capability flags of the handshake response.
 pub mod capability {
@@ -106,6 +109,11 @@ pub struct Raw {
     pub collation: u8,
     /// MariaDB's extended flags that a login asks for, by leaving out the first of the ordinary ones.
     pub extended: u32,
+    /// Whether it answers COM_CHANGE_USER to the scramble that it was given last, as MariaDB's library does, or always to
+    /// the greeting's.
+    pub keeps_scramble: bool,
+    /// What the last answer to a login said besides OK.
+    pub info: String,
 }
 
 impl Raw {
@@ -147,6 +155,8 @@ impl Raw {
             capabilities: 0,
             collation: 45,
             extended: 0,
+            keeps_scramble: false,
+            info: String::new(),
         };
         let payload = raw.packet().await.unwrap();
         if payload[0] == 0xff {
@@ -171,6 +181,27 @@ impl Raw {
             scramble,
         };
         Ok(raw)
+    }
+
+    /// Goes over to TLS, as a client that will log in with `capabilities`; also returns the certificate that it is shown
+    /// (DER), whatever that is.
+    pub async fn over_tls(mut self, capabilities: u32) -> (Self, Vec<u8>) {
+        let mut request = (capabilities | capability::TLS).to_le_bytes().to_vec();
+        request.extend_from_slice(&(1_u32 << 30).to_le_bytes());
+        request.push(self.collation);
+        request.extend_from_slice(&[0; 23]);
+        self.put(&request).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let connector = TlsConnector::from(unverifying());
+        let stream = connector.connect(name, self.stream).await.unwrap();
+        let certificates = stream.get_ref().1.peer_certificates().unwrap();
+        let certificate = certificates[0].to_vec();
+        let secured = Self {
+            stream: Box::new(stream),
+            secure: true,
+            ..self
+        };
+        (secured, certificate)
     }
 
     /// Logs in, by whichever method the server wants.
@@ -265,13 +296,21 @@ impl Raw {
         loop {
             let payload = self.packet().await.unwrap();
             match (payload[0], payload.get(1)) {
-                (0x00, _) => return Ok(()),
+                (0x00, _) => {
+                    // Behind two numbers of one byte, the status and the warnings.
+                    let info = payload.get(8..).unwrap_or_default();
+                    self.info = String::from_utf8_lossy(info).into_owned();
+                    return Ok(());
+                }
                 (0xff, _) => return Err(Refused::parse(&payload)),
                 (0xfe, _) => {
                     let zero = payload.iter().position(|&byte| byte == 0).unwrap();
                     let plugin = String::from_utf8_lossy(&payload[1..zero]).into_owned();
                     scramble = payload[zero + 1..].to_vec();
                     scramble.pop_if(|last| *last == 0);
+                    if self.keeps_scramble {
+                        self.greeting.scramble.clone_from(&scramble);
+                    }
                     self.put(&proof(&plugin, &scramble, password, self.secure))
                         .await
                         .unwrap();

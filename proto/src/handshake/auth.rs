@@ -29,6 +29,8 @@ pub enum AuthPlugin {
     Ed25519,
     /// `parsec`
     Parsec,
+    /// `dialog`, by which MariaDB's `pam` asks questions
+    Dialog,
     /// Any other.
     Other(String),
 }
@@ -43,6 +45,7 @@ impl AuthPlugin {
             b"sha256_password" => Self::Sha256Password,
             b"client_ed25519" => Self::Ed25519,
             b"parsec" => Self::Parsec,
+            b"dialog" => Self::Dialog,
             other => Self::Other(String::from_utf8_lossy(other).into_owned()),
         }
     }
@@ -56,6 +59,7 @@ impl AuthPlugin {
             Self::Sha256Password => "sha256_password",
             Self::Ed25519 => "client_ed25519",
             Self::Parsec => "parsec",
+            Self::Dialog => "dialog",
             Self::Other(name) => name,
         }
     }

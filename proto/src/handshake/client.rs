@@ -16,6 +16,10 @@ use crate::codec::{Reader, put_lenenc_bytes, put_nul_bytes};
 use crate::reply::{self, ErrPacket, OkPacket};
 use crate::{Capabilities, ProtocolError, StatusFlags};
 
+/// First byte of dialog's question for a password, and of such a one that is the last.
+const DIALOG_PASSWORD: u8 = 4;
+const DIALOG_LAST_PASSWORD: u8 = 5;
+
 /// More auth switch requests than this in one login are no login any more.
 const MAX_SWITCHES: u8 = 4;
 
@@ -51,7 +55,7 @@ impl fmt::Display for LoginError {
             Self::UnsupportedPlugin(plugin) => {
                 write!(
                     f,
-                    "the server asks for authentication plugin {plugin}, which is not supported here"
+                    "the server asks for authentication plugin {plugin}, which is not supported here, or only with TLS"
                 )
             }
             Self::MultiFactor => f.write_str(
@@ -422,6 +426,8 @@ impl ClientLogin {
             _ if let Some(declined) = self.declined => Err(declined),
             reply::ERR => Err(LoginError::refused(payload)),
             AUTH_NEXT_FACTOR => Err(LoginError::MultiFactor),
+            // Another question, such as for a one-time password.
+            _ if self.plugin == AuthPlugin::Dialog => Err(LoginError::MultiFactor),
             AUTH_MORE_DATA => self.more_data(reader.rest()),
             _ if matches!(self.awaited, Awaited::Derivation(_)) => self.more_data(payload),
             _ => Err(ProtocolError::Malformed("reply to the login").into()),
@@ -476,6 +482,16 @@ impl ClientLogin {
                 }
                 return Ok(SecretBytes::from(&ed25519_answer(challenge, password)[..]));
             }
+            // Without a question it waits for the password. What else it asks for stands in a text for people.
+            AuthPlugin::Dialog
+                if !matches!(
+                    data,
+                    [] | [0] | [DIALOG_PASSWORD | DIALOG_LAST_PASSWORD, ..]
+                ) =>
+            {
+                return Err(LoginError::UnsupportedPlugin(AuthPlugin::Dialog));
+            }
+            AuthPlugin::Dialog => {}
             // They need no scramble, or none is known of them.
             AuthPlugin::MysqlClearPassword | AuthPlugin::Other(_) => {}
             AuthPlugin::MysqlNativePassword
@@ -570,14 +586,16 @@ fn answer(
         AuthPlugin::Sha256Password if channel == Channel::Plain && secrets.password().is_some() => {
             Ok(SecretBytes::new(vec![SHA256_KEY_REQUEST]))
         }
-        AuthPlugin::MysqlClearPassword if channel == Channel::Plain => {
+        AuthPlugin::MysqlClearPassword | AuthPlugin::Dialog if channel == Channel::Plain => {
             Err(LoginError::UnsupportedPlugin(plugin.clone()))
         }
-        AuthPlugin::MysqlClearPassword | AuthPlugin::Sha256Password => match secrets.password() {
-            Some(password) => Ok(with_nul(password)),
-            None if secrets.is_empty() => Ok(SecretBytes::new(vec![0])),
-            None => Err(LoginError::NeedPassword),
-        },
+        AuthPlugin::MysqlClearPassword | AuthPlugin::Dialog | AuthPlugin::Sha256Password => {
+            match secrets.password() {
+                Some(password) => Ok(with_nul(password)),
+                None if secrets.is_empty() => Ok(SecretBytes::new(vec![0])),
+                None => Err(LoginError::NeedPassword),
+            }
+        }
         other => Err(LoginError::UnsupportedPlugin(other.clone())),
     }
 }

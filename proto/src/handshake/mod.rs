@@ -60,6 +60,7 @@ mod curve;
 pub mod pem;
 pub mod server;
 pub mod stored;
+pub mod voucher;
 
 /// First byte of an auth switch request.
 const AUTH_SWITCH: u8 = 0xFE;

@@ -234,6 +234,11 @@ impl<'a> Answer<'a> {
         self.plugin == *plugin
     }
 
+    /// What it answers.
+    pub const fn scramble(&self) -> Scramble {
+        self.scramble
+    }
+
     /// Whether it says that there is no password.
     pub const fn is_empty(&self) -> bool {
         matches!(self.response, [] | [0])
@@ -365,8 +370,8 @@ pub struct AwaitPlaintext {
 }
 
 impl ServerAuth {
-    /// Judges the client's first answer. `switch` is the scramble for an auth switch request: a fresh one in COM_CHANGE_USER; at login
-    /// the greeting's may be used again.
+    /// Judges the client's first answer. `switch` is the scramble for an auth switch request: the greeting's, as long as clients do
+    /// not agree on which of two a COM_CHANGE_USER answers.
     pub fn start(self, answer: Answer<'_>, switch: Scramble) -> Step {
         let usable = match self.plugin {
             AuthPlugin::MysqlNativePassword
@@ -374,7 +379,8 @@ impl ServerAuth {
             | AuthPlugin::Sha256Password => true,
             AuthPlugin::MysqlClearPassword => self.channel == Channel::Secure,
             // A signature would not give away what logs in to servers.
-            AuthPlugin::Ed25519 | AuthPlugin::Parsec | AuthPlugin::Other(_) => false,
+            AuthPlugin::Ed25519 | AuthPlugin::Parsec => false,
+            AuthPlugin::Dialog | AuthPlugin::Other(_) => false,
         };
         if !usable {
             return finished(Outcome::Unsupported);

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use dbproxy_proto::handshake::voucher::Fingerprint;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -37,21 +38,29 @@ pub enum Admission {
 /// Meets the clients of one worker.
 #[derive(Debug)]
 pub struct Acceptor {
-    config: watch::Receiver<Arc<ServerConfig>>,
+    incoming: watch::Receiver<Arc<Incoming>>,
     pub(in crate::net) turns: Semaphore,
 }
 
+/// What clients see.
+#[derive(Debug)]
+pub struct Incoming {
+    pub(in crate::net) config: Arc<ServerConfig>,
+    /// Of the certificate that is shown.
+    pub(in crate::net) fingerprint: Option<Fingerprint>,
+}
+
 impl Acceptor {
-    /// An acceptor that shows what `config` says at the time.
-    pub fn new(config: watch::Receiver<Arc<ServerConfig>>) -> Self {
+    /// An acceptor that shows what `incoming` says at the time.
+    pub fn new(incoming: watch::Receiver<Arc<Incoming>>) -> Self {
         Self {
-            config,
+            incoming,
             turns: Semaphore::new(AT_ONCE),
         }
     }
 
-    pub(in crate::net) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.borrow())
+    pub(in crate::net) fn incoming(&self) -> Arc<Incoming> {
+        Arc::clone(&self.incoming.borrow())
     }
 }
 
@@ -61,7 +70,7 @@ impl Acceptor {
 pub fn for_clients(
     tls: &ClientTls,
     state_directory: Option<&Path>,
-) -> Result<Option<Followed<ServerConfig>>, Error> {
+) -> Result<Option<Followed<Incoming>>, Error> {
     if tls.mode == ClientMode::Disabled {
         return Ok(None);
     }
@@ -75,8 +84,8 @@ pub fn for_clients(
         files.extend([identity.certificate.clone(), identity.key.clone()]);
     }
     let load = move || match &source {
-        Source::Kept(identity) => server_config(files::identity(identity, SECTION)?, ca.as_deref()),
-        Source::Lost(shown) => server_config(shown.clone(), ca.as_deref()),
+        Source::Kept(identity) => incoming(files::identity(identity, SECTION)?, ca.as_deref()),
+        Source::Lost(shown) => incoming(shown.clone(), ca.as_deref()),
     };
     follow(files, load).map(Some)
 }
@@ -94,11 +103,18 @@ pub fn check_for_clients(tls: &ClientTls) -> Result<(), Error> {
             .as_deref()
             .map_or(Ok(()), |ca| authorities(ca).map(drop));
     };
-    server_config(files::identity(identity, SECTION)?, tls.ca.as_deref()).map(drop)
+    incoming(files::identity(identity, SECTION)?, tls.ca.as_deref()).map(drop)
 }
 
 fn authorities(path: &Path) -> Result<Arc<RootCertStore>, Error> {
     files::authorities(path, "tls.client.ca")
+}
+
+fn incoming(shown: Shown, ca: Option<&Path>) -> Result<Incoming, Error> {
+    Ok(Incoming {
+        fingerprint: shown.chain.first().map(|own| Fingerprint::of(own)),
+        config: Arc::new(server_config(shown, ca)?),
+    })
 }
 
 fn server_config(shown: Shown, ca: Option<&Path>) -> Result<ServerConfig, Error> {

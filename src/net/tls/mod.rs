@@ -11,9 +11,10 @@ mod layer;
 mod name;
 mod state;
 
+use dbproxy_proto::handshake::voucher::Fingerprint;
 use rustls::{CipherSuite, CommonState, ProtocolVersion};
 
-pub use acceptor::{Acceptor, Admission, check_for_clients, for_clients};
+pub use acceptor::{Acceptor, Admission, Incoming, check_for_clients, for_clients};
 pub(super) use connector::explain;
 pub use connector::{Connector, Outgoing, for_servers};
 pub use files::Followed;
@@ -28,6 +29,8 @@ pub struct Secured {
     pub cipher: &'static str,
     /// The certificate that the other side has shown, verified if it is a client's.
     pub certificate: Option<Names>,
+    /// Of the certificate that this side has shown to a client.
+    pub shown: Option<Fingerprint>,
 }
 
 /// The names in a certificate as OpenSSL writes them in one line, such as `/C=SE/O=MySQL/CN=db1`.
@@ -54,6 +57,7 @@ impl Secured {
                 .negotiated_cipher_suite()
                 .map_or("", |suite| openssl_name(suite.suite())),
             certificate,
+            shown: None,
         }
     }
 }

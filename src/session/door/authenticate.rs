@@ -7,22 +7,18 @@ use dbproxy_proto::{
     handshake::{
         auth::{AuthPlugin, Scramble, SecretBytes, Sha2Stage1},
         server::{Answer as AuthAnswer, Credential, Outcome, Proof as Proven, ServerAuth, Step},
+        voucher::{Fingerprint, voucher},
     },
 };
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{
-    Claim, Door,
-    refusal::{refusal, unreachable},
-};
+use super::{Claim, Door, Entered, refusal::refusal};
 use crate::{
     accounts::{Account, Expiry, Lookup, Method, Proof, Transport, Verdict},
-    backend::Login,
     error::{Answer, Error, ErrorKind},
     topology::Flavor,
 };
@@ -38,7 +34,7 @@ impl Door<'_> {
         claim: Claim<'_>,
         default: AuthPlugin,
         scramble: Scramble,
-    ) -> Result<(Arc<Account>, Arc<Proof>), Error> {
+    ) -> Result<Entered, Error> {
         let began = Instant::now();
         self.account_changes_are_read(began).await?;
         let lookup = self.lookup(claim.user).await?;
@@ -95,10 +91,12 @@ impl Door<'_> {
             }
         };
         let denial_at = Instant::now() + DENIAL.min(self.context.limits.login / 2);
+        let answered = last.scramble();
         let mut accepted = match (&account, &outcome) {
             (Some(account), Outcome::Proven(proven)) => {
-                let accepted = self.accept(claim.user, account, proven.clone()).await;
-                accepted.map(|proof| (Arc::clone(account), proof))
+                let account = Arc::clone(account);
+                self.let_in(claim.user, account, proven.clone(), answered)
+                    .await
             }
             (account, _) => Err(self.denied(claim.user, account.as_deref(), with_password)),
         };
@@ -108,16 +106,48 @@ impl Door<'_> {
             if let Some(newer) = newer
                 && let Some(proven) = self.judge_again(&newer, outcome, last, scramble)
             {
-                let proof = self.accept(claim.user, &newer, proven).await;
-                accepted = proof.map(|proof| (newer, proof));
+                accepted = self.let_in(claim.user, newer, proven, answered).await;
             }
         }
         if is_denial(&accepted) {
             self.unless_closed(sleep_until(denial_at)).await?;
         }
-        let (account, proof) = accepted?;
-        self.check_state(claim.user, &account)?;
-        Ok((account, proof))
+        let entered = accepted?;
+        self.check_state(claim.user, &entered.account)?;
+        Ok(entered)
+    }
+
+    async fn let_in(
+        &self,
+        user: &[u8],
+        account: Arc<Account>,
+        proven: Proven,
+        scramble: Scramble,
+    ) -> Result<Entered, Error> {
+        let voucher = self.vouch(&proven, &scramble);
+        let proof = self.accept(user, &account, proven).await?;
+        Ok(Entered {
+            account,
+            proof,
+            voucher,
+        })
+    }
+
+    /// What lets a client of MariaDB believe in the certificate that it was shown, if its answer was fit for that.
+    ///
+    /// Whatever the servers' version is: a client that does not know it pays no attention.
+    fn vouch(&self, proven: &Proven, scramble: &Scramble) -> Vec<u8> {
+        match (proven, self.vouches_for()) {
+            (Proven::NativeStage1(stage1), Some(fingerprint)) => {
+                voucher(&stage1.stage2(), scramble, &fingerprint)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn vouches_for(&self) -> Option<Fingerprint> {
+        let shown = self.client.tls()?.shown;
+        shown.filter(|_| self.flavor() == Flavor::MariaDb)
     }
 
     /// Waits for what sessions have changed of the accounts, but not for long: the primary may be away.
@@ -201,6 +231,8 @@ impl Door<'_> {
     ///
     /// Where the account's own plugin would prove the password without giving away what logs in to servers, or is
     /// unknown here, the client is asked for the password itself by caching_sha2_password, which hides it on the way.
+    /// But a client that has yet to verify the certificate would not give it: if the password is known here, an answer
+    /// by mysql_native_password will do.
     fn ask(
         &self,
         account: &Account,
@@ -218,13 +250,17 @@ impl Door<'_> {
             AuthPlugin::CachingSha2Password
         };
         if let Some(password) = account.configured() {
-            let plugin = if is_own(AuthPlugin::MysqlNativePassword) {
-                AuthPlugin::MysqlNativePassword
-            } else {
-                AuthPlugin::CachingSha2Password
-            };
             let password = SecretBytes::from(password.expose().as_bytes());
-            return (plugin, Credential::Cleartext(password));
+            let credential = Credential::Cleartext(password);
+            let native = (AuthPlugin::MysqlNativePassword, credential.clone());
+            let will_do = is_own(AuthPlugin::MysqlNativePassword)
+                || self.vouches_for().is_some()
+                    && self.is_proven_by(native.clone(), answer, scramble);
+            return if will_do {
+                native
+            } else {
+                (AuthPlugin::CachingSha2Password, credential)
+            };
         }
         let native = (AuthPlugin::MysqlNativePassword, account.native());
         let by_token = || (native.0.clone(), Credential::Native(native.1.clone()));
@@ -247,6 +283,13 @@ impl Door<'_> {
             }
         }
         let proofs = self.context.credentials.proofs(account);
+        if self.vouches_for().is_some() {
+            let known = proofs.iter().filter_map(|proof| proof.native()).collect();
+            let by_known = (native.0, Credential::Native(known));
+            if self.is_proven_by(by_known.clone(), answer, scramble) {
+                return by_known;
+            }
+        }
         let known = proofs.iter().filter_map(|proof| match &**proof {
             Proof::Password { stage1, .. } => Some(Sha2Stage1::new(**stage1).stage2()),
             Proof::Native(_) | Proof::Empty => None,
@@ -290,7 +333,15 @@ impl Door<'_> {
         let (password, verified) = match proven {
             Proven::NoPassword => return Ok(Arc::new(Proof::Empty)),
             Proven::NativeStage1(stage1) => {
-                return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+                let stage2 = stage1.stage2();
+                if account.native().contains(&stage2) {
+                    return Ok(Arc::new(Proof::Native(Zeroizing::new(*stage1.as_bytes()))));
+                }
+                let known = self.context.credentials.proofs(account).into_iter();
+                let known = known
+                    .rev()
+                    .find(|proof| proof.native().as_ref() == Some(&stage2));
+                return known.ok_or_else(|| self.denied(user, Some(account), true));
             }
             Proven::Sha2Fast(stage1) => {
                 let known = self.context.credentials.proofs(account).into_iter();
@@ -303,24 +354,26 @@ impl Door<'_> {
         if verified && !account.counted {
             return Ok(proof);
         }
-        let method = match self.check(account, password).await? {
+        let checked = self.check(account, password).await?;
+        let method = match &checked {
             Checked::Right(method) => method,
             Checked::Wrong => return Err(self.denied(user, Some(account), true)),
-            Checked::Open => {
+            Checked::Open | Checked::Counted => {
                 // Not remembered: nothing that is read here changes when such a password does.
-                self.verify_at_primary(user, account, &proof).await?;
+                self.verify_at_primary(user, account, &proof, &checked)
+                    .await?;
                 return Ok(proof);
             }
         };
         let credentials = &self.context.credentials;
-        credentials.remember(account, &method, Arc::clone(&proof));
+        credentials.remember(account, method, Arc::clone(&proof));
         Ok(proof)
     }
 
     /// Checks a password by what is stored of it. It is slow on purpose: not on the thread of the sessions, and few at a time.
     async fn check(&self, account: &Arc<Account>, password: SecretBytes) -> Result<Checked, Error> {
-        if account.counted {
-            return Ok(Checked::Open);
+        if account.counted && !account.goes_by_process() {
+            return Ok(Checked::Counted);
         }
         let turn = Arc::clone(&self.context.checks).acquire_owned();
         let turn = self.unless_closed(turn).await?;
@@ -329,6 +382,7 @@ impl Door<'_> {
             // It takes as long, and so does the turn, if the login is given up meanwhile.
             let _turn = turn;
             match account.check(&password) {
+                Verdict::Right(_) if account.counted => Checked::Counted,
                 Verdict::Right(method) => Checked::Right(method.clone()),
                 Verdict::Wrong => Checked::Wrong,
                 Verdict::Open => Checked::Open,
@@ -337,47 +391,6 @@ impl Door<'_> {
         checked
             .await
             .map_err(|_| Error::setup("the check of a password was broken off"))
-    }
-
-    /// Only a server can check a password against its stored hash; a login there says whether it is right.
-    async fn verify_at_primary(
-        &self,
-        user: &[u8],
-        account: &Account,
-        proof: &Arc<Proof>,
-    ) -> Result<(), Error> {
-        let login = Login::new(user, account, Arc::clone(proof), self.peer.ip());
-        let topology = Arc::clone(&self.context.topology.borrow());
-        let server = topology
-            .primary()
-            .or_else(|| topology.servers.iter().find(|server| server.health.is_up()));
-        let Some(server) = server else {
-            return Err(unreachable(&topology));
-        };
-        match self.context.pool.try_login(server.id, &login).await {
-            Ok(()) => Ok(()),
-            Err(Error {
-                kind:
-                    ErrorKind::Answer(Answer {
-                        code: 1045,
-                        message,
-                        ..
-                    }),
-                ..
-            }) if message.ends_with("(using password: YES)") => {
-                Err(self.denied(user, Some(account), true))
-            }
-            Err(
-                error @ Error {
-                    kind: ErrorKind::Answer(_),
-                    ..
-                },
-            ) => Err(error),
-            Err(error) => {
-                info!(server = %server.name, %error, "password could not be checked");
-                Err(unreachable(&topology))
-            }
-        }
     }
 
     fn check_state(&self, user: &[u8], account: &Account) -> Result<(), Error> {
@@ -437,11 +450,13 @@ fn is_denial<T>(result: &Result<T, Error>) -> bool {
 }
 
 /// What a check of a password said.
-enum Checked {
+pub(super) enum Checked {
     Right(Method),
     Wrong,
     /// Only a server can tell.
     Open,
+    /// A server has to be asked as well, to go on counting.
+    Counted,
 }
 
 fn password_proof(password: &[u8]) -> Proof {

@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod refusal;
+mod verify;
 
 use std::{future::Future, io, sync::Arc};
 
@@ -21,7 +22,7 @@ use tracing::debug;
 
 use super::{Context, Registration, Source, login::initial_status};
 use crate::{
-    accounts::{Account, ClientAddress},
+    accounts::{Account, ClientAddress, Proof},
     backend::{Charset, Login, SessionState},
     config::{ClientCompression, Compression},
     error::{Error, ErrorKind, Origin},
@@ -80,9 +81,18 @@ pub(super) struct Door<'a> {
     pub(super) capabilities: Capabilities,
 }
 
+/// Who has proven to be somebody.
+pub(super) struct Entered {
+    pub(super) account: Arc<Account>,
+    pub(super) proof: Arc<Proof>,
+    /// The info of the OK packet; empty if nothing is to be said.
+    pub(super) voucher: Vec<u8>,
+}
+
 /// Who came in.
 pub(super) struct Admitted {
     pub(super) account: Arc<Account>,
+    pub(super) voucher: Vec<u8>,
     pub(super) login: Login,
     pub(super) state: SessionState,
     pub(super) base: Dialect,
@@ -166,13 +176,18 @@ impl Door<'_> {
             user: request.user,
             answer: request.answer(scramble),
         };
-        let (account, proof) = self.authenticate(claim, plugin, scramble).await?;
+        let Entered {
+            account,
+            proof,
+            voucher,
+        } = self.authenticate(claim, plugin, scramble).await?;
         let login = Login::new(request.user, &account, proof, self.peer.ip());
         let charset = Charset::of_login(u16::from(request.collation), servers.version.flavor);
         let multi_statements = self.capabilities.contains(Capabilities::MULTI_STATEMENTS);
         let state = SessionState::new(request.database, charset, multi_statements);
         Ok(Admitted {
             account,
+            voucher,
             login,
             state,
             base,
@@ -343,7 +358,7 @@ fn malformed(_: dbproxy_proto::ProtocolError) -> Error {
     refusal(1043, b"08S01", "Bad handshake")
 }
 
-pub(super) fn scramble() -> Result<Scramble, Error> {
+fn scramble() -> Result<Scramble, Error> {
     let mut random = [0; Scramble::LEN];
     rand::fill(&mut random).map_err(|_| Error::setup("the system gives no random numbers"))?;
     Ok(Scramble::from_random(random))
