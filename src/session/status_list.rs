@@ -85,6 +85,7 @@ mod tests {
             version: "TLSv1.3",
             cipher: "TLS_AES_256_GCM_SHA384",
             certificate: None,
+            shown: None,
         };
         let of_server = list(&[
             ["Rsa_public_key", "theirs"],
