@@ -247,9 +247,8 @@ impl Session {
             statement: &statement,
         };
         if class.kind == Kind::Kill {
-            return self
-                .kill_statement(request, statement.key.text(), &class)
-                .await;
+            let kill = self.kill_statement(request, statement.key.text(), &class);
+            return Box::pin(kill).await;
         }
         let Some(finished) = self.execute(&class, request).await? else {
             return Ok(Flow::Continue);

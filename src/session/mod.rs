@@ -191,7 +191,7 @@ pub async fn serve(
     let id = registration.handle().id();
     let limit = context.limits.login;
     let login = Box::pin(login::login(client, peer, admission, registration, context));
-    let session = match timeout(limit, login).await {
+    let mut session = match timeout(limit, login).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => return debug!(session = id, %error, "login failed"),
         Err(_) => return debug!(session = id, "login took longer than limits.login"),
@@ -211,7 +211,7 @@ impl Session {
         self.registration.handle()
     }
 
-    async fn run(mut self) -> Result<(), Error> {
+    async fn run(&mut self) -> Result<(), Error> {
         loop {
             let command = self.next_command().await?;
             self.client.begin_answer();
@@ -227,7 +227,8 @@ impl Session {
                     self.input = input;
                     flow?
                 }
-                Some(_) => self.stream_large().await?,
+                // What is rare lies elsewhere, so that an idle session needs no room for it.
+                Some(_) => Box::pin(self.stream_large()).await?,
             };
             match flow {
                 Flow::Continue => {}

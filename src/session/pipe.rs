@@ -47,7 +47,7 @@ impl Session {
     }
 
     /// Passes bytes on in both directions until one side closes. What is slow on one side is slow on the other.
-    pub(super) async fn pipe(mut self) -> Result<(), Error> {
+    pub(super) async fn pipe(&mut self) -> Result<(), Error> {
         let Some(mut conn) = self.held.take() else {
             return Err(Error::server(ErrorKind::Closed));
         };
