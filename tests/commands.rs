@@ -1094,6 +1094,15 @@ async fn idle_sessions_are_listed(flavor: Flavor) {
         row.get::<String, usize>(1).unwrap()
     });
     assert_eq!(rows.await.unwrap(), [user; 3]);
+    let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+    raw.login(user, user, None, capability::USUAL)
+        .await
+        .unwrap();
+    let utf16 = "SET character_set_results = utf16";
+    raw.rows(utf16).await.unwrap();
+    let rows = raw.rows("SHOW PROCESSLIST").await.unwrap();
+    let name: String = user.chars().flat_map(|char| ['\0', char]).collect();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row[1].as_ref() == Some(&name)));
 }
 
 async fn a_victim_may_be_an_expression(flavor: Flavor) {

@@ -343,27 +343,22 @@ impl Handle {
         }
     }
 
-    /// The user's name; empty before the login.
-    pub(super) fn user(&self) -> Arc<str> {
-        let holder = self.holder();
-        holder
-            .as_ref()
-            .map_or_else(|| "".into(), |holder| Arc::clone(&holder.user))
-    }
-
     fn listed(&self, server: ServerId) -> Option<Listed> {
         let holder = self.holder();
         let holder = holder.as_ref()?;
         let there = |place: &(ServerId, u32)| place.0 == server;
         let running = self.running().filter(there);
         let held = unpacked(self.held.load(SeqCst)).filter(there);
-        let idle = self.idle.load(Relaxed);
+        let idle = match self.idle.load(Relaxed) {
+            OVERDUE => Some(self.patience.load(Relaxed)),
+            ticks => ticks.checked_sub(1),
+        };
         Some(Listed {
             id: self.id,
             user: Arc::clone(&holder.user),
             host: holder.host(),
             schema: holder.schema.clone(),
-            idle: idle.checked_sub(1),
+            idle,
             thread: running.or(held).map(|(_, thread)| thread),
             runs: running.is_some(),
         })

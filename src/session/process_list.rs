@@ -5,66 +5,60 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
-    rows::{Format, Rows, Value, first_seq, put_renumbered},
+    rows::{Format, Value, with_rows},
 };
 
 use super::handle::Listed;
 
-/// Rewrites the whole answer of a server. `viewer` asks; `idle` are the server's ids of connections in the pool.
+/// Rewrites the whole answer of a server. The session `viewer` asks; `idle` are the server's ids of connections in the pool.
 ///
 /// Sessions of others are added only where the server shows threads of others.
 pub(super) fn rewrite(
     list: &[u8],
     (capabilities, format): (Capabilities, Format),
-    viewer: &str,
+    viewer: u32,
     sessions: &[Listed],
     idle: &HashSet<u32>,
 ) -> BytesMut {
-    let mut rows = Rows::new(list, capabilities, format);
-    let head = list.len() - rows.rest().len();
-    let first = first_seq(rows.rest());
-    let threads: Vec<_> = rows.by_ref().collect();
-    let (Some(mut seq), Some(columns)) = (first, threads.first().map(Vec::len)) else {
-        return BytesMut::from(list);
-    };
-    let mut out = BytesMut::with_capacity(list.len() + sessions.len() * ROW);
-    out.put_slice(list.get(..head).unwrap_or_default());
+    with_rows(list, capabilities, format, |threads| {
+        let by_thread = by_thread(sessions);
+        let session_of = |thread: &[Value<'_>]| by_thread.get(&id(thread)?).copied();
+        let is_own = |thread: &&Vec<Value<'_>>| {
+            session_of(thread).is_some_and(|session| session.id == viewer)
+        };
+        let own = threads.iter().find(is_own)?;
+        let (user, columns) = (user(own)?, own.len());
+        // Otherwise the list is in another character set than names are here.
+        let own = session_of(own).filter(|session| session.user.as_bytes() == user)?;
+        let sees_others = threads
+            .iter()
+            .any(|thread| self::user(thread) != Some(user));
 
-    let by_thread = by_thread(sessions);
-    let mut shown = HashSet::new();
-    let mut sees_others = false;
-    for mut thread in threads {
-        let id = thread.first().copied().and_then(Value::number);
-        let id = id.and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
-        sees_others |= user(&thread).is_some_and(|user| user != viewer.as_bytes());
-        let session = by_thread.get(&id);
-        if let Some(session) = session {
-            shown.insert(session.id);
-            for (value, own) in thread.iter_mut().zip(session.whose()) {
-                *value = own;
+        let mut shown = HashSet::new();
+        let mut rows = Vec::with_capacity(threads.len() + sessions.len());
+        for mut thread in threads {
+            if let Some(session) = session_of(&thread) {
+                shown.insert(session.id);
+                for (value, whose) in thread.iter_mut().zip(session.whose()) {
+                    *value = whose;
+                }
+            } else if id(&thread).is_some_and(|id| idle.contains(&id)) {
+                continue;
             }
-        } else if idle.contains(&id) {
-            continue;
+            rows.push(thread);
         }
-        rows.put(&mut out, &mut seq, thread);
-    }
-    let others = sessions
-        .iter()
-        .filter(|session| !shown.contains(&session.id))
-        .filter(|session| sees_others || *session.user == *viewer);
-    for session in others {
-        let more = std::iter::repeat(Value::Integer(0));
-        rows.put(&mut out, &mut seq, session.row().chain(more).take(columns));
-    }
-    put_renumbered(&mut out, &mut seq, rows.rest());
-    out
+        let others = sessions
+            .iter()
+            .filter(|session| !shown.contains(&session.id))
+            .filter(|session| sees_others || session.user == own.user);
+        let more = || std::iter::repeat(Value::Integer(0));
+        rows.extend(others.map(|session| session.row().chain(more()).take(columns).collect()));
+        Some(rows)
+    })
 }
-
-/// About the bytes of a row.
-const ROW: usize = 96;
 
 /// What another session held may have been forgotten a moment too late: who runs a statement there has the thread.
 fn by_thread(sessions: &[Listed]) -> HashMap<u32, &Listed> {
@@ -73,6 +67,10 @@ fn by_thread(sessions: &[Listed]) -> HashMap<u32, &Listed> {
         theirs.filter_map(|session| Some((session.thread?, session)))
     };
     of(false).chain(of(true)).collect()
+}
+
+fn id(thread: &[Value<'_>]) -> Option<u32> {
+    u32::try_from(thread.first()?.number()?).ok()
 }
 
 fn user<'a>(thread: &[Value<'a>]) -> Option<&'a [u8]> {
@@ -113,6 +111,7 @@ mod tests {
     use dbproxy_proto::{
         StatusFlags,
         resultset::{Column, put_columns, put_end, put_row},
+        rows::Rows,
     };
 
     use super::*;
@@ -151,7 +150,7 @@ mod tests {
     /// Id, host, command, time.
     fn shown(threads: &[(&str, &str)], sessions: &[Listed], idle: &[u32]) -> Vec<[String; 4]> {
         let idle = idle.iter().copied().collect();
-        let out = rewrite(&list(threads), (CAPS, Format::Text), "app", sessions, &idle);
+        let out = rewrite(&list(threads), (CAPS, Format::Text), 1002, sessions, &idle);
         let rows = Rows::new(&out, CAPS, Format::Text);
         let text = |value: Value<'_>| String::from_utf8(value.text().unwrap().into()).unwrap();
         rows.map(|row| [0, 2, 4, 5].map(|column| text(row[column])))
@@ -185,26 +184,36 @@ mod tests {
 
     #[test]
     fn sessions_of_others_are_for_those_who_see_their_threads() {
-        let sessions = [session(1004, "other", None, false)];
+        let sessions = [
+            session(1002, "app", Some(11), true),
+            session(1004, "other", None, false),
+        ];
         let ids = |threads| {
             let rows = shown(threads, &sessions, &[]);
             rows.into_iter().map(|[id, ..]| id).collect::<Vec<_>>()
         };
-        assert_eq!(ids(&[("11", "app")]), ["11"]);
-        assert_eq!(ids(&[("11", "app"), ("5", "monitor")]), ["11", "5", "1004"]);
+        assert_eq!(ids(&[("11", "app")]), ["1002"]);
+        let seen = [("11", "app"), ("5", "monitor")];
+        assert_eq!(ids(&seen), ["1002", "5", "1004"]);
+    }
+
+    #[test]
+    fn a_list_in_another_character_set_stays_as_it_is() {
+        let sessions = [
+            session(1002, "\u{e9}", Some(11), true),
+            session(1004, "other", None, false),
+        ];
+        // UTF-16 has ids that are no numbers here, Latin 1 other bytes for the name.
+        for row in [("\u{0}1\u{0}1", "\u{0}\u{e9}"), ("11", "\u{c3}\u{a9}")] {
+            assert_eq!(shown(&[row, ("12", "x")], &sessions, &[12]).len(), 2);
+        }
     }
 
     #[test]
     fn an_answer_without_rows_stays_as_it_is() {
         let list = list(&[]);
         let sessions = [session(1, "app", None, false)];
-        let out = rewrite(
-            &list,
-            (CAPS, Format::Text),
-            "app",
-            &sessions,
-            &HashSet::new(),
-        );
+        let out = rewrite(&list, (CAPS, Format::Text), 1, &sessions, &HashSet::new());
         assert_eq!(out, list);
     }
 }

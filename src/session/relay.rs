@@ -46,9 +46,9 @@ pub(super) struct Relay<'a> {
     pub(super) limits: &'a Limits,
     /// What the client is told of the session's state.
     pub(super) news: News,
-    /// Where the sessions are that a list of a server's threads speaks of.
+    /// The sessions that stand for a server's threads in a list of these.
     pub(super) registry: &'a Registry,
-    /// Whose connections are in such a list as well.
+    /// Whose idle connections are left out there.
     pub(super) pool: &'a Pool,
     /// The key with which clients may encrypt their passwords.
     pub(super) key: &'a [u8],
@@ -154,20 +154,23 @@ impl Relay<'_> {
                 .input
                 .get(walked.copied..walked.end)
                 .unwrap_or_default();
-            if let Some(list) = list.as_mut().filter(|list| list.len() < LIST) {
-                // Collected whole, so that it can be rewritten.
-                list.extend_from_slice(&rewritten);
-                list.extend_from_slice(unchanged);
+            if let Some(mut whole) = list.take() {
+                // Collected, so that it can be rewritten.
+                whole.extend_from_slice(&rewritten);
+                whole.extend_from_slice(unchanged);
                 rewritten.clear();
                 conn.input.advance(walked.end);
-                if !tracker.is_done() && list.len() < LIST {
+                if !tracker.is_done() && whole.len() < LIST {
+                    list = Some(whole);
                     self.wait(conn, started).await?;
                     continue;
                 }
-                rewritten = if self.class.facts.contains(Facts::STATUS) {
-                    self.with_connection(list, format)
-                } else {
-                    self.with_sessions(list, format, conn)
+                rewritten = match tracker.is_done() {
+                    true if self.class.facts.contains(Facts::STATUS) => {
+                        self.with_connection(&whole, format)
+                    }
+                    true => self.with_sessions(&whole, format, conn),
+                    false => whole,
                 };
                 walked = Walked::default();
             }
@@ -358,7 +361,7 @@ impl Relay<'_> {
         process_list::rewrite(
             list,
             (self.capabilities, format),
-            &self.handle.user(),
+            self.handle.id(),
             &self.registry.list(server),
             &self.pool.idle_threads(server),
         )

@@ -1,9 +1,9 @@
-//! SHOW STATUS: what the server says of a client's connection is said of the one to the proxy.
+//! SHOW STATUS: how passwords and the connection are encrypted is said of the client's connection, which is one to the proxy.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
-    rows::{Format, Rows, Value, first_seq, put_renumbered},
+    rows::{Format, Value, with_rows},
 };
 
 use crate::net::tls::Secured;
@@ -22,28 +22,17 @@ pub(super) fn rewrite(
     (capabilities, format): (Capabilities, Format),
     connected: &Connected<'_>,
 ) -> BytesMut {
-    let mut rows = Rows::new(list, capabilities, format);
-    let head = list.len() - rows.rest().len();
-    let Some(mut seq) = first_seq(rows.rest()) else {
-        return BytesMut::from(list);
-    };
-    let variables: Vec<_> = rows.by_ref().collect();
-    let mut out = BytesMut::with_capacity(list.len() + ROOM);
-    out.put_slice(list.get(..head).unwrap_or_default());
-    for mut variable in variables {
-        if let [Value::Bytes(name), value] = variable.as_mut_slice()
-            && let Some(own) = connected.value_of(name)
-        {
-            *value = Value::Bytes(own);
+    with_rows(list, capabilities, format, |mut variables| {
+        for variable in &mut variables {
+            if let [Value::Bytes(name), value] = variable.as_mut_slice()
+                && let Some(own) = connected.value_of(name)
+            {
+                *value = Value::Bytes(own);
+            }
         }
-        rows.put(&mut out, &mut seq, variable);
-    }
-    put_renumbered(&mut out, &mut seq, rows.rest());
-    out
+        Some(variables)
+    })
 }
-
-/// More than all that is put in.
-const ROOM: usize = 1024;
 
 impl Connected<'_> {
     fn value_of(&self, variable: &[u8]) -> Option<&[u8]> {

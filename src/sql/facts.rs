@@ -76,7 +76,7 @@ facts! {
     SERVER_STATE = 24,
     /// Bytes that server versions or character sets read differently; never a read.
     AMBIGUOUS = 25,
-    /// SHOW PROCESSLIST: its ids are to be the proxy's.
+    /// SHOW PROCESSLIST: to be a list of the proxy's sessions.
     PROCESS_LIST = 26,
     /// SHOW STATUS: what it says of the connection is to be the client's.
     STATUS = 27,
