@@ -8,11 +8,11 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dbproxy::cli::demo::cluster::{Flavor, ServerProcess};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
+use mysql_async::{Conn, OptsBuilder, Row};
 
 use support::{Options, Rig, WHERE, eventually, login, one, whereabouts};
 
@@ -25,6 +25,7 @@ on_both_flavors!(
     a_replica_that_falls_behind_gets_no_reads,
     roles_are_followed,
     two_writable_servers_are_one_primary,
+    sessions_say_where_statements_go,
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -967,4 +968,107 @@ async fn two_writable_servers_are_one_primary(flavor: Flavor) {
         0
     );
     assert!(rig.proxy.log().contains("db2"), "{}", rig.proxy.log());
+}
+
+/// The first row of an answer by its columns' names.
+async fn row(conn: &mut Conn, sql: &str) -> BTreeMap<String, Option<String>> {
+    let row: Row = conn.query_first(sql).await.unwrap().unwrap();
+    let names = row.columns_ref().iter().enumerate();
+    names
+        .map(|(index, column)| (column.name_str().into_owned(), row.get(index).unwrap()))
+        .collect()
+}
+
+async fn sessions_say_where_statements_go(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("routing_explained").await;
+    let user = "routing_explained";
+    let options = rig.account(user).await.db_name(Some(schema.clone()));
+    let mut conn = Conn::new(options).await.unwrap();
+    let route = async |conn: &mut Conn, sql: &str| {
+        let mut row = row(conn, &format!("EXPLAIN ROUTE {sql}")).await;
+        let server = row.remove("Server").unwrap().unwrap();
+        let place = if server == "db1" { Primary } else { Replica };
+        let mut text = |name: &str| row.remove(name).unwrap().unwrap_or_default();
+        (
+            place,
+            [
+                text("Target"),
+                text("Reason"),
+                text("Class"),
+                text("Reads"),
+                text("Writes"),
+            ],
+        )
+    };
+    let words = |words: [&str; 5]| words.map(str::to_owned);
+    let fresh = "read: a replica has every write it must see";
+    let (place, said) = route(&mut conn, "SELECT id FROM t").await;
+    assert_eq!(
+        (place, said),
+        (Replica, words(["replica", fresh, "read", "t", ""]))
+    );
+    let (place, said) = route(&mut conn, "/* dbproxy: primary */ SELECT 1").await;
+    let hint = "hint asks for the primary";
+    assert_eq!(
+        (place, said),
+        (Primary, words(["primary", hint, "read", "", ""]))
+    );
+
+    // Nothing is carried out.
+    conn.query_drop("CREATE TABLE t (id INT)").await.unwrap();
+    conn.query_drop("INSERT INTO t VALUES (1), (2)")
+        .await
+        .unwrap();
+    let (place, said) = route(&mut conn, "DELETE FROM t").await;
+    assert_eq!(
+        (place, said[0].as_str(), said[2].as_str()),
+        (Primary, "primary", "write")
+    );
+    assert_eq!(said[4], "t");
+    assert_eq!(one::<u32>(&mut conn, "SELECT COUNT(*) FROM t").await, 2);
+
+    // What the session is in the middle of counts.
+    conn.query_drop("BEGIN").await.unwrap();
+    let (place, said) = route(&mut conn, "SELECT id FROM t").await;
+    assert_eq!(
+        (place, said[0].as_str()),
+        (Primary, "the connection in use")
+    );
+    conn.query_drop("ROLLBACK").await.unwrap();
+    conn.query_drop("CREATE TEMPORARY TABLE mine (id INT)")
+        .await
+        .unwrap();
+    let (_, said) = route(&mut conn, "SELECT id FROM t").await;
+    assert_eq!(said[1], "session is pinned: temporary table");
+
+    let rows: Vec<(String, Option<String>)> = conn.query("SHOW DBPROXY SESSION").await.unwrap();
+    let session: BTreeMap<_, _> = rows.into_iter().collect();
+    let text = |name: &str| session[name].as_deref();
+    assert_eq!(text("id"), Some(conn.id().to_string().as_str()));
+    assert_eq!(text("account"), Some(format!("'{user}'@'%'").as_str()));
+    assert_eq!(text("schema"), Some(schema.as_str()));
+    assert_eq!(
+        (text("server"), text("pin")),
+        (Some("db1"), Some("temporary table"))
+    );
+    assert_eq!(
+        (text("transaction"), text("autocommit")),
+        (Some("no"), Some("yes"))
+    );
+    assert_eq!(text("consistency"), Some("user"));
+    let sql = match flavor {
+        Flavor::MariaDb => "SELECT SUBSTRING_INDEX(@@last_gtid, '-', -1)",
+        Flavor::MySql => "SELECT SUBSTRING_INDEX(@@gtid_executed, ':', 1)",
+    };
+    let part: String = one(&mut conn, sql).await;
+    let position = text("position").unwrap();
+    assert!(position.contains(&part), "{position} has no {part}");
+
+    // A table of that name can still be described.
+    conn.query_drop("CREATE TABLE route (id INT, other INT)")
+        .await
+        .unwrap();
+    let row = row(&mut conn, "EXPLAIN route other").await;
+    assert_eq!(row["Field"].as_deref(), Some("other"));
 }

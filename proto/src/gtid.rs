@@ -447,6 +447,31 @@ impl fmt::Debug for Origin {
     }
 }
 
+impl Display for WriteToken {
+    /// `uuid:low-high` or `uuid:tag:low-high` (MySQL), `domain-*-sequence` (MariaDB), with commas between them.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if let Some(floor) = &self.floor {
+            write!(f, "{floor}")?;
+            separator = ",";
+        }
+        for (origin, Interval { low, high }) in &self.ranges {
+            f.write_str(separator)?;
+            fmt_uuid(origin.uuid, f)?;
+            if !origin.tag.is_none() {
+                write!(f, ":{}", origin.tag)?;
+            }
+            write!(f, ":{low}-{high}")?;
+            separator = ",";
+        }
+        for (domain, sequence) in &self.domains {
+            write!(f, "{separator}{domain}-*-{sequence}")?;
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
 impl WriteToken {
     /// Does every server cover this token?
     pub fn is_empty(&self) -> bool {

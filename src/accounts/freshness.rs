@@ -98,6 +98,19 @@ impl AccountState {
         self.writes.fetch_add(1, Ordering::Release);
     }
 
+    /// What its reads must not miss, as servers write positions; empty if there is nothing, and with a mark where something is
+    /// not known.
+    pub fn position(&self) -> String {
+        let written = self.lock();
+        let unknown = written.unknown.is_some() || written.perhaps.is_some();
+        let mark = match (unknown, written.token.is_empty()) {
+            (false, _) => "",
+            (true, true) => "?",
+            (true, false) => ",?",
+        };
+        format!("{}{mark}", written.token)
+    }
+
     /// Does `server` show everything that this account wrote? Costs next to nothing when it was asked before and
     /// nothing was written since.
     ///

@@ -2,7 +2,6 @@
 //!
 //! The statements are those of one session, one after the other: what a statement opens or ties counts for the next.
 
-use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,7 +135,7 @@ impl Session {
         }
         self.explained = true;
         writeln!(out, "{}", String::from_utf8_lossy(statement))?;
-        writeln!(out, "  class   {}", KindName(class.kind))?;
+        writeln!(out, "  class   {}", class.kind)?;
         if class.facts != Facts::default() {
             writeln!(out, "  facts   {:?}", class.facts)?;
         }
@@ -275,42 +274,5 @@ fn replication(from: &ServerAddress) -> SourceFacts {
         behind: Some(Duration::ZERO),
         delay: Duration::ZERO,
         error: None,
-    }
-}
-
-/// A statement's kind in words.
-struct KindName(Kind);
-
-impl fmt::Display for KindName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Kind::Read => "read",
-            Kind::Write => "write",
-            Kind::Ddl => "definition",
-            Kind::Begin { read_only: false } => "begin",
-            Kind::Begin { read_only: true } => "begin, read only",
-            Kind::Commit => "commit",
-            Kind::Rollback => "rollback",
-            Kind::Savepoint => "savepoint",
-            Kind::Set => "set",
-            Kind::Use => "use",
-            Kind::Show => "show",
-            Kind::Explain => "explain",
-            Kind::Call => "call",
-            Kind::Do => "do",
-            Kind::Compound => "compound statement",
-            Kind::Admin => "administration",
-            Kind::Kill => "kill",
-            Kind::Xa => "XA transaction",
-            Kind::LockTables => "lock tables",
-            Kind::UnlockTables => "unlock tables",
-            Kind::Handler => "handler",
-            Kind::Prepare => "prepare in SQL text",
-            Kind::LoadData => "load data",
-            Kind::Diagnostics => "diagnostics",
-            Kind::Multi => "several statements",
-            Kind::Empty => "nothing",
-            Kind::Unknown => "not understood",
-        })
     }
 }

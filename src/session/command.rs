@@ -217,6 +217,12 @@ impl Session {
                 };
                 return Box::pin(self.kill_statement(request, text, &class)).await;
             }
+            Kind::Explain | Kind::Show => {
+                if let Some(inquiry) = sql::inquiry::parse(text, self.dialect) {
+                    return Box::pin(self.answer(inquiry, text)).await;
+                }
+                self.effect_of(&class, text)
+            }
             _ => self.effect_of(&class, text),
         };
         let request = Request::Forward {

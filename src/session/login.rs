@@ -9,7 +9,10 @@ use dbproxy_proto::{
     compress::Side,
     reply::{OkHeader, OkPacket, put_err, put_ok},
 };
-use tokio::{select, time::timeout};
+use tokio::{
+    select,
+    time::{Instant, timeout},
+};
 
 use super::{
     Context, Flow, Handle, Registration, Session,
@@ -94,6 +97,7 @@ pub(super) async fn login(
     let mut session = Session {
         account: context.states.of(&account.key),
         seat,
+        since: Instant::now(),
         context,
         registration,
         client,

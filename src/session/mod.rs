@@ -10,6 +10,7 @@ mod finish;
 pub mod fuzz;
 mod handle;
 mod in_flight;
+mod inquiry;
 mod kill;
 mod large;
 mod limits;
@@ -45,7 +46,7 @@ use dbproxy_proto::{
 use tokio::{
     select,
     sync::{Semaphore, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{debug, info};
 
@@ -133,6 +134,8 @@ struct Session {
     account: Arc<AccountState>,
     /// Counts for `limits.account_connections`.
     seat: Option<Seat<AccountKey>>,
+    /// When it began.
+    since: Instant,
     login: Login,
     /// The greeting's, for COM_CHANGE_USER.
     scramble: Scramble,

@@ -70,6 +70,41 @@ pub enum Kind {
     Unknown,
 }
 
+/// In the words that users see.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ddl => "definition",
+            Self::Begin { read_only: false } => "begin",
+            Self::Begin { read_only: true } => "begin, read only",
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+            Self::Savepoint => "savepoint",
+            Self::Set => "set",
+            Self::Use => "use",
+            Self::Show => "show",
+            Self::Explain => "explain",
+            Self::Call => "call",
+            Self::Do => "do",
+            Self::Compound => "compound statement",
+            Self::Admin => "administration",
+            Self::Kill => "kill",
+            Self::Xa => "XA transaction",
+            Self::LockTables => "lock tables",
+            Self::UnlockTables => "unlock tables",
+            Self::Handler => "handler",
+            Self::Prepare => "prepare in SQL text",
+            Self::LoadData => "load data",
+            Self::Diagnostics => "diagnostics",
+            Self::Multi => "several statements",
+            Self::Empty => "nothing",
+            Self::Unknown => "not understood",
+        })
+    }
+}
+
 /// Why a statement is not one that a replica may answer.
 ///
 /// `Display` gives the words that users see.

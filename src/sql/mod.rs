@@ -14,6 +14,7 @@ mod facts;
 mod functions;
 pub mod fuzz;
 mod hint;
+pub mod inquiry;
 pub mod kill;
 mod lexer;
 mod parse;

@@ -1,0 +1,131 @@
+//! What the proxy itself is asked: where a statement would go, and what it knows of the session.
+
+use bytes::BytesMut;
+use dbproxy_proto::{
+    capability::StatusFlags,
+    resultset::{Column, put_columns, put_end, put_row},
+};
+
+use super::{Flow, Session, route::Tried};
+use crate::{
+    config::Consistency,
+    error::Error,
+    net::Peer,
+    routing::Target,
+    sql::{self, inquiry::Inquiry},
+};
+
+/// utf8mb4_general_ci, which both flavors have.
+const UTF8: u16 = 45;
+
+impl Session {
+    /// Answers a question to the proxy. Nothing is asked of a server, and nothing changes.
+    pub(super) async fn answer(&mut self, inquiry: Inquiry, text: &[u8]) -> Result<Flow, Error> {
+        let mut out = BytesMut::new();
+        match inquiry {
+            Inquiry::Route(range) => {
+                let statement = text.get(range).unwrap_or_default().trim_ascii();
+                let (names, values): (Vec<_>, Vec<_>) =
+                    self.explain_route(statement).into_iter().unzip();
+                self.put_table(&mut out, &names, &[values]);
+            }
+            Inquiry::Session => {
+                let rows = self.describe();
+                let rows: Vec<_> = rows
+                    .into_iter()
+                    .map(|(name, value)| vec![Some(name.to_owned()), value])
+                    .collect();
+                self.put_table(&mut out, &["Name", "Value"], &rows);
+            }
+        }
+        self.reply(&out).await
+    }
+
+    /// The words are those of `dbproxy explain`.
+    fn explain_route(&self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
+        let class = self.classify(statement);
+        let route = self.route(&class, Tried::default());
+        let topology = self.context.topology.borrow();
+        let held = self.held.as_ref().map(|conn| conn.server());
+        let (target, server) = match route.target {
+            Target::Primary => ("primary", topology.primary),
+            Target::Replica(server) => ("replica", Some(server)),
+            Target::Kept => {
+                let kept = self.kept.map(|kept| kept.server);
+                ("the connection in use", held.or(kept).or(topology.primary))
+            }
+        };
+        let server = server.and_then(|server| topology.server(server));
+        let tables = sql::tables(statement, self.dialect);
+        let list = |names: Vec<String>| (!names.is_empty()).then(|| names.join(", "));
+        vec![
+            ("Target", Some(target.to_owned())),
+            ("Server", server.map(|server| server.name.to_string())),
+            ("Reason", Some(route.reason.to_string())),
+            ("Class", Some(class.kind.to_string())),
+            ("Reads", list(tables.read)),
+            ("Writes", list(tables.written)),
+            ("Digest", Some(format!("{:016x}", class.digest))),
+        ]
+    }
+
+    fn describe(&self) -> Vec<(&'static str, Option<String>)> {
+        let topology = self.context.topology.borrow();
+        let server = self.held.as_ref().map(|conn| conn.server());
+        let server = server.and_then(|server| topology.server(server));
+        let schema = self.wanted.schema();
+        let client = match self.peer {
+            Peer::Unix => "unix socket".to_owned(),
+            Peer::Tcp(address) => address.to_string(),
+        };
+        let consistency = match self.context.cluster.consistency {
+            Consistency::Strong => "strong",
+            Consistency::User => "user",
+            Consistency::Eventual => "eventual",
+        };
+        let position = self.account.position();
+        let is_set = |flag| {
+            if self.status.contains(flag) {
+                "yes"
+            } else {
+                "no"
+            }
+        };
+        vec![
+            ("id", Some(self.handle().id().to_string())),
+            ("account", Some(self.login.account.to_string())),
+            ("client", Some(client)),
+            ("age", Some(format!("{} s", self.since.elapsed().as_secs()))),
+            (
+                "schema",
+                schema.map(|name| String::from_utf8_lossy(name).into_owned()),
+            ),
+            ("server", server.map(|server| server.name.to_string())),
+            ("pin", self.pin.map(|pin| pin.to_string())),
+            (
+                "transaction",
+                Some(is_set(StatusFlags::IN_TRANS).to_owned()),
+            ),
+            (
+                "autocommit",
+                Some(is_set(StatusFlags::AUTOCOMMIT).to_owned()),
+            ),
+            ("consistency", Some(consistency.to_owned())),
+            ("position", (!position.is_empty()).then_some(position)),
+        ]
+    }
+
+    fn put_table(&self, out: &mut BytesMut, names: &[&str], rows: &[Vec<Option<String>>]) {
+        let mut seq = 1;
+        let columns: Vec<_> = names
+            .iter()
+            .map(|name| Column::text(name.as_bytes(), UTF8))
+            .collect();
+        put_columns(out, &mut seq, &columns, self.status, self.capabilities);
+        for row in rows {
+            let values = row.iter().map(|value| value.as_deref().map(str::as_bytes));
+            put_row(out, &mut seq, values);
+        }
+        put_end(out, &mut seq, self.status, 0, self.capabilities);
+    }
+}

@@ -1,0 +1,77 @@
+//! Statements that ask the proxy itself. No server knows them.
+
+use std::ops::Range;
+
+use super::dialect::Dialect;
+use super::lexer::{TokenKind, tokens};
+use super::words::Word;
+
+/// A question to the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inquiry {
+    /// `EXPLAIN ROUTE` and a statement, which stands at this place of the text.
+    Route(Range<usize>),
+    /// `SHOW DBPROXY SESSION`.
+    Session,
+}
+
+/// Reads a question to the proxy; `None` for any other statement.
+///
+/// `EXPLAIN route` and one word more describes a column of a table of that name: what is to be explained has two words at least.
+pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
+    let tokens = tokens(sql, dialect)?;
+    let verb = tokens.first()?.entry()?.word;
+    let is_word = |index: usize, word: &[u8]| {
+        tokens.get(index).is_some_and(|token| {
+            token.kind() == TokenKind::Word && token.bytes(sql).eq_ignore_ascii_case(word)
+        })
+    };
+    match (verb, tokens.as_slice()) {
+        (Word::Explain, [_, route, first, _, ..]) if is_word(1, b"ROUTE") => {
+            let begins = first.kind() == TokenKind::Word || first.is(b'(');
+            begins.then_some(Inquiry::Route(route.end()..sql.len()))
+        }
+        (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"SESSION") => {
+            Some(Inquiry::Session)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn questions_are_told_from_statements() {
+        let route = |rest: &str| Some(Some(rest.to_owned()));
+        for (sql, expected) in [
+            ("EXPLAIN ROUTE SELECT 1", route(" SELECT 1")),
+            (
+                "explain/**/route /* dbproxy: primary */ (SELECT 1)",
+                route(" /* dbproxy: primary */ (SELECT 1)"),
+            ),
+            ("EXPLAIN ROUTE DELETE FROM t", route(" DELETE FROM t")),
+            ("SHOW DBPROXY SESSION;", Some(None)),
+            ("show dbproxy session", Some(None)),
+            ("SHOW DBPROXY", None),
+            ("SHOW DBPROXY SESSION x", None),
+            ("SHOW `DBPROXY` SESSION", None),
+            ("EXPLAIN route", None),
+            ("EXPLAIN route id", None),
+            ("EXPLAIN route 'i%'", None),
+            ("EXPLAIN route.orders id", None),
+            ("EXPLAIN `route` SELECT 1", None),
+            ("DESC ROUTE SELECT 1", None),
+            ("EXPLAIN SELECT 1", None),
+            ("", None),
+        ] {
+            let found = parse(sql.as_bytes(), Dialect::default()).map(|inquiry| match inquiry {
+                Inquiry::Route(range) => Some(sql.get(range).unwrap().to_owned()),
+                Inquiry::Session => None,
+            });
+            assert_eq!(found, expected, "{sql}");
+        }
+    }
+}
