@@ -14,7 +14,7 @@ use dbproxy::cli::demo::cluster::{Flavor, ServerProcess};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row};
 
-use support::{Options, Rig, WHERE, eventually, login, one, whereabouts};
+use support::{Options, Rig, WHERE, error_of, eventually, login, one, whereabouts};
 
 on_both_flavors!(
     statements_reach_the_right_server,
@@ -26,6 +26,7 @@ on_both_flavors!(
     roles_are_followed,
     two_writable_servers_are_one_primary,
     sessions_say_where_statements_go,
+    sessions_choose_their_consistency,
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -1071,4 +1072,55 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
         .unwrap();
     let row = row(&mut conn, "EXPLAIN route other").await;
     assert_eq!(row["Field"].as_deref(), Some("other"));
+}
+
+async fn sessions_choose_their_consistency(flavor: Flavor) {
+    let (rig, _) = own_rig(flavor, "max_lag = \"1h\"\n").await;
+    let mut conn = rig.connect().await;
+    let place = async |conn: &mut Conn| match whereabouts(conn).await.as_str() {
+        "db1" => Primary,
+        _ => Replica,
+    };
+    let set = async |conn: &mut Conn, sql: &str| conn.query_drop(sql).await.unwrap();
+    assert_eq!(place(&mut conn).await, Replica);
+    set(&mut conn, "SET @dbproxy_consistency = 'strong'").await;
+    assert_eq!(place(&mut conn).await, Primary);
+    set(&mut conn, "SET @dbproxy_consistency = NULL").await;
+    assert_eq!(place(&mut conn).await, Replica);
+
+    // From here on the replicas apply nothing, and answer reads all the same.
+    let mut locks = Vec::new();
+    for replica in rig.cluster.replicas() {
+        let mut conn = replica.connect().await.unwrap();
+        set(&mut conn, "FLUSH TABLES WITH READ LOCK").await;
+        locks.push(conn);
+    }
+    set(&mut conn, "CREATE TABLE test.chosen (id INT)").await;
+    assert_eq!(place(&mut conn).await, Primary);
+    set(&mut conn, "SET @dbproxy_consistency = 'eventual'").await;
+    assert_eq!(place(&mut conn).await, Replica);
+    // The lag grows.
+    set(&mut conn, "SET @dbproxy_max_lag = 1").await;
+    eventually("the replicas to be too late", async || {
+        place(&mut conn).await == Primary
+    })
+    .await;
+    let reason = row(&mut conn, "EXPLAIN ROUTE SELECT 1").await;
+    let reason = reason["Reason"].clone().unwrap();
+    assert_eq!(
+        reason,
+        "read: no replica is within the lag that the hint or the session allows"
+    );
+    set(&mut conn, "SET @dbproxy_max_lag = NULL").await;
+    assert_eq!(place(&mut conn).await, Replica);
+
+    // Nothing ties the session to a connection, and a reset forgets it.
+    let rows: Vec<(String, Option<String>)> = conn.query("SHOW DBPROXY SESSION").await.unwrap();
+    let session: BTreeMap<_, _> = rows.into_iter().collect();
+    assert_eq!(session["pin"], None);
+    assert_eq!(session["consistency"].as_deref(), Some("eventual"));
+    conn.reset().await.unwrap();
+    assert_eq!(place(&mut conn).await, Primary);
+    let wrong = error_of(&mut conn, "SET @dbproxy_consistency = 'storng'").await;
+    assert_eq!(wrong, 1231);
 }

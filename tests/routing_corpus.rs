@@ -334,7 +334,7 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
     assert_eq!(target, Target::Primary);
     assert_eq!(
         reason,
-        "read: no replica is within the lag that the hint allows"
+        "read: no replica is within the lag that the hint or the session allows"
     );
     lagging.servers[1].role = Role::Spare;
     let (target, reason) = fresh_on(&lagging, None, &read);

@@ -22,7 +22,7 @@ pub enum Reason {
     HintServer,
     /// A read, but there is no replica that may serve any.
     NoReplica,
-    /// A read, but no replica is within the lag that a hint allows.
+    /// A read, but no replica is within the lag that the hint or the session allows.
     NoReplicaWithinLag,
     /// A read, but no replica has the reader's last write yet.
     NoFreshReplica,
@@ -49,9 +49,9 @@ impl fmt::Display for Reason {
             Self::HintLastUsed => f.write_str("hint asks for the server used last"),
             Self::HintServer => f.write_str("hint names the server"),
             Self::NoReplica => f.write_str("read: no replica may serve reads now"),
-            Self::NoReplicaWithinLag => {
-                f.write_str("read: no replica is within the lag that the hint allows")
-            }
+            Self::NoReplicaWithinLag => f.write_str(
+                "read: no replica is within the lag that the hint or the session allows",
+            ),
             Self::NoFreshReplica => {
                 f.write_str("read: no replica is fresh enough for this account's last write")
             }

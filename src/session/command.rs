@@ -15,7 +15,9 @@ use crate::{
     backend::Charset,
     error::{Answer, Error},
     routing::{self, PinReason},
-    sql::{self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment},
+    sql::{
+        self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment, setting::Settings,
+    },
     topology::Flavor,
 };
 
@@ -223,6 +225,10 @@ impl Session {
                 }
                 self.effect_of(&class, text)
             }
+            Kind::Set => match sql::setting::apply(text, self.dialect, self.settings) {
+                Some(settings) => return Box::pin(self.take_settings(settings)).await,
+                None => self.effect_of(&class, text),
+            },
             _ => self.effect_of(&class, text),
         };
         let request = Request::Forward {
@@ -236,6 +242,17 @@ impl Session {
                 Ok(if released { Flow::End } else { flow })
             }
             None => Ok(Flow::Continue),
+        }
+    }
+
+    async fn take_settings(&mut self, settings: Result<Settings, String>) -> Result<Flow, Error> {
+        match settings {
+            Ok(settings) => {
+                self.settings = settings;
+                self.reply_ok().await
+            }
+            // ER_WRONG_VALUE_FOR_VAR
+            Err(text) => self.reply_error(&Answer::new(1231, b"42000", text)).await,
         }
     }
 
@@ -329,6 +346,7 @@ impl Session {
             state = state.with_charset(Charset::Server);
         }
         self.set_wanted(state);
+        self.settings = Settings::default();
         self.status = super::login::initial_status(self.base);
         self.forget_news();
     }

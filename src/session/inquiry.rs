@@ -78,7 +78,7 @@ impl Session {
             Peer::Unix => "unix socket".to_owned(),
             Peer::Tcp(address) => address.to_string(),
         };
-        let consistency = match self.context.cluster.consistency {
+        let consistency = match self.consistency() {
             Consistency::Strong => "strong",
             Consistency::User => "user",
             Consistency::Eventual => "eventual",
@@ -111,6 +111,10 @@ impl Session {
                 Some(is_set(StatusFlags::AUTOCOMMIT).to_owned()),
             ),
             ("consistency", Some(consistency.to_owned())),
+            (
+                "max_lag",
+                self.settings.max_lag.map(|millis| format!("{millis}ms")),
+            ),
             ("position", (!position.is_empty()).then_some(position)),
         ]
     }

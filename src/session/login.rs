@@ -27,7 +27,7 @@ use crate::{
     error::{Error, ErrorKind, Origin},
     net::{Peer, Stream, tls::Admission},
     routing::PinReason,
-    sql::Dialect,
+    sql::{Dialect, setting::Settings},
     topology::{Defaults, Flavor},
 };
 
@@ -106,6 +106,7 @@ pub(super) async fn login(
         login,
         scramble,
         peer,
+        settings: Settings::default(),
         wanted: Arc::clone(&initial),
         initial,
         base,
@@ -195,6 +196,7 @@ impl Session {
     /// and for good on MySQL; a connection of the pool may have been reset already.
     fn begin(&mut self, state: SessionState) {
         let state = Arc::new(state);
+        self.settings = Settings::default();
         self.initial = Arc::clone(&state);
         if !self.capabilities.contains(Capabilities::IGNORE_SPACE) {
             return self.set_wanted(SessionState::clone(&state));

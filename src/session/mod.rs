@@ -73,7 +73,7 @@ use crate::{
     },
     pool::{Bucket, Pool, PooledConn, WorkerId},
     routing::PinReason,
-    sql::Dialect,
+    sql::{Dialect, setting::Settings},
     topology::{Flavor, ServerId, Topology},
 };
 
@@ -140,6 +140,8 @@ struct Session {
     /// The greeting's, for COM_CHANGE_USER.
     scramble: Scramble,
     peer: Peer,
+    /// What it wants otherwise than the configuration says.
+    settings: Settings,
     /// The state that statements must find.
     wanted: Arc<SessionState>,
     /// What `wanted` is reset to.

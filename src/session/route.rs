@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Key, PooledConn},
     routing::{self, Reason, Route, SessionView, Target},
-    sql::StatementClass,
+    sql::{Hint, StatementClass},
     topology::{Server, ServerId, Topology},
 };
 
@@ -60,7 +60,11 @@ impl Session {
     /// Decides where a statement goes.
     pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
         let topology = self.context.topology.borrow();
-        let consistency = self.context.cluster.consistency;
+        let consistency = self.consistency();
+        let mut class = *class;
+        if let (Hint::None, Some(millis)) = (class.hint, self.settings.max_lag) {
+            class.hint = Hint::MaxLag(millis);
+        }
         let view = SessionView {
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             pinned: self.pin,
@@ -79,7 +83,13 @@ impl Session {
         let in_flight = |server: ServerId| self.context.in_flight.of(server);
         let balance = self.context.cluster.balance;
         let turn = self.turn();
-        routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
+        routing::decide(&class, &view, &topology, fresh, in_flight, balance, turn)
+    }
+
+    /// What reads must see.
+    pub(super) fn consistency(&self) -> Consistency {
+        let configured = self.context.cluster.consistency;
+        self.settings.consistency.unwrap_or(configured)
     }
 
     /// The connection that a route leads to, waiting for a primary where there is none now.

@@ -124,7 +124,7 @@ fn one(word: &[u8]) -> Hint {
         }
         None if key.eq_ignore_ascii_case(b"last_used") => Hint::LastUsed,
         Some(value) if key.eq_ignore_ascii_case(b"max_lag") => {
-            seconds(value).map_or(Hint::Unknown, Hint::MaxLag)
+            millis(value).map_or(Hint::Unknown, Hint::MaxLag)
         }
         Some(value) if key.eq_ignore_ascii_case(b"server") && !value.is_empty() => {
             Hint::Server(ServerName::new(value))
@@ -134,7 +134,7 @@ fn one(word: &[u8]) -> Hint {
 }
 
 /// `4`, `4s`, `0.5`, `250ms` as milliseconds.
-fn seconds(value: &[u8]) -> Option<u32> {
+pub(super) fn millis(value: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(value).ok()?;
     if let Some(millis) = text.strip_suffix("ms") {
         return millis.parse().ok();

@@ -19,6 +19,7 @@ pub mod kill;
 mod lexer;
 mod parse;
 pub mod set;
+pub mod setting;
 pub mod variables;
 mod words;
 
