@@ -1097,6 +1097,10 @@ async fn sessions_choose_their_consistency(flavor: Flavor) {
     }
     set(&mut conn, "CREATE TABLE test.chosen (id INT)").await;
     assert_eq!(place(&mut conn).await, Primary);
+    for hint in ["dbproxy: consistency=eventual", "ms=eventual"] {
+        let name: String = one(&mut conn, &format!("/* {hint} */ {WHERE}")).await;
+        assert_ne!(name, "db1", "{hint}");
+    }
     set(&mut conn, "SET @dbproxy_consistency = 'eventual'").await;
     assert_eq!(place(&mut conn).await, Replica);
     // The lag grows.

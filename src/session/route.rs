@@ -60,7 +60,10 @@ impl Session {
     /// Decides where a statement goes.
     pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
         let topology = self.context.topology.borrow();
-        let consistency = self.consistency();
+        let consistency = match class.hint {
+            Hint::Consistency(consistency) => consistency,
+            _ => self.consistency(),
+        };
         let mut class = *class;
         if let (Hint::None, Some(millis)) = (class.hint, self.settings.max_lag) {
             class.hint = Hint::MaxLag(millis);

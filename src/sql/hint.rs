@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::config::Consistency;
+
 /// The name of a server in a hint, kept as a hash so that hints stay small and free of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerName(u64);
@@ -18,8 +20,12 @@ impl ServerName {
 }
 
 /// A wish about where a statement should run, from the comments in front of it:
-/// `/* dbproxy: primary */`, `replica`, `server=NAME`, `max_lag=SECONDS`, and `/*ms=master*/`,
-/// `ms=slave`, `ms=last_used`. It also counts in `-- ` and `#` comments.
+/// `/* dbproxy: primary */`, `replica`, `last_used`, `server=NAME`, `max_lag=SECONDS`, `consistency=…`.
+/// It also counts in `-- ` and `#` comments.
+///
+/// Those of other proxies that mean the same are understood too: mysqlnd_ms's `/*ms=master*/`, `slave`, `last_used`,
+/// `strong`, `session` and `eventual`, MaxScale's `-- maxscale route to master`, `slave`, `last`, `server NAME` and
+/// `-- maxscale max_slave_replication_lag=SECONDS`, ProxySQL's `/* max_lag_ms=N */`, and Atlas's `/*master*/`.
 ///
 /// With several, the one that allows least wins. A hint is a wish: it never sends a write to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +39,8 @@ pub enum Hint {
     Replica,
     /// The connection that ran the statement before.
     LastUsed,
+    /// What the read must see; that it must see everything is [`Hint::Primary`].
+    Consistency(Consistency),
     /// A replica at most this many milliseconds behind, else the primary.
     MaxLag(u32),
     /// The server of this name.
@@ -60,7 +68,8 @@ impl Hints {
                 word if word.eq_ignore_ascii_case(b"master") => Hint::Primary,
                 word if word.eq_ignore_ascii_case(b"slave") => Hint::Replica,
                 word if word.eq_ignore_ascii_case(b"last_used") => Hint::LastUsed,
-                _ => Hint::Unknown,
+                word if word.eq_ignore_ascii_case(b"session") => consistency(b"user"),
+                word => consistency(word),
             };
             self.add(hint);
         } else if starts_with(body, b"dbproxy")
@@ -68,6 +77,12 @@ impl Hints {
                 body.get(7..).and_then(<[u8]>::split_first)
         {
             self.words(words);
+        } else if starts_with(body, b"maxscale ") {
+            self.add(maxscale(body.get(9..).unwrap_or(&[])));
+        } else if body.eq_ignore_ascii_case(b"master") {
+            self.add(Hint::Primary);
+        } else if let Some(millis) = proxysql_lag(body) {
+            self.add(Hint::MaxLag(millis));
         }
     }
 
@@ -91,11 +106,12 @@ impl Hints {
             match hint {
                 Hint::None => 0,
                 Hint::Replica => 1,
-                Hint::MaxLag(_) => 2,
-                Hint::LastUsed => 3,
-                Hint::Server(_) => 4,
-                Hint::Primary => 5,
-                Hint::Unknown => 6,
+                Hint::Consistency(_) => 2,
+                Hint::MaxLag(_) => 3,
+                Hint::LastUsed => 4,
+                Hint::Server(_) => 5,
+                Hint::Primary => 6,
+                Hint::Unknown => 7,
             }
         }
         match (self.best, hint) {
@@ -129,8 +145,60 @@ fn one(word: &[u8]) -> Hint {
         Some(value) if key.eq_ignore_ascii_case(b"server") && !value.is_empty() => {
             Hint::Server(ServerName::new(value))
         }
+        Some(value) if key.eq_ignore_ascii_case(b"consistency") => consistency(value),
         _ => Hint::Unknown,
     }
+}
+
+fn consistency(word: &[u8]) -> Hint {
+    match word.to_ascii_lowercase().as_slice() {
+        b"eventual" => Hint::Consistency(Consistency::Eventual),
+        b"user" => Hint::Consistency(Consistency::User),
+        b"strong" => Hint::Primary,
+        _ => Hint::Unknown,
+    }
+}
+
+/// MaxScale's hints; not those that have a name or are for what follows, which mean something else here.
+fn maxscale(hint: &[u8]) -> Hint {
+    let lower = hint.to_ascii_lowercase();
+    let mut words = lower
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    match [words.next(), words.next(), words.next(), words.next()] {
+        [Some(b"route"), Some(b"to"), Some(b"master"), None] => Hint::Primary,
+        [Some(b"route"), Some(b"to"), Some(b"slave"), None] => Hint::Replica,
+        [Some(b"route"), Some(b"to"), Some(b"last"), None] => Hint::LastUsed,
+        [Some(b"route"), Some(b"to"), Some(b"server"), Some(name)] if words.next().is_none() => {
+            let as_written = hint.trim_ascii();
+            let name = as_written.get(as_written.len() - name.len()..);
+            Hint::Server(ServerName::new(name.unwrap_or(&[])))
+        }
+        [Some(lag), None, ..] => lag
+            .strip_prefix(b"max_slave_replication_lag=")
+            .and_then(millis)
+            .map_or(Hint::Unknown, Hint::MaxLag),
+        _ => Hint::Unknown,
+    }
+}
+
+/// The lag among the settings of one of ProxySQL's comments, all of which have to look like settings.
+fn proxysql_lag(comment: &[u8]) -> Option<u32> {
+    let mut lag = None;
+    for setting in comment.split(|byte| matches!(byte, b';' | b',')) {
+        let setting = setting.trim_ascii();
+        let equals = setting.iter().position(|byte| *byte == b'=');
+        match equals.and_then(|equals| setting.split_at_checked(equals)) {
+            Some((b"max_lag_ms", value)) => {
+                let value = std::str::from_utf8(value.get(1..)?).ok()?;
+                lag = Some(value.trim().parse().ok()?);
+            }
+            Some(_) => {}
+            None if setting.is_empty() => {}
+            None => return None,
+        }
+    }
+    lag
 }
 
 /// `4`, `4s`, `0.5`, `250ms` as milliseconds.
@@ -157,6 +225,9 @@ pub(super) fn millis(value: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const USER: Hint = Hint::Consistency(Consistency::User);
+    const EVENTUAL: Hint = Hint::Consistency(Consistency::Eventual);
 
     fn hint(comment: &str) -> Hint {
         let mut hints = Hints::default();
@@ -187,6 +258,31 @@ mod tests {
             ("dbproxy: server=", Hint::Unknown),
             ("dbproxy: fast", Hint::Unknown),
             ("dbproxy:", Hint::Unknown),
+            ("dbproxy: consistency=strong", Hint::Primary),
+            ("dbproxy: consistency=User", USER),
+            (
+                "dbproxy: consistency=eventual, max_lag=1",
+                Hint::MaxLag(1000),
+            ),
+            ("dbproxy: consistency=weak", Hint::Unknown),
+            ("ms=strong", Hint::Primary),
+            ("ms=session", USER),
+            ("ms=eventual", EVENTUAL),
+            ("maxscale route to master", Hint::Primary),
+            ("MaxScale  route to slave ", Hint::Replica),
+            ("maxscale route to last", Hint::LastUsed),
+            ("maxscale max_slave_replication_lag=3", Hint::MaxLag(3000)),
+            ("maxscale route to all", Hint::Unknown),
+            ("maxscale begin route to master", Hint::Unknown),
+            ("maxscale", Hint::None),
+            ("master", Hint::Primary),
+            ("the master", Hint::None),
+            (" max_lag_ms=300 ", Hint::MaxLag(300)),
+            ("hostgroup=20; max_lag_ms=5;", Hint::MaxLag(5)),
+            ("hostgroup=20", Hint::None),
+            ("max_lag_ms=x", Hint::None),
+            ("see max_lag_ms=5", Hint::None),
+            ("a word, max_lag_ms=5", Hint::None),
             ("dbproxyx: primary", Hint::None),
             ("nothing", Hint::None),
             ("", Hint::None),
@@ -202,5 +298,9 @@ mod tests {
         };
         assert!(name.is("db-2.example:3306"));
         assert!(!name.is("db-2.example"));
+        let Hint::Server(name) = hint("maxscale route to server  Db2 ") else {
+            panic!("no server");
+        };
+        assert!(name.is("Db2"));
     }
 }
