@@ -934,16 +934,14 @@ impl<'a> Part<'a> {
     }
 
     fn concerns_accounts(&self) -> bool {
-        match self.head[0] {
-            Word::Grant | Word::Revoke => true,
-            // USER is known as a function.
-            Word::Create | Word::Drop | Word::Alter | Word::Rename => {
-                self.heads(Word::FnConnection)
+        let head = self.head.get(..self.words.min(HEAD)).unwrap_or(&[]);
+        concern_accounts(match head {
+            [Word::Set, Word::Statement, rest @ ..] => {
+                let inner = rest.iter().position(|&word| word == Word::For);
+                inner.and_then(|at| rest.get(at + 1..)).unwrap_or(&[])
             }
-            Word::Set => self.head[1] == Word::Password,
-            Word::Flush => self.heads(Word::Privileges),
-            _ => false,
-        }
+            _ => head,
+        })
     }
 
     fn do_cause(&self, facts: Facts) -> Cause {
@@ -1073,6 +1071,25 @@ impl<'a> Part<'a> {
     }
 }
 
+/// Whether a statement with these first words changes accounts, roles among them.
+fn concern_accounts(head: &[Word]) -> bool {
+    let (verb, object) = match head {
+        [Word::Create, Word::Or, Word::Replace, object, ..] => (Word::Create, *object),
+        [verb, object, ..] => (*verb, *object),
+        _ => return false,
+    };
+    match verb {
+        Word::Grant | Word::Revoke => true,
+        // USER is known as a function.
+        Word::Create | Word::Drop | Word::Alter | Word::Rename => {
+            matches!(object, Word::FnConnection | Word::Role)
+        }
+        Word::Set => object == Word::Password || matches!(head, [_, Word::Default, Word::Role, ..]),
+        Word::Flush => head.contains(&Word::Privileges),
+        _ => false,
+    }
+}
+
 /// What a quoted name means as a schema.
 fn system_schema(name: &[u8]) -> Word {
     // Most names are of other lengths: sys, mysql, information_schema, performance_schema.
@@ -1110,4 +1127,58 @@ fn cause_of(facts: Facts) -> Cause {
         }
     }
     Cause::None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_accounts_are_told_from_tables_of_that_name() {
+        let concern = |sql: &str| {
+            let facts = classify(sql.as_bytes(), Dialect::default()).facts;
+            facts.contains(Facts::ACCOUNTS)
+        };
+        for sql in [
+            "CREATE USER a",
+            "CREATE USER IF NOT EXISTS a@'%' IDENTIFIED BY 'x'",
+            "CREATE OR REPLACE USER a",
+            "ALTER USER a",
+            "ALTER USER IF EXISTS a ACCOUNT LOCK",
+            "DROP USER a, b",
+            "RENAME USER a TO b",
+            "CREATE ROLE r",
+            "CREATE OR REPLACE ROLE r",
+            "DROP ROLE IF EXISTS r",
+            "SET DEFAULT ROLE r FOR a",
+            "SET PASSWORD = 'x'",
+            "SET PASSWORD FOR a = 'x'",
+            "SET STATEMENT max_statement_time = 5 FOR ALTER USER a ACCOUNT LOCK",
+            "GRANT SELECT ON *.* TO a",
+            "REVOKE r FROM a",
+            "FLUSH PRIVILEGES",
+            "FLUSH LOCAL PRIVILEGES",
+            "SELECT 1; DROP USER a",
+        ] {
+            assert!(concern(sql), "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE user (id INT)",
+            "CREATE TEMPORARY TABLE user (id INT)",
+            "CREATE TABLE IF NOT EXISTS user (user INT)",
+            "ALTER TABLE user ADD role INT",
+            "DROP TABLE user",
+            "DROP TABLE IF EXISTS role, user",
+            "RENAME TABLE user TO role",
+            "CREATE OR REPLACE VIEW user AS SELECT 1",
+            "CREATE INDEX user ON t (user)",
+            "DROP TRIGGER user",
+            "SET ROLE r",
+            "SET @password = 1",
+            "SET STATEMENT max_statement_time = 5 FOR SELECT user FROM user",
+            "SELECT user FROM user",
+        ] {
+            assert!(!concern(sql), "{sql}");
+        }
+    }
 }
