@@ -9,11 +9,15 @@
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
 
 use dbproxy::cli::demo::cluster::{APPLICATION_PRIVILEGES, Cluster, Flavor};
 use tokio::net::TcpSocket;
+use tokio::time::{Instant, timeout};
 
 use support::raw::{Raw, Refused, capability};
+use support::relay::{Fault, Relay};
 use support::{Options, Proxy, Rig, eventually};
 
 on_both_flavors!(
@@ -28,6 +32,7 @@ on_both_flavors!(
     a_change_of_user_that_fails_ends_as_on_the_server,
     changes_count_without_a_restart,
     changes_by_sessions_count_at_once,
+    logins_wait_for_changes_of_accounts_and_nothing_else,
     roles_and_hosts_are_the_servers,
     nothing_secret_is_logged,
 );
@@ -611,6 +616,57 @@ async fn changes_by_sessions_count_at_once(flavor: Flavor) {
             }
         }
     }
+}
+
+/// The primary is slow to tell its accounts.
+async fn logins_wait_for_changes_of_accounts_and_nothing_else(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let sql =
+        "CREATE USER slow@'%' IDENTIFIED BY 'one'; CREATE USER powerless@'%' IDENTIFIED BY 'one'";
+    cluster.primary().run(sql).await.unwrap();
+    let relay = Relay::start(cluster.primary().port()).await;
+    let options = Options {
+        servers: Some(vec![format!("db1=127.0.0.1:{}", relay.port())]),
+        // The relay has to read what the monitor asks.
+        sections: "[tls.server]\nmode = \"disabled\"\n".to_owned(),
+        ..Options::default()
+    };
+    let proxy = Proxy::start(&cluster, &options).await;
+    let rig = Rig { cluster, proxy };
+    known(&rig).await;
+    let mut powerless = connect(&rig, Side::Proxied, Way::Tcp).await;
+    let login = powerless.login("powerless", "one", None, capability::USUAL);
+    login.await.unwrap();
+    let mut powerful = Raw::app(rig.proxy.port()).await;
+    relay.judge(|bytes| {
+        let sql = String::from_utf8_lossy(bytes);
+        let asks = sql.contains("AS priv FROM mysql.") || sql.contains("AS credential");
+        if asks { Fault::Withhold } else { Fault::None }
+    });
+
+    powerless.rows("DROP USER slow@'%'").await.unwrap_err();
+    powerful.command(0x16, b"DROP USER slow@'%'").await;
+    assert_eq!(powerful.packet().await.unwrap()[0], 0);
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let login = ("slow", "one");
+        let entered = attempt(&rig, Side::Proxied, Way::Tcp, "", login).await;
+        assert!(entered.is_ok(), "{entered:?}");
+        quickest = quickest.min(began.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(300), "{quickest:?}");
+
+    powerful
+        .rows("ALTER USER slow@'%' IDENTIFIED BY 'two'")
+        .await
+        .unwrap();
+    let login = ("slow", "one");
+    let mut entering = pin!(attempt(&rig, Side::Proxied, Way::Tcp, "", login));
+    let early = timeout(Duration::from_millis(600), &mut entering).await;
+    assert!(early.is_err(), "{early:?}");
+    relay.release();
+    assert_eq!(entering.await.unwrap_err().code, 1045);
 }
 
 /// A client that comes from this address, to the port.

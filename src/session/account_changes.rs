@@ -45,9 +45,32 @@ impl AccountChanges {
     }
 }
 
+/// Whether a statement that ends with this error has changed no account. With other errors it may have changed some of
+/// those that it names.
+pub(super) fn changes_nothing(code: u16) -> bool {
+    matches!(
+        code,
+        // No right to it.
+        1044 | 1045 | 1131 | 1132 | 1142 | 1143 | 1227 | 1370 | 1410 | 1698 | 1820
+        // Not understood.
+        | 1064 | 1149
+        // The server is read-only.
+        | 1290 | 1836
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_have_changed_something_is_waited_for() {
+        for refused in [1044, 1064, 1142, 1227, 1410] {
+            assert!(changes_nothing(refused), "{refused}");
+        }
+        // DROP USER drops those that there are.
+        assert!(!changes_nothing(1396));
+    }
 
     #[test]
     fn changes_are_recent_for_a_while() {

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    account_changes::AccountChanges,
+    account_changes::{AccountChanges, changes_nothing},
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
     process_list,
@@ -350,7 +350,8 @@ impl Relay<'_> {
             }
         }
         if tracker.is_done() {
-            self.note_end(outcome);
+            let prepares = session_statement != 0;
+            self.note_end(outcome, prepares);
         }
         Ok(walked)
     }
@@ -405,9 +406,14 @@ impl Relay<'_> {
     }
 
     /// A change of accounts, or a write whose position was not told: before the client can see that it ended.
-    fn note_end(&self, outcome: &Outcome) {
-        if self.class.facts.contains(Facts::ACCOUNTS) {
-            self.account_changes.note(Instant::now());
+    fn note_end(&self, outcome: &Outcome, prepares: bool) {
+        if self.class.facts.contains(Facts::ACCOUNTS) && !prepares {
+            // Of several statements, those before the one that failed have run.
+            let several = self.class.facts.contains(Facts::MULTI);
+            match outcome.error {
+                Some(code) if !several && changes_nothing(code) => self.account_changes.nudge(),
+                _ => self.account_changes.note(Instant::now()),
+            }
         }
         let in_transaction = match outcome.status {
             Some(status) => status.contains(StatusFlags::IN_TRANS),

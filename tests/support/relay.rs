@@ -21,6 +21,8 @@ pub enum Fault {
     CutAfter,
     /// The server gets half of it and nothing more; the connection stays open.
     Stall,
+    /// The server gets it when the relay is told to release what it withholds.
+    Withhold,
 }
 
 type Judge = dyn Fn(&[u8]) -> Fault + Send + Sync;
@@ -30,6 +32,7 @@ pub struct Relay {
     port: u16,
     faults: Arc<AtomicU32>,
     flowing: watch::Sender<bool>,
+    released: watch::Sender<bool>,
     judge: Arc<Mutex<Arc<Judge>>>,
     accepting: JoinHandle<()>,
 }
@@ -42,14 +45,16 @@ impl Relay {
         let faults = Arc::new(AtomicU32::new(0));
         let judge: Arc<Mutex<Arc<Judge>>> = Arc::new(Mutex::new(Arc::new(|_: &[u8]| Fault::None)));
         let (flowing, flow) = watch::channel(true);
+        let (released, release) = watch::channel(false);
         let accepting = {
             let (faults, judge) = (faults.clone(), judge.clone());
             tokio::spawn(async move {
                 while let Ok((near, _)) = listener.accept().await {
                     let (faults, judge, flow) = (faults.clone(), judge.clone(), flow.clone());
+                    let release = release.clone();
                     tokio::spawn(async move {
                         if let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await {
-                            relay(near, far, &judge, &faults, flow).await;
+                            relay(near, far, &judge, &faults, (flow, release)).await;
                         }
                     });
                 }
@@ -59,6 +64,7 @@ impl Relay {
             port,
             faults,
             flowing,
+            released,
             judge,
             accepting,
         }
@@ -77,6 +83,11 @@ impl Relay {
     /// Connections cut so far.
     pub fn faults(&self) -> u32 {
         self.faults.load(Ordering::SeqCst)
+    }
+
+    /// Passes on what is withheld, from now on.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// Relays nothing any more, in either direction, while all connections stay open.
@@ -102,7 +113,7 @@ async fn relay(
     far: TcpStream,
     judge: &Mutex<Arc<Judge>>,
     faults: &AtomicU32,
-    mut flow: watch::Receiver<bool>,
+    (mut flow, mut release): (watch::Receiver<bool>, watch::Receiver<bool>),
 ) {
     let _ = near.set_nodelay(true);
     let _ = far.set_nodelay(true);
@@ -127,6 +138,9 @@ async fn relay(
                 faults.fetch_add(1, Ordering::SeqCst);
                 let _ = to_server.write_all(&buffer[..length / 2]).await;
                 return pending().await;
+            }
+            if fault == Fault::Withhold {
+                let _ = release.wait_for(|released| *released).await;
             }
             cut.store(fault == Fault::CutAfter, Ordering::SeqCst);
             if to_server.write_all(&buffer[..length]).await.is_err() {

@@ -27,6 +27,10 @@ use crate::{
 /// and the time tells nobody whether the user is known.
 const DENIAL: Duration = Duration::from_millis(300);
 
+/// How long logins wait for accounts that sessions have changed: a reading that is under way, the rest after it, and
+/// one more, at a primary that may be far or busy.
+const CHANGES: Duration = Duration::from_millis(1500);
+
 impl Door<'_> {
     /// Has the client prove that it is who it says.
     pub(in crate::session) async fn authenticate(
@@ -160,8 +164,9 @@ impl Door<'_> {
         if asked_at.is_some() && asked_at < Some(changed) {
             self.context.account_changes.nudge();
             let newer = directory.wait_for(|directory| directory.asked_at() >= Some(changed));
+            let patience = CHANGES.min(self.context.limits.login / 2);
             // Without an answer the reading before has to do.
-            let _ = self.unless_closed(timeout(DENIAL, newer)).await?;
+            let _ = self.unless_closed(timeout(patience, newer)).await?;
         }
         Ok(())
     }
