@@ -92,6 +92,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         topology: topology.clone(),
         directory: directory.clone(),
         account_changes: Arc::clone(&account_changes),
+        complaints: crate::session::Complaints::default(),
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
         schemas: crate::session::Schemas::default(),

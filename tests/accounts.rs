@@ -364,11 +364,17 @@ async fn wrong_passwords_are_counted_by_the_server(flavor: Flavor) {
         }
         Flavor::MariaDb => {
             "SET GLOBAL max_password_errors = 3; CREATE USER counted1@'%' IDENTIFIED BY 'one'; \
-             CREATE USER counted2@'%' IDENTIFIED BY 'one'"
+             CREATE USER counted2@'%' IDENTIFIED BY 'one'; \
+             CREATE USER counted3@'%' IDENTIFIED VIA mysql_native_password USING PASSWORD('one') OR unix_socket; \
+             CREATE USER counted4@'%' IDENTIFIED VIA mysql_native_password USING PASSWORD('one') OR unix_socket"
         }
     };
     cluster.primary().run(sql).await.unwrap();
-    counted(cluster).await;
+    let pairs: &[_] = match flavor {
+        Flavor::MySql => &[("counted1", "counted2")],
+        Flavor::MariaDb => &[("counted1", "counted2"), ("counted3", "counted4")],
+    };
+    counted(cluster, pairs).await;
     if flavor == Flavor::MariaDb {
         // By monitors that may not read mysql.global_priv as well.
         let cluster = Cluster::start(flavor, 0).await.unwrap();
@@ -376,24 +382,41 @@ async fn wrong_passwords_are_counted_by_the_server(flavor: Flavor) {
         let sql =
             "REVOKE SELECT ON mysql.* FROM dbproxy@'%'; GRANT SELECT ON mysql.user TO dbproxy@'%'";
         cluster.primary().run(sql).await.unwrap();
-        counted(cluster).await;
+        counted(cluster, &pairs[..1]).await;
     }
 }
 
-async fn counted(cluster: Cluster) {
+async fn counted(cluster: Cluster, pairs: &[(&str, &str)]) {
     let proxy = Proxy::start(&cluster, &Options::default()).await;
     let rig = Rig { cluster, proxy };
     known(&rig).await;
-    for password in ["one", "no", "no", "one", "no", "no", "no", "no", "one"] {
-        let direct = attempt(&rig, Side::Direct, Way::Tcp, "", ("counted1", password)).await;
-        let proxied = attempt(&rig, Side::Proxied, Way::Tcp, "", ("counted2", password)).await;
-        let same = |text: String| text.replace("counted2", "counted1");
-        let proxied = proxied.map(same).map_err(|refused| Refused {
-            message: same(refused.message),
-            ..refused
-        });
-        assert_eq!(proxied, direct, "{password}");
+    for &(at_server, at_proxy) in pairs {
+        for password in ["one", "no", "no", "one", "no", "no", "no", "no", "one"] {
+            let direct = attempt(&rig, Side::Direct, Way::Tcp, "", (at_server, password)).await;
+            let before = denials(&rig).await;
+            let proxied = attempt(&rig, Side::Proxied, Way::Tcp, "", (at_proxy, password)).await;
+            let wrong = matches!(&proxied, Err(refused) if refused.code != 4150);
+            if wrong && rig.cluster.flavor() == Flavor::MariaDb {
+                assert!(
+                    denials(&rig).await > before,
+                    "{at_proxy}: the server was not asked"
+                );
+            }
+            let same = |text: String| text.replace(at_proxy, at_server);
+            let proxied = proxied.map(same).map_err(|refused| Refused {
+                message: same(refused.message),
+                ..refused
+            });
+            assert_eq!(proxied, direct, "{at_server} {password}");
+        }
     }
+}
+
+/// How many logins the server has denied, if it tells.
+async fn denials(rig: &Rig) -> u64 {
+    let sql = "SHOW GLOBAL STATUS LIKE 'Access_denied_errors'";
+    let row: Option<(String, u64)> = rig.cluster.primary().rows(sql).await.unwrap().pop();
+    row.map_or(0, |(_, count)| count)
 }
 
 /// A server asked about a password says the same whether that is wrong or the proxy's address is none of the account's.
@@ -414,30 +437,29 @@ async fn an_account_that_the_proxy_itself_cannot_use_is_told_of(flavor: Flavor) 
     let rig = Rig { cluster, proxy };
     known(&rig).await;
     let far = Ipv4Addr::new(127, 0, 2, 9);
-    for (user, password, code, said) in [
-        ("far", "there", 1698, "as 'far'@'127.0.2.%'"),
-        ("near", "there", 1698, "as 'near'@'127.0.2.%'"),
-        (
-            "any",
-            "wrong",
-            1045,
-            "'any'@'127.0.2.9' (using password: YES)",
-        ),
-        (
-            "nobody",
-            "there",
-            1045,
-            "'nobody'@'127.0.2.9' (using password: YES)",
-        ),
+    for (user, password) in [
+        ("far", "there"),
+        ("far", "wrong"),
+        ("near", "there"),
+        // Right for the account that the server uses, which is not the client's.
+        ("near", "here"),
+        ("near", "wrong"),
+        ("any", "wrong"),
+        ("nobody", "there"),
     ] {
         let mut raw = from(far, rig.proxy.port()).await.unwrap();
         let refused = raw.login(user, password, None, capability::USUAL).await;
         let refused = refused.unwrap_err();
-        assert_eq!(refused.code, code, "{refused:?}");
-        assert!(refused.message.contains(said), "{refused:?}");
-        let blames_itself = refused.message.contains("cluster.proxy_protocol");
-        assert_eq!(blames_itself, code == 1698, "{refused:?}");
+        let said = format!("Access denied for user '{user}'@'127.0.2.9' (using password: YES)");
+        assert_eq!((refused.code, refused.message), (1045, said), "{password}");
     }
+    let log = rig.proxy.log();
+    let complains = |account: &str| {
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("cluster.proxy_protocol") && line.contains(account))
+    };
+    assert!(complains("'far'@'127.0.2.%'") && complains("'near'@'127.0.2.%'"));
+    assert!(!complains("any") && !complains("nobody"));
     let mut raw = from(far, rig.proxy.port()).await.unwrap();
     raw.login("any", "there", None, capability::USUAL)
         .await
@@ -452,11 +474,11 @@ async fn nobody_is_taken_for_the_proxys_own_process(flavor: Flavor) {
     let own = own.trim();
     let sql = match flavor {
         Flavor::MySql => format!(
-            "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so'; \
+            "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so'; CREATE USER {own}@'127.0.2.%' IDENTIFIED BY 'two'; \
              CREATE USER IF NOT EXISTS {own}@localhost; ALTER USER {own}@localhost IDENTIFIED WITH auth_socket"
         ),
         Flavor::MariaDb => format!(
-            "CREATE USER IF NOT EXISTS {own}@localhost; \
+            "CREATE USER IF NOT EXISTS {own}@localhost; CREATE USER {own}@'127.0.2.%' IDENTIFIED BY 'two'; \
              ALTER USER {own}@localhost IDENTIFIED VIA unix_socket OR mysql_native_password USING PASSWORD('one')"
         ),
     };
@@ -468,9 +490,14 @@ async fn nobody_is_taken_for_the_proxys_own_process(flavor: Flavor) {
     assert_eq!(entered, Ok(()));
 
     for counting in [false, true] {
-        if counting && flavor == Flavor::MariaDb {
-            let sql = "SET GLOBAL max_password_errors = 100";
-            cluster.primary().run(sql).await.unwrap();
+        if counting {
+            let sql = match flavor {
+                Flavor::MySql => format!(
+                    "ALTER USER {own}@'127.0.2.%' FAILED_LOGIN_ATTEMPTS 100 PASSWORD_LOCK_TIME 1"
+                ),
+                Flavor::MariaDb => "SET GLOBAL max_password_errors = 100".to_owned(),
+            };
+            cluster.primary().run(&sql).await.unwrap();
         }
         let socket = cluster.primary().socket();
         let options = Options {
@@ -483,6 +510,15 @@ async fn nobody_is_taken_for_the_proxys_own_process(flavor: Flavor) {
             let entered = raw.login(own, password, None, capability::USUAL).await;
             let right = password == "one" && flavor == Flavor::MariaDb;
             assert_eq!(entered.is_ok(), right, "{counting} {password} {entered:?}");
+        }
+        // From elsewhere it is another account, and only the server takes the proxy's process for this one.
+        for password in ["wrong", "", "one"] {
+            let mut raw = from(Ipv4Addr::new(127, 0, 2, 9), proxy.port())
+                .await
+                .unwrap();
+            let entered = raw.login(own, password, None, capability::USUAL).await;
+            let code = entered.map_err(|refused| refused.code);
+            assert_eq!(code, Err(1045), "{counting} {password}");
         }
     }
 }

@@ -411,6 +411,15 @@ impl Directory {
         }
     }
 
+    /// Whether a server has no other account than this for `user`, wherever it comes from.
+    pub fn is_only(&self, user: &[u8], key: &AccountKey) -> bool {
+        let mut others = self.accounts.iter().filter(|(_, account)| {
+            let name = account.key.user.as_bytes();
+            (name == user || name.is_empty()) && account.key != *key
+        });
+        others.next().is_none()
+    }
+
     fn search(&self, user: &[u8], client: &ClientAddress) -> Option<&Arc<Account>> {
         let found = self.accounts.iter().find(|(host, account)| {
             let name = account.key.user.as_bytes();

@@ -81,7 +81,7 @@ impl Trackers {
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// ER_MUST_CHANGE_PASSWORD
-const MUST_CHANGE_PASSWORD: u16 = 1820;
+pub(super) const MUST_CHANGE_PASSWORD: u16 = 1820;
 
 impl BackendConn {
     pub(super) fn new(

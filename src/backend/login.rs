@@ -56,6 +56,13 @@ pub struct Target {
     pub tls: Connector,
 }
 
+impl Target {
+    /// Whether it listens at a unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.address, ServerAddress::Unix(_))
+    }
+}
+
 /// Who logs in.
 #[derive(Clone, Debug)]
 pub struct Login {

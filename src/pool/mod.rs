@@ -13,7 +13,10 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use dbproxy_proto::capability::Capabilities;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 pub use bucket::{Bucket, PooledConn};
 use server::ServerPool;
@@ -112,17 +115,25 @@ impl Pool {
             .map(|server| server.target.clone())
     }
 
-    /// Finds out whether a server lets this account in.
+    /// Finds out whether a server lets somebody in, and as which account; `None` if its expired password keeps it from
+    /// telling.
     ///
     /// Beyond the cap, but only a few at a time: it is done for clients that have proven nothing yet.
-    pub async fn try_login(&self, server: ServerId, login: &Login) -> Result<(), Error> {
+    pub async fn try_login(
+        &self,
+        server: ServerId,
+        login: &Login,
+    ) -> Result<Option<AccountKey>, Error> {
         let _turn = self.trials.acquire().await;
         let Some(target) = self.target(server) else {
             return Err(Error::server(ErrorKind::Closed));
         };
-        BackendConn::connect(&target, login, Capabilities::empty())
-            .await
-            .map(drop)
+        let conn = BackendConn::connect(&target, login, Capabilities::empty()).await?;
+        let whose = timeout(target.deadline, conn.whose()).await;
+        whose.unwrap_or_else(|_| {
+            let what = format!("asking server {} for the account", target.name);
+            Err(Error::server(ErrorKind::Timeout(what)))
+        })
     }
 
     /// Closes a worker's connections that were idle for too long or that their server has closed, and forgets the

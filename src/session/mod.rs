@@ -3,6 +3,7 @@
 mod account_changes;
 mod ask;
 mod command;
+mod complaints;
 mod door;
 mod execution;
 mod finish;
@@ -51,6 +52,7 @@ use tokio::{
 use tracing::{debug, info};
 
 pub use account_changes::AccountChanges;
+pub use complaints::Complaints;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
@@ -92,6 +94,8 @@ pub struct Context {
     pub directory: watch::Receiver<Arc<Directory>>,
     /// What sessions changed of them.
     pub account_changes: Arc<AccountChanges>,
+    /// Of which accounts the log was told.
+    pub complaints: Complaints,
     /// What logins have proven.
     pub credentials: Arc<Credentials>,
     /// What accounts wrote.

@@ -30,7 +30,9 @@ impl Door<'_> {
         let who = format!("Access denied for user '{user}'@'{}'", self.host());
         // Even an empty password is signed.
         let with_password = with_password || has(&["ed25519", "parsec"]);
-        if !with_password && has(&["unix_socket"]) {
+        let last = account.and_then(|account| account.methods.last());
+        let by_process = last.is_some_and(|method| &*method.plugin == "unix_socket");
+        if by_process || !with_password && has(&["unix_socket"]) {
             return refusal(1698, b"28000", who);
         }
         let using = if with_password { "YES" } else { "NO" };

@@ -34,7 +34,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{AccountChanges, Context, InFlight, Registry, Schemas, ServerKey, serve};
+use super::{AccountChanges, Complaints, Context, InFlight, Registry, Schemas, ServerKey, serve};
 use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
     backend::Target,
@@ -138,6 +138,7 @@ impl World {
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
             cluster: config.cluster,
+            complaints: Complaints::default(),
             turn: AtomicU64::new(0),
         };
         Self {
