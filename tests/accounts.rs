@@ -299,6 +299,12 @@ async fn wrong_logins_hear_what_the_server_says(flavor: Flavor) {
             let [direct, proxied] = [Side::Direct, Side::Proxied]
                 .map(|side| attempt(rig, side, way, "", (&user, password)));
             let (direct, proxied) = (direct.await, proxied.await);
+            // For a user that there is not MariaDB speaks as for one of those that there are, whichever.
+            let decoyed = |refused: &Refused| matches!(refused.code, 1045 | 1698);
+            if user == "wrong_nobody" && direct.as_ref().is_err_and(decoyed) {
+                assert!(proxied.is_err_and(|refused| decoyed(&refused)));
+                continue;
+            }
             assert!(direct.is_err());
             assert_eq!(proxied, direct, "{user} {password:?} {way:?}");
         }
