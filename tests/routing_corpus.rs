@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/corpus.rs"]
+mod corpus;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dbproxy::config::{Balance, ServerAddress};
@@ -15,66 +18,7 @@ use dbproxy::topology::{Health, Lag, Role, Server, ServerId, Topology};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-struct Case {
-    line: usize,
-    target: &'static str,
-    kind: &'static str,
-    cause: &'static str,
-    dialect: &'static str,
-    sql: Vec<u8>,
-}
-
-static CORPUS: LazyLock<Vec<Case>> = LazyLock::new(read_corpus);
-
-fn corpus() -> &'static [Case] {
-    &CORPUS
-}
-
-fn read_corpus() -> Vec<Case> {
-    include_str!("data/routing.tsv")
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.starts_with('#'))
-        .map(|(index, line)| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            let [target, kind, cause, dialect, _origin, statement] = columns[..] else {
-                panic!("line {}: {} columns", index + 1, columns.len());
-            };
-            Case {
-                line: index + 1,
-                target,
-                kind,
-                cause,
-                dialect,
-                sql: unescape(statement),
-            }
-        })
-        .collect()
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        bytes.push(match rest.next().expect("an escape is complete") {
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'0' => 0,
-            b'\\' => b'\\',
-            b'x' => {
-                let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            other => panic!("unknown escape {other}"),
-        });
-    }
-    bytes
-}
+use corpus::{Case, corpus};
 
 fn dialects(name: &str) -> Vec<Dialect> {
     let mysql = [Dialect::of(false, 80_044), Dialect::of(false, 90_700)];
