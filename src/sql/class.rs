@@ -499,7 +499,13 @@ impl<'a> Part<'a> {
             Word::With if self.words == 1 || self.last_is(b'(') || self.explains_what_follows() => {
                 self.with |= self.depth_bit();
             }
-            Word::Select | Word::Values | Word::Table => self.with &= !self.depth_bit(),
+            Word::Select | Word::Values | Word::Table => {
+                self.with &= !self.depth_bit();
+                // MySQL locks the rows that a query within SHOW reads.
+                if self.head[0] == Word::Show && self.last_is(b'(') {
+                    self.facts |= Facts::LOCKING_READ;
+                }
+            }
             Word::Procedure | Word::Function | Word::Trigger | Word::Event | Word::Package
                 if self.words <= HEAD =>
             {
