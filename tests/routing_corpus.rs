@@ -423,6 +423,82 @@ fn spelling(sql: &[u8], dialect: Dialect) -> Vec<(u8, bool)> {
     spelling
 }
 
+const PIECES: &[&str] = &[
+    "SELECT",
+    " ",
+    "FOR",
+    "UPDATE",
+    "(",
+    ")",
+    ",",
+    "'",
+    "\"",
+    "`",
+    "/*",
+    "*/",
+    "/*!",
+    "/*!50000",
+    "--",
+    "-- ",
+    "#",
+    "\n",
+    "@",
+    "@@",
+    ".",
+    ";",
+    "1",
+    "1e",
+    "0x",
+    "a",
+    "f(",
+    "WITH",
+    "AS",
+    "INSERT",
+    "NULL",
+    "-",
+    "+",
+    "?",
+    "\\",
+    "\0",
+    "é",
+    "$",
+    "VALUES",
+    "INTO",
+    "N'",
+    "x'",
+    "information_schema",
+    "global",
+    "CREATE",
+    "PROCEDURE",
+    "BEGIN",
+    "NOT",
+    "ATOMIC",
+    "",
+    "LOCK IN SHARE MODE",
+    " FOR SHARE ",
+    "GET_LOCK(",
+    "NEXTVAL (",
+    "LAST_INSERT_ID/**/(",
+    "@a:=",
+    "REPLACE(",
+    "SHOW CREATE ",
+    "EXPLAIN ",
+    "/*M!",
+    "/*!99999",
+    "/*!80000",
+    "TABLE ",
+    "HIGH_PRIORITY ",
+    "DEFAULT(",
+    ":=",
+    "--\t",
+    "CALL ",
+    "t.",
+    "DROP",
+    "SHOW ",
+    "*/*",
+    "/",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
@@ -483,14 +559,27 @@ proptest! {
         dbproxy::sql::fuzz::run(&[&[mode], &bytes[..]].concat());
     }
 
+    /// Statements of the corpus cut and put together anywhere, with something between.
+    #[test]
+    fn any_splices_are_classified(
+        parts in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index, prop::sample::Index)>(), 2..4),
+        mode in 0u8..16,
+    ) {
+        let mut spliced = vec![mode];
+        for (index, cut, piece) in parts {
+            let sql = &index.get(corpus()).sql;
+            let cut = cut.index(sql.len() + 1);
+            spliced.truncate(1 + cut.min(spliced.len() - 1));
+            spliced.extend_from_slice(piece.get(PIECES).as_bytes());
+            spliced.extend_from_slice(&sql[cut..]);
+        }
+        dbproxy::sql::fuzz::run(&spliced);
+    }
+
     /// Pieces of SQL in any order.
     #[test]
     fn any_pieces_are_classified(
-        pieces in prop::collection::vec(prop::sample::select(vec![
-            "SELECT", " ", "FOR", "UPDATE", "(", ")", ",", "'", "\"", "`", "/*", "*/", "/*!", "/*!50000", "--", "-- ", "#", "\n",
-            "@", "@@", ".", ";", "1", "1e", "0x", "a", "f(", "WITH", "AS", "INSERT", "NULL", "-", "+", "?", "\\", "\0", "é", "$",
-            "VALUES", "INTO", "N'", "x'", "information_schema", "global", "CREATE", "PROCEDURE", "BEGIN", "NOT", "ATOMIC",
-        ]), 0..40),
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40),
         mode in 0u8..16,
     ) {
         dbproxy::sql::fuzz::run(&[&[mode], pieces.concat().as_bytes()].concat());

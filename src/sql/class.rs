@@ -471,7 +471,7 @@ impl<'a> Part<'a> {
             match word {
                 Word::Update if self.last_word == Word::For => self.facts |= Facts::LOCKING_READ,
                 Word::Insert | Word::Replace => self.may_be_function = true,
-                Word::Create if self.last_word == Word::Show => {}
+                Word::Create if self.words == 2 && self.last_word == Word::Show => {}
                 _ => self.writes = true,
             }
         } else if word != Word::Other {
@@ -624,7 +624,10 @@ impl<'a> Part<'a> {
                 self.depth = self.depth.saturating_sub(1);
                 self.odd_start |= self.words == 0;
             }
-            b'.' => self.dot(),
+            b'.' => {
+                self.dot();
+                self.odd_start |= self.words == 0;
+            }
             _ if self.words == 0 => self.odd_start = true,
             _ => {}
         }

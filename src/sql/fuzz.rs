@@ -117,7 +117,6 @@ pub fn dangers(sql: &[u8], dialect: Dialect) -> Vec<Danger> {
             || (FUNCTIONS.contains(&word) && is(next, "("))
             || (word == "SHARE" && is(before, "FOR"))
             || (word == "IN" && is(before, "LOCK"))
-            || (word == "=" && piece.joined && is(at(1), ":"))
             || word == "@";
         begins = word == ";";
         if !danger {
@@ -305,7 +304,7 @@ mod tests {
             ("select 1 lock in share mode", &["IN"]),
             ("SELECT Get_Lock /**/ (1), @a", &["GET_LOCK", "@"]),
             ("SELECT 1; DO 1; ((DELETE", &["DO", "DELETE"]),
-            ("SELECT a := 1", &["="]),
+            ("SELECT @a:=1, @@b", &["@"]),
         ] {
             assert_eq!(words(sql, plain), expected, "{sql}");
         }
