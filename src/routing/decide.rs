@@ -78,7 +78,9 @@ pub fn decide(
         return kept(Reason::Pinned(pin));
     }
     // A replica that ran the statement before may be asked about it, but not for more.
-    let only_asks = !class.facts.contains(Facts::MAY_WRITE)
+    let only_asks = !class
+        .facts
+        .intersects(Facts::MAY_WRITE.union(Facts::LOCKING_READ))
         && class.kind != Kind::Set
         && pin_for(class).is_none();
     if class.facts.contains(Facts::PREVIOUS_STATEMENT)

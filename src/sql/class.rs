@@ -471,6 +471,7 @@ impl<'a> Part<'a> {
             match word {
                 Word::Update if self.last_word == Word::For => self.facts |= Facts::LOCKING_READ,
                 Word::Insert | Word::Replace => self.may_be_function = true,
+                Word::Create if self.words == 2 && self.last_word == Word::Show => {}
                 _ => self.writes = true,
             }
         } else if word != Word::Other {
@@ -495,14 +496,16 @@ impl<'a> Part<'a> {
             Word::Export => self.export = true,
             Word::Chain if self.last_word != Word::No => self.chains = true,
             Word::Release if self.last_word != Word::No => self.releases = true,
-            Word::With
-                if self.words == 1
-                    || self.last_is(b'(')
-                    || matches!(self.last_word, Word::Explain | Word::Desc | Word::Analyze) =>
-            {
+            Word::With if self.words == 1 || self.last_is(b'(') || self.explains_what_follows() => {
                 self.with |= self.depth_bit();
             }
-            Word::Select | Word::Values | Word::Table => self.with &= !self.depth_bit(),
+            Word::Select | Word::Values | Word::Table => {
+                self.with &= !self.depth_bit();
+                // MySQL locks the rows that a query within SHOW reads.
+                if self.head[0] == Word::Show && self.last_is(b'(') {
+                    self.facts |= Facts::LOCKING_READ;
+                }
+            }
             Word::Procedure | Word::Function | Word::Trigger | Word::Event | Word::Package
                 if self.words <= HEAD =>
             {
@@ -535,6 +538,13 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Whether it is an explanation, read up to where the explained query begins.
+    fn explains_what_follows(&self) -> bool {
+        matches!(self.head[0], Word::Explain | Word::Desc | Word::Analyze)
+            && self.depth == 0
+            && !(self.heads(Word::Select) || self.heads(Word::Values) || self.heads(Word::Table))
+    }
+
     fn depth_bit(&self) -> u64 {
         u32::try_from(self.depth).map_or(0, |depth| 1u64.checked_shl(depth).unwrap_or(0))
     }
@@ -552,17 +562,18 @@ impl<'a> Part<'a> {
 
     /// Whether the name that the last token ends is a table's or an alias: `(` then begins a list.
     fn names_table(&self) -> bool {
-        matches!(
-            self.chain,
+        match self.chain {
             Word::Into
-                | Word::Insert
-                | Word::Replace
-                | Word::Table
-                | Word::With
-                | Word::Recursive
-                | Word::As
-                | Word::InsertOption
-        )
+            | Word::Insert
+            | Word::Replace
+            | Word::Table
+            | Word::With
+            | Word::Recursive
+            | Word::As => true,
+            // HIGH_PRIORITY stands in queries too, and a column follows there.
+            Word::InsertOption => self.writes && !self.heads(Word::Select),
+            _ => false,
+        }
     }
 
     fn name_after_dot(&mut self, token: &Token, key: Key) {
@@ -609,8 +620,14 @@ impl<'a> Part<'a> {
                 self.depth = self.depth.saturating_add(1);
                 self.with &= !self.depth_bit();
             }
-            b')' => self.depth = self.depth.saturating_sub(1),
-            b'.' => self.dot(),
+            b')' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.odd_start |= self.words == 0;
+            }
+            b'.' => {
+                self.dot();
+                self.odd_start |= self.words == 0;
+            }
             _ if self.words == 0 => self.odd_start = true,
             _ => {}
         }
@@ -618,6 +635,12 @@ impl<'a> Part<'a> {
 
     fn dot(&mut self) {
         let last = self.last;
+        if last.kind() != TokenKind::SystemVariable {
+            self.scope_ends_bare();
+        } else if self.scope.is_none() {
+            // A component's variable.
+            self.facts |= Facts::SERVER_STATE;
+        }
         self.schema = match last.kind() {
             TokenKind::Word => match self.last_word {
                 word @ (Word::SystemSchema | Word::InformationSchema) => word,
@@ -643,6 +666,12 @@ impl<'a> Part<'a> {
         let flags = entry.flags;
         let maria = self.dialect.maria;
         if flags.has(Flags::BEFORE_PAREN) {
+            // MariaDB evaluates the column's default, which may be the next value of a sequence.
+            // In a definition it only begins an expression.
+            let defines = matches!(self.head[0], Word::Create | Word::Alter);
+            if entry.word == Word::Default && maria && !defines {
+                self.facts |= Facts::SEQUENCE;
+            }
             return;
         }
         if flags.has(Flags::RESERVED) || (flags.has(Flags::BEFORE_PAREN_MYSQL) && !maria) {
@@ -703,11 +732,8 @@ impl<'a> Part<'a> {
             self.odd_start = true;
         }
         let name = token.plain_name(self.sql);
-        let next = self
-            .sql
-            .get(token.end()..)
-            .and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
         let is = |scope: &[u8]| name.eq_ignore_ascii_case(scope);
+        self.scope_ends_bare();
         if is(b"global") {
             self.scope = Some(Scope::Global);
         } else if is(b"session") || is(b"local") {
@@ -715,8 +741,11 @@ impl<'a> Part<'a> {
         } else {
             self.variable(name, Scope::Session);
         }
-        // A scope without a name, or a component's variable: nothing that is known here.
-        if self.scope.is_some() != (next == Some(&b'.')) {
+    }
+
+    /// A scope without a name is nothing that is known here.
+    fn scope_ends_bare(&mut self) {
+        if self.scope.take().is_some() {
             self.facts |= Facts::SERVER_STATE;
         }
     }
@@ -751,6 +780,9 @@ impl<'a> Part<'a> {
     fn finish(&self) -> (Kind, Facts, Cause) {
         let writes = self.writes || self.may_be_function;
         let mut facts = self.facts;
+        if self.scope.is_some() {
+            facts |= Facts::SERVER_STATE;
+        }
         let (kind, cause) = if self.odd_start {
             (Kind::Unknown, Cause::NotUnderstood)
         } else {
@@ -835,7 +867,7 @@ impl<'a> Part<'a> {
             Word::Insert | Word::Update | Word::Delete | Word::Replace => {
                 (Kind::Write, Cause::Write)
             }
-            Word::Show => self.show(facts),
+            Word::Show => self.show(writes, facts),
             Word::Explain | Word::Desc => self.explain(writes, facts),
             Word::Analyze => {
                 if matches!(second, Word::Table | Word::Tables | Word::Local) {
@@ -1004,7 +1036,7 @@ impl<'a> Part<'a> {
         (Kind::Admin, Cause::Administration)
     }
 
-    fn show(&self, facts: &mut Facts) -> (Kind, Cause) {
+    fn show(&self, writes: bool, facts: &mut Facts) -> (Kind, Cause) {
         let mut words = self
             .head
             .get(1..self.words.min(HEAD))
@@ -1051,7 +1083,12 @@ impl<'a> Part<'a> {
             ) => {}
             _ => *facts |= Facts::SERVER_STATE,
         }
-        (Kind::Show, Cause::None)
+        let cause = if writes {
+            Cause::NotUnderstood
+        } else {
+            Cause::None
+        };
+        (Kind::Show, cause)
     }
 
     fn explain(&self, writes: bool, facts: &mut Facts) -> (Kind, Cause) {

@@ -501,6 +501,13 @@ impl<'a> Lexer<'a> {
     fn special(&mut self, start: usize, byte: u8) -> Option<Token> {
         match (byte, self.at(start + 1)) {
             (b'-', Some(b'-')) if self.blank_or_end(start + 2) => self.line_comment(start, 2),
+            (b'-', Some(b'-')) => {
+                // In some character sets such a byte is a blank, and these begin a comment.
+                if self.at(start + 2).is_some_and(|byte| byte >= 0x80) {
+                    self.facts |= Facts::AMBIGUOUS;
+                }
+                return Some(self.punct(start, byte));
+            }
             (b'#', _) => self.line_comment(start, 1),
             (b'/', Some(b'*')) => self.block_comment(start),
             (b'*', Some(b'/')) if self.in_code_comment => {

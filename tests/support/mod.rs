@@ -3,6 +3,7 @@
 // Every suite uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod corpus;
 pub mod pair;
 pub mod raw;
 pub mod relay;
