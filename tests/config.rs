@@ -681,3 +681,27 @@ fn no_text_makes_it_panic_or_report_nothing() {
         }
     }
 }
+
+#[test]
+fn a_single_value_is_checked_as_in_the_file() {
+    for (key, value) in [
+        ("limits.connections", "5"),
+        ("limits.hold", "\"5s\""),
+        ("cluster.server[].address", "\"db1\""),
+        ("cluster.server[].weight", "1000"),
+        ("listen.proxy_protocol", "[\"10.0.0.0/8\"]"),
+        ("monitor.password", "\"open sesame\""),
+    ] {
+        assert_eq!(config::fits(key, value), Ok(()), "{key} = {value}");
+    }
+    for (key, value, message) in [
+        ("limits.connection", "5", "is not a key"),
+        ("limits.connections", "0", "0 is out of range: 1 to 1000000"),
+        ("limits.hold", "5", "a duration is a string with a unit"),
+        ("cluster.server[].weight", "1\nx = 2", "is not a value"),
+        ("monitor.password", "\"env:NAME\"", "is not set"),
+    ] {
+        let found = config::fits(key, value).unwrap_err();
+        assert!(found.contains(message), "{key} = {value}: {found}");
+    }
+}

@@ -6,6 +6,7 @@
 mod check;
 pub mod demo;
 mod explain;
+pub mod import;
 mod log;
 mod serve;
 
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Arguments),
     /// Say where statements would go, and why
     Explain(explain::Arguments),
+    /// Turn another proxy's configuration into one for dbproxy
+    Import(import::Arguments),
     /// Serve clients
     Serve(serve::Arguments),
     /// Start a primary, two replicas and the proxy on this machine, and show what it does
@@ -105,6 +108,7 @@ where
     let result = match &arguments.command {
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
+        Command::Import(arguments) => import::run(arguments, &mut out),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, &mut out),
     };

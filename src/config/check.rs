@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -17,6 +19,7 @@ use super::Listen;
 use super::ListenAddress;
 use super::Log;
 use super::Monitor;
+use super::SecretFile;
 use super::ServerConfig;
 use super::Sources;
 use super::Tls;
@@ -41,6 +44,52 @@ const MAX_SERVERS: usize = 256;
 /// All the problems, in the order of their places, if at least one of them is an error.
 pub fn parse(text: &str, file: &str, sources: &dyn Sources) -> Result<Loaded, Problems> {
     parse_noting_literals(text, file, sources).map(|(loaded, _)| loaded)
+}
+
+/// Whether a key, by its path in the reference, can have this value, written as in the file. References to the
+/// environment and to files are not followed, so that `env:` and `file:` never fit.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn fits(path: &str, value: &str) -> Result<(), String> {
+    let mut keys = keys::ALL.iter();
+    let Some(key) = keys.find(|key| key.path() == path) else {
+        return Err("is not a key".to_owned());
+    };
+    let text = format!("value = {value}");
+    let table = DeTable::parse(&text).map_err(|error| error.message().to_owned())?;
+    let (Some(value), 1) = (table.get_ref().get("value"), table.get_ref().len()) else {
+        return Err("is not a value".to_owned());
+    };
+    let mut report = Report {
+        file: "",
+        text: &text,
+        sources: &Nowhere,
+        problems: Vec::new(),
+        literal_secret: false,
+    };
+    key.check(value, &mut report);
+    match report.problems.into_iter().next() {
+        Some(problem) => Err(problem.message),
+        None => Ok(()),
+    }
+}
+
+/// No environment and no files.
+struct Nowhere;
+
+impl Sources for Nowhere {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn file(&self, _: &Path) -> io::Result<SecretFile> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn cores(&self) -> usize {
+        1
+    }
 }
 
 /// As [`parse`]; also says whether a password stands in the text itself.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::Balance;
 use super::ClientCompression;
 use super::ClientMode;
@@ -21,6 +24,7 @@ use super::kind::Networks;
 use super::kind::Own;
 use super::kind::Parsed;
 use super::kind::Password;
+use super::kind::Report;
 use super::kind::Servers;
 use super::kind::Span;
 use super::kind::Text;
@@ -35,12 +39,14 @@ pub(super) struct Key<K> {
     pub(super) meaning: &'static str,
 }
 
-/// What the reference and the search for unknown keys want to know of a key.
+/// What can be asked of a key whatever its kind.
 pub(super) trait Entry {
     fn path(&self) -> &'static str;
     fn describe(&self) -> String;
     fn default(&self) -> String;
     fn meaning(&self) -> &'static str;
+    /// Reports what is wrong with a value.
+    fn check(&self, value: &Spanned<DeValue<'_>>, report: &mut Report<'_>);
 }
 
 impl<K: Kind> Entry for Key<K> {
@@ -58,6 +64,10 @@ impl<K: Kind> Entry for Key<K> {
 
     fn meaning(&self) -> &'static str {
         self.meaning
+    }
+
+    fn check(&self, value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) {
+        self.kind.read(value, self.path, report);
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{ListenAddress, Network, ServerAddress};
-pub use check::parse;
+pub use check::{fits, parse};
 pub use file::{Process, load};
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
