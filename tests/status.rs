@@ -317,13 +317,19 @@ async fn answers_of_the_proxy_know_the_session(flavor: Flavor) {
 
 async fn a_killed_connection_keeps_the_flags(flavor: Flavor) {
     let rig = rig(flavor).await;
-    let mut raw = Raw::app(rig.proxy.port()).await;
+    // Connections of others are not to be killed.
+    let user = "status_killed";
+    rig.account(user).await;
+    let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+    raw.login(user, user, None, capability::USUAL)
+        .await
+        .unwrap();
     raw.execute("SET autocommit=0").await;
     raw.execute("SET sql_mode='NO_BACKSLASH_ESCAPES'").await;
     let before = flags(&mut raw).await;
     for server in rig.cluster.servers() {
         let kill = "SELECT GROUP_CONCAT(CONCAT('KILL ', id) SEPARATOR ';') FROM information_schema.processlist \
-                    WHERE user = 'app' AND command = 'Sleep'";
+                    WHERE user = 'status_killed' AND command = 'Sleep'";
         // Some may have ended meanwhile.
         if let Some(kills) = server
             .first::<Option<String>>(kill)
