@@ -67,6 +67,12 @@ impl Answer {
         }
     }
 
+    /// What a server's packet says.
+    pub fn of(packet: &ErrPacket<'_>) -> Self {
+        let text = String::from_utf8_lossy(packet.message).into_owned();
+        Self::new(packet.code, &packet.sqlstate, text)
+    }
+
     /// The packet of this answer.
     pub fn packet(&self) -> ErrPacket<'_> {
         ErrPacket {

@@ -307,9 +307,7 @@ impl BackendConn {
                     refused = true;
                 }
                 Event::Err { packet, .. } => {
-                    let text = String::from_utf8_lossy(packet.message).into_owned();
-                    let answer = Answer::new(packet.code, &packet.sqlstate, text);
-                    return Err(Error::server(ErrorKind::Answer(answer)));
+                    return Err(Error::server(ErrorKind::Answer(Answer::of(&packet))));
                 }
                 Event::Data { .. } | Event::LocalInfile { .. } | Event::Prepared { .. } => {
                     let text = "unexpected answer to a change of the session's state";

@@ -89,9 +89,7 @@ impl Talk {
         }
         let packet = self.receive().await.ok()?;
         let refusal = ErrPacket::parse(&packet).ok()?;
-        let text = String::from_utf8_lossy(refusal.message).into_owned();
-        let answer = Answer::new(refusal.code, &refusal.sqlstate, text);
-        Some(Error::server(ErrorKind::Answer(answer)))
+        Some(Error::server(ErrorKind::Answer(Answer::of(&refusal))))
     }
 
     pub(super) async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {

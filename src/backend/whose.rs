@@ -40,9 +40,7 @@ impl BackendConn {
                     return Ok(None);
                 }
                 Event::Err { packet, .. } => {
-                    let text = String::from_utf8_lossy(packet.message).into_owned();
-                    let answer = Answer::new(packet.code, &packet.sqlstate, text);
-                    return Err(Error::server(ErrorKind::Answer(answer)));
+                    return Err(Error::server(ErrorKind::Answer(Answer::of(&packet))));
                 }
                 Event::LocalInfile { .. } | Event::Prepared { .. } => return Err(illegible()),
             }

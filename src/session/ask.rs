@@ -90,10 +90,7 @@ fn last_error(answer: &[u8], code: u16) -> Answer {
         rest = rest.get(len..).unwrap_or_default();
     }
     match ErrPacket::parse(last) {
-        Ok(error) => {
-            let text = String::from_utf8_lossy(error.message).into_owned();
-            Answer::new(error.code, &error.sqlstate, text)
-        }
+        Ok(error) => Answer::of(&error),
         Err(_) => Answer::new(code, b"HY000", "a question of dbproxy's has failed"),
     }
 }

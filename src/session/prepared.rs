@@ -387,12 +387,7 @@ async fn read_preparation(
                 len
             }
             Event::Err { packet, .. } => {
-                let text = String::from_utf8_lossy(packet.message).into_owned();
-                return Err(Error::server(ErrorKind::Answer(Answer::new(
-                    packet.code,
-                    &packet.sqlstate,
-                    text,
-                ))));
+                return Err(Error::server(ErrorKind::Answer(Answer::of(&packet))));
             }
             Event::Data { len }
             | Event::Ok { len, .. }

@@ -1,23 +1,15 @@
 """The dump programs: a schema with everything in it and a million rows, dumped and restored, compared by checksums."""
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.dirname(__file__))
+from mysql_program import mysql_program
+
 HOST, PORT, SOCKET, USER, PASSWORD, SCHEMA, FLAVOR = sys.argv[-7:]
 ACCESS = [f"--host={HOST}", f"--port={PORT}", f"--user={USER}", f"--password={PASSWORD}"]
-
-
-def mysql_program(name):
-    root = os.environ["COMPAT_MYSQL"]
-    directory = next(d for d in ("lib64", "lib") if os.path.isdir(f"{root}/{d}") and any(f.startswith("ld-linux") for f in os.listdir(f"{root}/{d}")))
-    loader = next(f for f in sorted(os.listdir(f"{root}/{directory}")) if f.startswith("ld-linux"))
-    triplet = next(f for f in os.listdir(f"{root}/usr/lib") if f.endswith("-linux-gnu"))
-    return [f"{root}/{directory}/{loader}", "--library-path", f"{root}/usr/lib/{triplet}:{root}/usr/lib/mysql/private", f"{root}/usr/bin/{name}", "--no-defaults", "--get-server-public-key", f"--character-sets-dir={root}/usr/share/mysql/charsets"]
 
 
 if FLAVOR == "mysql":

@@ -6,23 +6,16 @@ import subprocess
 import sys
 import tempfile
 
+from mysql_program import mysql_program
+
 HOST, PORT, SOCKET, USER, PASSWORD, SCHEMA, FLAVOR = sys.argv[-7:]
 
 
 def programs():
     """The clients: a name and the words that run it."""
     yield "mariadb", ["mariadb", "--no-defaults"]
-    root = os.environ["COMPAT_MYSQL"]
-    if FLAVOR == "mysql" and os.path.exists(f"{root}/usr/bin/mysql"):
-        yield "mysql", [*loader(root), f"{root}/usr/bin/mysql", "--no-defaults", "--get-server-public-key", f"--character-sets-dir={root}/usr/share/mysql/charsets"]
-
-
-def loader(root):
-    """What runs a program of an unpacked newer system."""
-    directory = next(d for d in ("lib64", "lib") if os.path.isdir(f"{root}/{d}") and any(f.startswith("ld-linux") for f in os.listdir(f"{root}/{d}")))
-    name = next(f for f in sorted(os.listdir(f"{root}/{directory}")) if f.startswith("ld-linux"))
-    triplet = next(f for f in os.listdir(f"{root}/usr/lib") if f.endswith("-linux-gnu"))
-    return [f"{root}/{directory}/{name}", "--library-path", f"{root}/usr/lib/{triplet}:{root}/usr/lib/mysql/private"]
+    if FLAVOR == "mysql" and (program := mysql_program("mysql")):
+        yield "mysql", program
 
 
 def run(words, text, what):
