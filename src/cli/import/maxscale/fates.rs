@@ -329,7 +329,9 @@ pub(super) const GLOBAL: &[(&str, Fate)] = &[
     ("logdir", Nothing(LOGGING)),
     (
         "skip_",
-        Nothing("addresses are never turned into names, except for accounts whose host is a name"),
+        Nothing(
+            "addresses are never turned into names; accounts whose host is a name other than localhost let nobody in",
+        ),
     ),
     ("passive", Nothing(NO_FAILOVER)),
     (
