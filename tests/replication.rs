@@ -203,16 +203,17 @@ async fn a_replica_replicates_through_the_proxy(flavor: Flavor) {
 async fn a_refused_dump_is_answered(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     let mut heard = Vec::new();
+    // Not the number of the other tests: MariaDB ends the dump that another replica of one's number reads.
     for port in [rig.cluster.primary().port(), rig.proxy.port()] {
         let mut raw = Raw::tcp(port).await.unwrap();
         raw.login("app", "app", None, capability::USUAL)
             .await
             .unwrap();
         let mut packets = Vec::new();
-        let register = [&[0x15, 90, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+        let register = [&[0x15, 91, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
         packets.extend(raw.exchange(&register).await);
         let dump = [
-            &[0x12, 4, 0, 0, 0, 1, 0, 90, 0, 0, 0][..],
+            &[0x12, 4, 0, 0, 0, 1, 0, 91, 0, 0, 0][..],
             b"no_such_log.000001",
         ]
         .concat();
