@@ -1,6 +1,7 @@
 //! Composition root: the one place that knows everyone.
 
 mod accept;
+mod reload;
 mod worker;
 
 use std::{future::Future, io, pin::pin, sync::Arc};
@@ -8,7 +9,7 @@ use std::{future::Future, io, pin::pin, sync::Arc};
 use dbproxy_proto::compress::Method;
 use tokio::{
     select,
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -26,19 +27,28 @@ use crate::{
         tls::{self, Acceptor, Admission, Connector, Outgoing},
     },
     pool::{Pool, WorkerId},
-    session::{AccountChanges, Context, Registry, ServerKey, TICK},
+    session::{AccountChanges, Context, Policy, Registry, ServerKey, TICK},
     shutdown::Shutdown,
+    sql::Classifier,
     topology::{ServerId, Topology},
 };
 use worker::Worker;
 
+/// Statements, by digest, whose tables each worker remembers.
+const DIGESTS: usize = 2_000;
+
 /// Passwords that each worker has checked at a time.
 const CHECKS: usize = 2;
 
-/// Runs the proxy until `stop` resolves, then lets running statements end.
+/// Runs the proxy until `stop` resolves, then lets running statements end. `news` brings configurations that were read again:
+/// of them counts what can be changed while it runs.
 ///
 /// Errors: what keeps it from starting, such as an address that cannot be listened on.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    news: mpsc::Receiver<Config>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let listeners = bind(&config)?;
     let server_key = Arc::new(ServerKey::generate()?);
     let mut control_plane = JoinSet::new();
@@ -82,6 +92,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         config.workers,
         &config.limits,
     ));
+    let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(&config, None)));
+    control_plane.spawn(reload::follow(config.clone(), news, policy_sender));
     let states = Arc::new(AccountStates::new());
     let account_changes = Arc::new(AccountChanges::new(nudge));
     let shutdown = Shutdown::new();
@@ -103,7 +115,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         limits: config.limits.clone(),
         compression: config.compression,
         balancers: config.listen.proxy_protocol.clone(),
-        cluster: config.cluster.clone(),
+        policy: policy.clone(),
+        classifier: Classifier::new(DIGESTS),
         in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
     };

@@ -310,7 +310,6 @@ fn what_is_missing_is_named() {
 #[test]
 fn keys_of_later_versions_say_so() {
     for (addition, key) in [
-        ("[[rule]]\nmatch = {}", "rule"),
         ("[clusters.a]", "clusters"),
         ("[listen]\nadmin = []", "listen.admin"),
         ("[listen]\nhttp = []", "listen.http"),
@@ -326,6 +325,102 @@ fn keys_of_later_versions_say_so() {
         problem.contains("\"global\" is not supported yet; it can be \"eventual\", \"user\""),
         "{problem}"
     );
+}
+
+#[test]
+fn what_is_wrong_with_a_rule_is_said() {
+    for (lines, expected) in [
+        (
+            "kind = \"read\"",
+            "rule: does nothing: it has no action, such as route or block",
+        ),
+        ("kind = \"reed\"\nlog = true", "did you mean \"read\"?"),
+        ("rute = \"primary\"", "did you mean \"route\"?"),
+        (
+            "route = \"master\"",
+            "it can be \"primary\", \"replica\", \"server=NAME\" or \"group=NAME\"",
+        ),
+        (
+            "route = \"server=db9\"",
+            "there is no server \"db9\"; did you mean",
+        ),
+        (
+            "route = \"group=reports\"",
+            "servers get into a group by `group` in [[cluster.server]]",
+        ),
+        (
+            "listener = \"127.0.0.1:1\"\nlog = true",
+            "nothing listens on 127.0.0.1:1",
+        ),
+        ("client = \"10.0.0.0/40\"\nlog = true", "is not a network"),
+        ("account = []\nlog = true", "an empty list fits nothing"),
+        (
+            "table = \"a.b.c\"\nlog = true",
+            "write \"table\" or \"schema.table\"",
+        ),
+        ("digest = \"12\"\nlog = true", "16 hexadecimal digits"),
+        (
+            "pattern = \"(\"\nlog = true",
+            "not a regular expression: unclosed group",
+        ),
+        (
+            "pattern = \"(a{999}){999}\"\nlog = true",
+            "is too big a regular expression",
+        ),
+        ("time = \"25:00-26:00\"\nlog = true", "is not a time of day"),
+        ("sample = 0\nlog = true", "is out of range: 0.000001 to 1"),
+        ("sample = 1.5\nlog = true", "is out of range: 0.000001 to 1"),
+        ("log = \"yes\"", "expected true or false"),
+        (
+            "pattern = \"(a)\"\nrewrite = \"$1 $2\"",
+            "the pattern has no group \"2\"",
+        ),
+        (
+            "pattern = \"a\"\nrewrite = \"${name}\"",
+            "the pattern has no group \"name\"",
+        ),
+        ("answer = \"no\"", "expected \"ok\" or { columns"),
+        (
+            "answer = { columns = [], rows = [] }",
+            "columns: one to 4096 names",
+        ),
+        (
+            "answer = { columns = [\"a\"], rows = [[1, 2]] }",
+            "each is a list of 1 strings",
+        ),
+        (
+            "answer = { columns = [\"a\"], row = [[1]] }",
+            "there are columns, rows",
+        ),
+        ("block = { code = 1 }", "expected a text, or"),
+        (
+            "block = { message = \"x\", state = \"00000\" }",
+            "five digits and capital letters",
+        ),
+        (
+            "block = { message = \"x\", code = 0 }",
+            "code is 1 to 65535",
+        ),
+        (
+            "block = \"x\"\nanswer = \"ok\"",
+            "a rule answers or blocks, not both",
+        ),
+        (
+            "block = \"x\"\nroute = \"primary\"",
+            "lets no server see the statement",
+        ),
+        ("limit.rows = 0", "is out of range"),
+        ("limit.row = 1", "did you mean \"rows\"?"),
+        ("limit = 5", "expected a table"),
+    ] {
+        let problems = problems(&format!("{SMALLEST}[[rule]]\n{lines}"));
+        assert!(
+            problems.iter().any(|problem| problem.contains(expected)),
+            "{lines}: {problems:#?}"
+        );
+    }
+    let twice = "[[rule]]\nname = \"a\"\nlog = true\n".repeat(2);
+    assert!(problem_with(&twice).contains("another rule has the name \"a\""));
 }
 
 #[test]

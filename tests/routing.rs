@@ -1113,7 +1113,7 @@ async fn sessions_choose_their_consistency(flavor: Flavor) {
     let reason = reason["Reason"].clone().unwrap();
     assert_eq!(
         reason,
-        "read: no replica is within the lag that the hint or the session allows"
+        "read: no replica is within the lag that a rule, the hint or the session allows"
     );
     set(&mut conn, "SET @dbproxy_max_lag = NULL").await;
     assert_eq!(place(&mut conn).await, Replica);

@@ -10,9 +10,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy::config::{Balance, ServerAddress};
-use dbproxy::routing::{PinReason, Reason, Route, SessionView, Target, decide};
+use dbproxy::config::{Balance, Consistency, ServerAddress};
+use dbproxy::routing::{
+    Author, PinReason, Place, Reason, Route, SessionView, Target, Wish, decide,
+};
 use dbproxy::sql::fuzz::{Excuse, dangers};
+use dbproxy::sql::setting::Settings;
 use dbproxy::sql::{Dialect, Facts, StatementClass, classify, digest_text};
 use dbproxy::topology::{Health, Lag, Role, Server, ServerId, Topology};
 use proptest::prelude::*;
@@ -47,6 +50,7 @@ fn server(id: u16, role: Role) -> Server {
             port: 3306 + id,
         },
         weight: 1,
+        group: None,
         role,
         health: Health::Up,
         version: None,
@@ -78,24 +82,40 @@ fn topology() -> Topology {
     }
 }
 
+const DEFAULT: Wish = Wish {
+    place: Place::Any,
+    author: Author::Hint,
+    consistency: Consistency::User,
+    max_lag: None,
+};
+
 const FREE: SessionView = SessionView {
     in_transaction: false,
     pinned: None,
     autocommit: true,
-    strong: false,
+    wish: DEFAULT,
     previous: Some(ServerId(0)),
 };
 
 fn route(class: &StatementClass, session: &SessionView, topology: &Topology) -> Route {
     decide(
         class,
-        session,
+        &asked(class, session),
         topology,
         |_| true,
         |_| 0,
         Balance::LeastConnections,
         1,
     )
+}
+
+/// With the wish of the statement's hint.
+fn asked(class: &StatementClass, session: &SessionView) -> SessionView {
+    let consistency = session.wish.consistency;
+    SessionView {
+        wish: Wish::new(class.hint, &Settings::default(), consistency),
+        ..*session
+    }
 }
 
 fn target_name(route: Route) -> &'static str {
@@ -251,7 +271,10 @@ fn transaction_and_pin_come_before_everything() {
                 ..FREE
             },
             SessionView {
-                strong: true,
+                wish: Wish {
+                    consistency: Consistency::Strong,
+                    ..DEFAULT
+                },
                 ..FREE
             },
         ] {
@@ -293,7 +316,7 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
         let is_fresh = |server: &Server| fresh.is_none_or(|id| server.id == ServerId(id));
         let route = decide(
             class,
-            &FREE,
+            &asked(class, &FREE),
             topology,
             is_fresh,
             |_| 0,
@@ -327,7 +350,7 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
     assert_eq!(target, Target::Primary);
     assert_eq!(
         reason,
-        "read: no replica is within the lag that the hint or the session allows"
+        "read: no replica is within the lag that a rule, the hint or the session allows"
     );
     lagging.servers[1].role = Role::Spare;
     let (target, reason) = fresh_on(&lagging, None, &read);

@@ -237,6 +237,15 @@ impl ResponseTracker {
         }
     }
 
+    /// Bytes of the packet that has begun which are still to come; `None` if another one continues it.
+    pub const fn pending(&self) -> Option<usize> {
+        if self.continued {
+            None
+        } else {
+            Some(self.pending)
+        }
+    }
+
     /// Rows that began so far, over all result sets; for COM_FIELD_LIST, definitions.
     pub const fn rows(&self) -> u64 {
         self.rows

@@ -250,6 +250,7 @@ mod tests {
                 name: format!("db{id}").into(),
                 address: crate::config::ServerAddress::parse("127.0.0.1").unwrap(),
                 weight: 1,
+                group: None,
                 role,
                 health: Health::Up,
                 version: None,

@@ -45,7 +45,7 @@ pub(super) async fn run(
         match (registered, worker) {
             (Ok(registration), Some(worker)) => {
                 refused_before = None;
-                worker.serve(accepted, listener.admission(), registration);
+                worker.serve(accepted, listener.entrance(), registration);
             }
             (Err(full), _) => {
                 let answer = full.answer(address, &limits);

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    net::{Accepted, tls::Admission},
+    net::{Accepted, Entrance},
     session::{self, Context, Registration},
     shutdown::Drain,
 };
@@ -26,7 +26,7 @@ use crate::{
 /// How often unused server connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
-type Arrival = (Accepted, Admission, Registration);
+type Arrival = (Accepted, Entrance, Registration);
 
 /// A running worker. Dropping it ends it after its last session.
 #[derive(Debug)]
@@ -56,15 +56,10 @@ impl Worker {
     }
 
     /// Has the worker serve a client.
-    pub(super) fn serve(
-        &self,
-        accepted: Accepted,
-        admission: Admission,
-        registration: Registration,
-    ) {
+    pub(super) fn serve(&self, accepted: Accepted, entrance: Entrance, registration: Registration) {
         self.sessions.fetch_add(1, Relaxed);
         // Fails only when the worker has ended, and then the client is cut off with it.
-        let _ = self.arrivals.send((accepted, admission, registration));
+        let _ = self.arrivals.send((accepted, entrance, registration));
     }
 }
 
@@ -78,11 +73,11 @@ async fn work(
     loop {
         select! {
             arrived = arriving.recv() => match arrived {
-                Some((accepted, admission, registration)) => {
+                Some((accepted, entrance, registration)) => {
                     let (context, sessions, drain) = (Arc::clone(&context), Arc::clone(&sessions), drain.clone());
                     tokio::spawn(async move {
                         match accepted.into_stream() {
-                            Ok((stream, peer)) => session::serve(stream, peer, admission, registration, context).await,
+                            Ok((stream, peer)) => session::serve(stream, peer, entrance, registration, context).await,
                             Err(error) => debug!(%error, "client lost before its login"),
                         }
                         sessions.fetch_sub(1, Relaxed);

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::{Failure, Status};
 use crate::config::{Balance, Consistency, ServerAddress, ServerConfig};
-use crate::routing::{self, PinReason, Reason, Route, SessionView, Target};
+use crate::routing::{self, PinReason, Reason, Route, SessionView, Target, Wish};
 use crate::sql::set::Assignment;
-use crate::sql::{self, Dialect, Facts, Kind, StatementClass};
+use crate::sql::setting::Settings;
+use crate::sql::{self, Dialect, Facts, Hint, Kind, StatementClass};
 use crate::topology::{
     Observation, Server, ServerFacts, ServerId, SourceFacts, ThreadState, Topology, Tracker,
     Version, WriteBlock,
@@ -105,7 +106,7 @@ impl Session {
                 in_transaction: false,
                 pinned: None,
                 autocommit: true,
-                strong: consistency == Consistency::Strong,
+                wish: Wish::new(Hint::None, &Settings::default(), consistency),
                 previous: None,
             },
             explained: false,
@@ -121,6 +122,8 @@ impl Session {
         let class = sql::classify(statement, self.dialect);
         let idle = |_: ServerId| 0;
         let balance = Balance::default();
+        let consistency = self.view.wish.consistency;
+        self.view.wish = Wish::new(class.hint, &Settings::default(), consistency);
         let route = routing::decide(
             &class,
             &self.view,

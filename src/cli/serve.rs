@@ -1,17 +1,23 @@
-//! `dbproxy serve`: runs the proxy until a signal ends it.
+//! `dbproxy serve`: runs the proxy until a signal ends it, and reads its configuration again when that changes.
 
-use std::io;
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
 
 use super::{ConfigFile, Failure, Status, log};
-use crate::app;
+use crate::{app, config::Config};
 
 /// What to serve.
 #[derive(Debug, Args)]
@@ -22,6 +28,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     keep_out_of_cores()?;
+    // Before it is read: a change in between is not missed.
+    let seen = mark(&arguments.file.config);
     let loaded = super::load(&arguments.file.config)?;
     log::start(&loaded.config.log).map_err(Failure::Other)?;
     for warning in &loaded.warnings {
@@ -29,6 +37,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     super::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
+        let (changed, news) = mpsc::channel(1);
+        let reloading = Reload::new(&arguments.file.config, seen)?;
+        tokio::spawn(reloading.follow(changed));
         let (order, ordered) = oneshot::channel();
         let stop = async {
             // An error means that nobody is left who could order it.
@@ -41,12 +52,75 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
             signals.next().await
         };
         tokio::select! {
-            result = app::run(loaded.config, stop) => {
+            result = app::run(loaded.config, news, stop) => {
                 result.map(|()| Status::Fine).map_err(|error| Failure::Other(error.to_string()))
             }
             second = twice => Err(Failure::Other(format!("stopped at once by a second {second}"))),
         }
     })
+}
+
+/// How often the file is looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// The configuration's file, and when it was last read.
+struct Reload {
+    path: PathBuf,
+    seen: Mark,
+    hangup: Signal,
+}
+
+/// What changes when a file does.
+type Mark = Option<(i64, i64, u64, u64)>;
+
+fn mark(path: &Path) -> Mark {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.len(),
+        metadata.ino(),
+    ))
+}
+
+impl Reload {
+    fn new(path: &Path, seen: Mark) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            seen,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reads the file again when it has changed and when SIGHUP asks for it, until nobody listens any more. One that cannot be
+    /// used changes nothing.
+    async fn follow(mut self, changed: mpsc::Sender<Config>) {
+        while !changed.is_closed() {
+            let asked = timeout(PERIOD, self.hangup.recv()).await.is_ok();
+            let now = mark(&self.path);
+            if !asked && now == self.seen {
+                continue;
+            }
+            self.seen = now;
+            match super::load(&self.path) {
+                Ok(loaded) => {
+                    for warning in &loaded.warnings {
+                        warn!(problem = %warning, "configuration");
+                    }
+                    // An error says that the program is about to end.
+                    let _ = changed.send(loaded.config).await;
+                }
+                Err(Failure::Config(problems)) => {
+                    for problem in &problems.0 {
+                        error!(%problem, "the configuration was changed and cannot be used: the old one stays");
+                    }
+                }
+                Err(failure) => {
+                    error!(%failure, "the configuration cannot be read: the old one stays")
+                }
+            }
+        }
+    }
 }
 
 /// The memory holds passwords: whatever ends the program, it is not to be found in a file afterwards.

@@ -80,6 +80,12 @@ impl Network {
     }
 }
 
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
 impl ListenAddress {
     /// Reads `host:port`, `[IPv6]:port` or `unix:/path`.
     ///

@@ -33,6 +33,7 @@ use super::problem::Loaded;
 use super::problem::Problem;
 use super::problem::Problems;
 use super::problem::Severity;
+use super::rule;
 use super::tls;
 
 /// More than any cluster has, and few enough to be probed from one task each.
@@ -227,7 +228,7 @@ fn children(pattern: &str) -> BTreeSet<&'static str> {
     paths.filter_map(|rest| rest.split('.').next()).collect()
 }
 
-fn join(path: &str, name: &str) -> String {
+pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() {
         name.to_owned()
     } else {
@@ -259,6 +260,15 @@ impl<'t, 'i> Section<'t, 'i> {
             table: value.and_then(|value| value.get_ref().as_table()),
             span: value.map(Spanned::span),
         }
+    }
+
+    /// One of the tables of the list of this name; `None` if it is none, which [`unknown`] reports.
+    pub(super) fn item(&self, name: &str, item: &'t Spanned<DeValue<'i>>) -> Option<Self> {
+        Some(Self {
+            path: join(&self.path, name),
+            table: Some(item.get_ref().as_table()?),
+            span: Some(item.span()),
+        })
     }
 
     /// The key's value or default. `None` means that a problem was reported.
@@ -313,6 +323,12 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         let message = "must name at least one address, unless listen.mysql_tls does";
         report.error(span.unwrap_or_default(), keys::LISTEN_MYSQL.path, message);
     }
+    let listeners: Vec<_> = plain
+        .iter()
+        .chain(&with_tls)
+        .map(Spanned::get_ref)
+        .collect();
+    let rules = rule::rules(&root, &cluster.servers, &listeners, report);
     let bare = |listeners: Vec<Spanned<ListenAddress>>| {
         listeners.into_iter().map(Spanned::into_inner).collect()
     };
@@ -324,6 +340,7 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         },
         monitor: monitor?,
         cluster,
+        rules: rules?,
         users: users?,
         compression: compression?,
         tls,
@@ -421,14 +438,11 @@ fn long_form(
 ) -> Option<Vec<Spanned<ServerConfig>>> {
     let mut servers = Vec::new();
     for item in list.get_ref().as_array()?.iter() {
-        let server = Section {
-            path: join(&section.path, "server"),
-            table: Some(item.get_ref().as_table()?),
-            span: Some(item.span()),
-        };
+        let server = section.item("server", item)?;
         let name = server.read(&keys::SERVER_NAME, report);
         let address = server.read(&keys::SERVER_ADDRESS, report);
         let weight = server.read(&keys::SERVER_WEIGHT, report);
+        let group = server.read(&keys::SERVER_GROUP, report);
         let compression = server.read(&keys::SERVER_COMPRESSION, report);
         let proxy_protocol = server.read(&keys::SERVER_PROXY_PROTOCOL, report);
         let tls = server.read(&keys::SERVER_TLS, report);
@@ -436,10 +450,19 @@ fn long_form(
             Some(name),
             Some(address),
             Some(weight),
+            Some(group),
             Some(compression),
             Some(proxy_protocol),
             Some(tls),
-        ) = (name, address, weight, compression, proxy_protocol, tls)
+        ) = (
+            name,
+            address,
+            weight,
+            group,
+            compression,
+            proxy_protocol,
+            tls,
+        )
         else {
             continue;
         };
@@ -447,6 +470,7 @@ fn long_form(
             name: name.unwrap_or_else(|| address.to_string()),
             address,
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
+            group,
             compression,
             proxy_protocol,
             tls,

@@ -29,6 +29,7 @@ use super::kind::Servers;
 use super::kind::Span;
 use super::kind::Text;
 use super::kind::server_name;
+use super::rule::keys as rule;
 
 /// One key.
 pub(super) struct Key<K> {
@@ -264,6 +265,18 @@ pub(super) const SERVER_WEIGHT: Key<Count> = Key {
         max: 1000,
     },
     meaning: "Its share of the reads relative to the other replicas.",
+};
+
+pub(super) const SERVER_GROUP: Key<Own<Parsed<String>>> = Key {
+    path: "cluster.server[].group",
+    kind: Own {
+        kind: Parsed {
+            described: "string of letters, digits, `.`, `_`, `-`",
+            parse: server_name,
+        },
+        otherwise: "none",
+    },
+    meaning: "The name of a group that the server belongs to, for hints and rules.",
 };
 
 pub(super) const SERVER_TLS: Key<Own<Choice<ServerMode>>> = Key {
@@ -595,9 +608,37 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &SERVER_NAME,
     &SERVER_ADDRESS,
     &SERVER_WEIGHT,
+    &SERVER_GROUP,
     &SERVER_COMPRESSION,
     &SERVER_PROXY_PROTOCOL,
     &SERVER_TLS,
+    &rule::NAME,
+    &rule::ACCOUNT,
+    &rule::CLIENT,
+    &rule::LISTENER,
+    &rule::APPLICATION,
+    &rule::SCHEMA,
+    &rule::TABLE,
+    &rule::KIND,
+    &rule::TAG,
+    &rule::DIGEST,
+    &rule::PATTERN,
+    &rule::TIME,
+    &rule::SAMPLE,
+    &rule::ROUTE,
+    &rule::CONSISTENCY,
+    &rule::MAX_LAG,
+    &rule::TIMEOUT,
+    &rule::REWRITE,
+    &rule::ANSWER,
+    &rule::BLOCK,
+    &rule::PER_SECOND,
+    &rule::CONCURRENCY,
+    &rule::ROWS,
+    &rule::BYTES,
+    &rule::PER,
+    &rule::LOG,
+    &rule::CONTINUE,
     &USER_PASSWORD,
     &CLIENT_COMPRESSION,
     &ZLIB_LEVEL,
@@ -635,9 +676,7 @@ pub(super) const LATER: &[&str] = &[
     "listen.admin",
     "listen.http",
     "cluster.failover",
-    "cluster.server[].group",
     "cluster.server[].promote",
     "clusters",
     "mode",
-    "rule",
 ];

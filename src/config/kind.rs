@@ -63,7 +63,7 @@ impl Report<'_> {
     }
 
     /// What `parse` makes of each string of a list, with its place, or problems.
-    fn each<T>(
+    pub(super) fn each<T>(
         &mut self,
         value: &Spanned<DeValue<'_>>,
         key: &str,
@@ -662,7 +662,7 @@ fn server(text: &str) -> Result<ServerConfig, String> {
     Ok(ServerConfig::new(name, address))
 }
 
-pub(super) fn server_name(text: &str) -> Result<String, String> {
+pub(in crate::config) fn server_name(text: &str) -> Result<String, String> {
     let sane = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() || text.len() > 64 || !text.chars().all(sane) {
         return Err(format!(

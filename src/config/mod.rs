@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod difference;
 mod file;
 #[doc(hidden)]
 pub mod fuzz;
@@ -13,19 +14,23 @@ mod keys;
 mod kind;
 mod problem;
 mod reference;
+pub mod rule;
 mod secret;
 mod tls;
 mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{ListenAddress, Network, ServerAddress};
 pub use check::{fits, parse};
+pub use difference::Difference;
 pub use file::{Process, load};
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
+pub use rule::Rule;
 pub use secret::{Secret, SecretFile, Sources};
 pub use tls::{ClientMode, ClientTls, Identity, ServerMode, ServerTls, Tls};
 
@@ -38,6 +43,8 @@ pub struct Config {
     pub monitor: Monitor,
     /// The servers and how reads are spread over them.
     pub cluster: Cluster,
+    /// What is to be done with some statements, in the order in which they are tried.
+    pub rules: Vec<Rule>,
     /// Accounts with a password of their own; every other account is read from the servers.
     pub users: BTreeMap<String, User>,
     /// Compression, to clients and to servers.
@@ -121,6 +128,8 @@ pub struct ServerConfig {
     pub address: ServerAddress,
     /// Its share of the reads relative to the other replicas; at least 1.
     pub weight: u32,
+    /// Those that hints and rules name together.
+    pub group: Option<String>,
     /// How connections to it are compressed, if it offers that; `None`: as the cluster's.
     pub compression: Option<ServerCompression>,
     /// Whether it is told where clients are; `None`: as the cluster's.
@@ -136,6 +145,7 @@ impl ServerConfig {
             name: name.into(),
             address,
             weight: 1,
+            group: None,
             compression: None,
             proxy_protocol: None,
             tls: None,
@@ -196,6 +206,16 @@ pub enum Consistency {
     User,
     /// Everything: reads go to the primary.
     Strong,
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eventual => "eventual",
+            Self::User => "user",
+            Self::Strong => "strong",
+        })
+    }
 }
 
 /// How one of several eligible replicas is chosen.

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, ToSocketAddrs},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -19,7 +20,16 @@ use crate::{config::ListenAddress, error::Error};
 pub struct Listener {
     socket: Bound,
     name: String,
-    admission: Admission,
+    entrance: Entrance,
+}
+
+/// Where clients come in, and on what terms.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// The address as the configuration has it.
+    pub listener: Arc<ListenAddress>,
+    /// Whether they may do without TLS.
+    pub admission: Admission,
 }
 
 #[derive(Debug)]
@@ -68,6 +78,10 @@ impl Listener {
     /// Binds every socket that `address` stands for (a host name may stand for several).
     pub fn bind(address: &ListenAddress, admission: Admission) -> Result<Vec<Self>, Error> {
         let name = address.to_string();
+        let entrance = Entrance {
+            listener: Arc::new(address.clone()),
+            admission,
+        };
         let named = |error: io::Error| Error::setup(format!("cannot listen on {name}: {error}"));
         match address {
             ListenAddress::Tcp { host, port } => {
@@ -81,7 +95,7 @@ impl Listener {
                         Ok(Self {
                             socket,
                             name,
-                            admission,
+                            entrance: entrance.clone(),
                         })
                     })
                     .collect()
@@ -91,7 +105,7 @@ impl Listener {
                 Ok(vec![Self {
                     socket,
                     name,
-                    admission,
+                    entrance,
                 }])
             }
         }
@@ -102,9 +116,9 @@ impl Listener {
         &self.name
     }
 
-    /// Whether its clients may come in without TLS.
-    pub fn admission(&self) -> Admission {
-        self.admission
+    /// What its clients come in by.
+    pub fn entrance(&self) -> Entrance {
+        self.entrance.clone()
     }
 
     /// Waits for the next connection.

@@ -13,5 +13,5 @@ mod stream;
 pub mod tls;
 
 pub use buffers::Buffers;
-pub use listener::{Accepted, Listener};
+pub use listener::{Accepted, Entrance, Listener};
 pub use stream::{Departure, Peer, Stream};

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::balance::{self, Candidate};
 use super::pin::{PinReason, pin_for};
 use super::reason::Reason;
-use crate::config::Balance;
-use crate::sql::{Facts, Hint, Kind, ServerName, StatementClass};
+use super::wish::{Author, Place, Wish};
+use crate::config::{Balance, Consistency};
+use crate::sql::{Facts, Kind, StatementClass};
 use crate::topology::{Role, Server, ServerId, Topology};
 
 /// Where a statement goes, and why.
@@ -38,8 +39,8 @@ pub struct SessionView {
     pub pinned: Option<PinReason>,
     /// The servers' status flag.
     pub autocommit: bool,
-    /// All reads go to the primary.
-    pub strong: bool,
+    /// What is asked for.
+    pub wish: Wish,
     /// The server of the statement before, if its connection is still as that statement left it.
     pub previous: Option<ServerId>,
 }
@@ -49,9 +50,9 @@ const CANDIDATES: usize = 64;
 
 /// Decides where a statement goes.
 ///
-/// Transaction and pin come first, then what the statement needs, then its hint, then the choice
+/// Transaction and pin come first, then what the statement needs, then the wish of a rule or a hint, then the choice
 /// among the replicas: those that are readable within the allowed lag and `fresh`, that is, have
-/// what this session must see. A hint never sends anything to a replica that would not be allowed
+/// what this session must see. A wish never sends anything to a replica that would not be allowed
 /// there without it. `in_flight` counts the statements that run on a server now; `seed` is a
 /// counter, see [`balance::pick`].
 pub fn decide(
@@ -96,26 +97,45 @@ pub fn decide(
     if !session.autocommit {
         return primary(Reason::AutocommitOff);
     }
-    if class.hint == Hint::Primary {
-        return primary(Reason::HintPrimary);
+    let wish = session.wish;
+    let asked = |by_hint, by_rule| match wish.author {
+        Author::Hint => by_hint,
+        Author::Rule => by_rule,
+    };
+    if wish.place == Place::Primary {
+        return primary(asked(Reason::HintPrimary, Reason::RulePrimary));
     }
-    if session.strong {
+    if wish.consistency == Consistency::Strong {
         return primary(Reason::StrongConsistency);
     }
-    let mut max_lag = topology.max_lag;
+    let max_lag = topology.max_lag.min(wish.max_lag.unwrap_or(Duration::MAX));
     let mut reason = Reason::FreshReplica;
-    match class.hint {
-        Hint::LastUsed if session.previous.is_some() => return kept(Reason::HintLastUsed),
-        Hint::Server(name) => {
-            if let Some(route) = named(name, topology, &fresh) {
-                return route;
+    let choose = |among: &dyn Fn(&Server) -> bool| {
+        let fresh = |server: &Server| among(server) && fresh(server);
+        replica(topology, max_lag, fresh, &in_flight, balance, seed)
+    };
+    match wish.place {
+        Place::LastUsed if session.previous.is_some() => return kept(Reason::HintLastUsed),
+        Place::Server(name) => {
+            let reason = asked(Reason::HintServer, Reason::RuleServer);
+            let is_it = |server: &Server| name.is(&server.name);
+            if let Some(target) = one_of(topology, &is_it, &choose) {
+                return Route { target, reason };
             }
         }
-        Hint::MaxLag(millis) => max_lag = max_lag.min(Duration::from_millis(u64::from(millis))),
-        Hint::Replica => reason = Reason::HintReplica,
+        Place::Group(name) => {
+            let is_member =
+                |server: &Server| server.group.as_deref().is_some_and(|group| name.is(group));
+            if let Some(target) = one_of(topology, &is_member, &choose) {
+                let reason = asked(Reason::HintGroup, Reason::RuleGroup);
+                return Route { target, reason };
+            }
+            reason = Reason::NoneOfGroup;
+        }
+        Place::Replica => reason = asked(Reason::HintReplica, Reason::RuleReplica),
         _ => {}
     }
-    match replica(topology, max_lag, fresh, in_flight, balance, seed) {
+    match choose(&|_| true) {
         Choice::Found(server) => Route {
             target: Target::Replica(server),
             reason,
@@ -136,7 +156,7 @@ fn replica(
     topology: &Topology,
     max_lag: Duration,
     fresh: impl Fn(&Server) -> bool,
-    in_flight: impl Fn(ServerId) -> usize,
+    in_flight: &impl Fn(ServerId) -> usize,
     balance: Balance,
     seed: u64,
 ) -> Choice {
@@ -173,21 +193,20 @@ fn replica(
     }
 }
 
-/// The server that a hint names, if a read may go there now.
-fn named(name: ServerName, topology: &Topology, fresh: impl Fn(&Server) -> bool) -> Option<Route> {
-    let server = topology
-        .servers
-        .iter()
-        .find(|server| name.is(&server.name))?;
-    let target = match server.role {
-        Role::Primary => Target::Primary,
-        Role::Replica if server.readable(topology.max_lag).is_ok() && fresh(server) => {
-            Target::Replica(server.id)
-        }
-        _ => return None,
-    };
-    Some(Route {
-        target,
-        reason: Reason::HintServer,
-    })
+/// Chooses among the servers that fit.
+type Choose<'a> = dyn Fn(&dyn Fn(&Server) -> bool) -> Choice + 'a;
+
+/// One of the servers that are named, if a read may go there now: a replica, else the primary if it is named too.
+fn one_of(
+    topology: &Topology,
+    named: &dyn Fn(&Server) -> bool,
+    choose: &Choose<'_>,
+) -> Option<Target> {
+    match choose(named) {
+        Choice::Found(server) => Some(Target::Replica(server)),
+        _ => topology
+            .primary()
+            .filter(|server| named(server))
+            .map(|_| Target::Primary),
+    }
 }

@@ -8,8 +8,11 @@ mod balance;
 mod decide;
 mod pin;
 mod reason;
+pub mod rules;
+mod wish;
 
 pub use balance::{Candidate, pick};
 pub use decide::{Route, SessionView, Target, decide};
 pub use pin::{PinReason, pin_for, pin_for_set};
 pub use reason::Reason;
+pub use wish::{Author, Place, Wish};

@@ -20,9 +20,21 @@ pub enum Reason {
     HintLastUsed,
     /// A hint names the server.
     HintServer,
+    /// A hint names the group.
+    HintGroup,
+    /// A rule asks for a replica.
+    RuleReplica,
+    /// A rule asks for the primary.
+    RulePrimary,
+    /// A rule names the server.
+    RuleServer,
+    /// A rule names the group.
+    RuleGroup,
+    /// A read; no server of the group that is asked for may serve it, another replica does.
+    NoneOfGroup,
     /// A read, but there is no replica that may serve any.
     NoReplica,
-    /// A read, but no replica is within the lag that the hint or the session allows.
+    /// A read, but no replica is within the lag that a rule, the hint or the session allows.
     NoReplicaWithinLag,
     /// A read, but no replica has the reader's last write yet.
     NoFreshReplica,
@@ -48,9 +60,17 @@ impl fmt::Display for Reason {
             Self::HintPrimary => f.write_str("hint asks for the primary"),
             Self::HintLastUsed => f.write_str("hint asks for the server used last"),
             Self::HintServer => f.write_str("hint names the server"),
+            Self::HintGroup => f.write_str("hint names the server's group"),
+            Self::RuleReplica => f.write_str("read: a rule asks for a replica"),
+            Self::RulePrimary => f.write_str("a rule asks for the primary"),
+            Self::RuleServer => f.write_str("a rule names the server"),
+            Self::RuleGroup => f.write_str("a rule names the server's group"),
+            Self::NoneOfGroup => {
+                f.write_str("read: no server of the group may serve it now, this replica may")
+            }
             Self::NoReplica => f.write_str("read: no replica may serve reads now"),
             Self::NoReplicaWithinLag => f.write_str(
-                "read: no replica is within the lag that the hint or the session allows",
+                "read: no replica is within the lag that a rule, the hint or the session allows",
             ),
             Self::NoFreshReplica => {
                 f.write_str("read: no replica is fresh enough for this account's last write")

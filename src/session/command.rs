@@ -28,6 +28,10 @@ pub(super) struct Changed {
 }
 
 impl Changed {
+    pub(super) fn new(packet: BytesMut, text: Vec<u8>) -> Self {
+        Self { packet, text }
+    }
+
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
         (&self.packet, &self.text)
     }
@@ -205,6 +209,19 @@ impl Session {
 
     async fn query(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         let class = self.classify(text);
+        if self.has_rules() {
+            return Box::pin(self.query_under_rules(packet, text, class)).await;
+        }
+        self.run_query(packet, text, class).await
+    }
+
+    /// Runs a text query, rules or not.
+    pub(super) async fn run_query(
+        &mut self,
+        packet: &[u8],
+        text: &[u8],
+        class: StatementClass,
+    ) -> Result<Flow, Error> {
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         if self.concerns_trackers(&class, text) {

@@ -188,7 +188,18 @@ impl Session {
                 "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
-        let class = self.classify(text);
+        let mut class = self.classify(text);
+        let mut ruled = None;
+        if self.has_rules() {
+            match self.rule_preparation(packet, text, &class) {
+                Ok(changed) => ruled = changed,
+                Err(answer) => return self.reply_error(&answer).await,
+            }
+        }
+        let (packet, text) = ruled.as_ref().map_or((packet, text), Changed::parts);
+        if ruled.is_some() {
+            class = self.classify(text);
+        }
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
@@ -222,6 +233,14 @@ impl Session {
         &mut self,
         execution: Execution<'_>,
     ) -> Result<Flow, Error> {
+        if self.has_rules() {
+            return Box::pin(self.execute_under_rules(execution)).await;
+        }
+        self.run_prepared(execution).await
+    }
+
+    /// Executes a prepared statement, rules or not.
+    pub(super) async fn run_prepared(&mut self, execution: Execution<'_>) -> Result<Flow, Error> {
         let id = execution.statement();
         let Some(statement) = self.prepared.find(id) else {
             return self.unknown_statement(id, "mysqld_stmt_execute").await;

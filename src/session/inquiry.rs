@@ -1,5 +1,7 @@
 //! What the proxy itself is asked: where a statement would go, and what it knows of the session.
 
+use std::ops::ControlFlow;
+
 use bytes::BytesMut;
 use dbproxy_proto::{
     capability::StatusFlags,
@@ -8,8 +10,7 @@ use dbproxy_proto::{
 
 use super::{Flow, Session, route::Tried};
 use crate::{
-    config::Consistency,
-    error::Error,
+    error::{Answer, Error},
     net::Peer,
     routing::Target,
     sql::{self, inquiry::Inquiry},
@@ -29,6 +30,21 @@ impl Session {
                     self.explain_route(statement).into_iter().unzip();
                 self.put_table(&mut out, &names, &[values]);
             }
+            Inquiry::Rules => {
+                // They may say what somebody is watched or refused for.
+                match self.may_kill().await? {
+                    ControlFlow::Continue(true) => {}
+                    ControlFlow::Continue(false) => {
+                        let text = "Access denied; you need the SUPER or CONNECTION_ADMIN privilege to see \
+                                    dbproxy's rules";
+                        let answer = Answer::new(1227, b"42000", text);
+                        return self.reply_error(&answer).await;
+                    }
+                    ControlFlow::Break(flow) => return Ok(flow),
+                }
+                let names = ["Rule", "Matches", "Does", "Hits", "Last_match"];
+                self.put_table(&mut out, &names, &self.rules.policy().describe());
+            }
             Inquiry::Session => {
                 let rows = self.describe();
                 let rows: Vec<_> = rows
@@ -42,9 +58,11 @@ impl Session {
     }
 
     /// The words are those of `dbproxy explain`.
-    fn explain_route(&self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
+    fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let class = self.classify(statement);
+        self.ruling = self.would_rule(statement, &class);
         let route = self.route(&class, Tried::default());
+        let rules = self.ruling.take().map(|ruling| ruling.names());
         let topology = self.context.topology.borrow();
         let held = self.held.as_ref().map(|conn| conn.server());
         let (target, server) = match route.target {
@@ -62,6 +80,7 @@ impl Session {
             ("Target", Some(target.to_owned())),
             ("Server", server.map(|server| server.name.to_string())),
             ("Reason", Some(route.reason.to_string())),
+            ("Rules", rules),
             ("Class", Some(class.kind.to_string())),
             ("Reads", list(tables.read)),
             ("Writes", list(tables.written)),
@@ -78,11 +97,7 @@ impl Session {
             Peer::Unix => "unix socket".to_owned(),
             Peer::Tcp(address) => address.to_string(),
         };
-        let consistency = match self.consistency() {
-            Consistency::Strong => "strong",
-            Consistency::User => "user",
-            Consistency::Eventual => "eventual",
-        };
+        let consistency = self.consistency().to_string();
         let position = self.account.position();
         let is_set = |flag| {
             if self.status.contains(flag) {
@@ -110,7 +125,7 @@ impl Session {
                 "autocommit",
                 Some(is_set(StatusFlags::AUTOCOMMIT).to_owned()),
             ),
-            ("consistency", Some(consistency.to_owned())),
+            ("consistency", Some(consistency)),
             (
                 "max_lag",
                 self.settings.max_lag.map(|millis| format!("{millis}ms")),
@@ -119,7 +134,12 @@ impl Session {
         ]
     }
 
-    fn put_table(&self, out: &mut BytesMut, names: &[&str], rows: &[Vec<Option<String>>]) {
+    pub(super) fn put_table(
+        &self,
+        out: &mut BytesMut,
+        names: &[&str],
+        rows: &[Vec<Option<String>>],
+    ) {
         let mut seq = 1;
         let columns: Vec<_> = names
             .iter()

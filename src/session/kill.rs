@@ -229,7 +229,8 @@ impl Session {
         })
     }
 
-    async fn may_kill(&mut self) -> Result<ControlFlow<Flow, bool>, Error> {
+    /// Whether the account may end everybody's sessions.
+    pub(super) async fn may_kill(&mut self) -> Result<ControlFlow<Flow, bool>, Error> {
         let class = self.of_connection();
         let grants = match self.ask(b"SHOW GRANTS", &class).await? {
             ControlFlow::Continue(grants) => grants.unwrap_or_default(),

@@ -15,6 +15,7 @@ use super::{
     COLLECTED, Flow, Session, client_io,
     execution::{Execution, no_room_for_types, untyped},
     finish::Effect,
+    prepared::Statement,
     span::Span,
     statement::Finished,
 };
@@ -22,7 +23,7 @@ use crate::{
     error::{Answer, Error, ErrorKind},
     net::{Buffers, conversation},
     pool::PooledConn,
-    routing::PinReason,
+    routing::{PinReason, Reason},
     sql::{self, Facts, Kind, StatementClass},
 };
 
@@ -121,6 +122,7 @@ impl Session {
     }
 
     async fn stream_query(&mut self) -> Result<Flow, Error> {
+        let has_rules = self.has_rules();
         let payload = self.input.get(HEADER_LEN..).unwrap_or_default();
         let start = match Command::parse(payload, self.capabilities) {
             Ok(Command::Query(text)) => text,
@@ -136,8 +138,24 @@ impl Session {
             }
             _ => Effect::Pin(PinReason::LargeStatement),
         };
+        // The digest is of what was seen only, and so no rule's.
+        class.digest = 0;
         class.cause = sql::Cause::Write;
         class.facts |= Facts::MAY_WRITE;
+        if has_rules {
+            let start = start.to_vec();
+            if let Err(answer) = Box::pin(self.rule_long(&start, &class)).await? {
+                return self.discard_with(&answer).await;
+            }
+            let flow = Box::pin(self.stream_class(class, effect)).await;
+            self.close_ruling(&start);
+            return flow;
+        }
+        self.stream_class(class, effect).await
+    }
+
+    /// Streams a query that means this to the primary.
+    async fn stream_class(&mut self, class: StatementClass, effect: Effect) -> Result<Flow, Error> {
         let mut conn = match self.settled_connection(&class).await {
             Ok(conn) => conn,
             Err(error) => return self.discard_for(error).await,
@@ -200,7 +218,30 @@ impl Session {
         };
         let (mut class, effect) = self.begin_execution(&statement, cursor).await?;
         class.cause = sql::Cause::Write;
-        let mut conn = match self.large_connection(&class, Some(id)).await {
+        let rules = match self.has_rules() {
+            true => Box::pin(self.rule_long(statement.key.text(), &statement.class)).await?,
+            false => Ok(()),
+        };
+        if let Err(answer) = rules {
+            return self.discard_with(&answer).await;
+        }
+        let flow = self
+            .stream_statement(&statement, (class, effect), types, expect)
+            .await;
+        self.close_ruling(statement.key.text());
+        flow
+    }
+
+    /// Streams an execution of `statement` that means this.
+    async fn stream_statement(
+        &mut self,
+        statement: &Statement,
+        (class, effect): (StatementClass, Effect),
+        types: Option<Types>,
+        expect: Expect,
+    ) -> Result<Flow, Error> {
+        let id = self.announced_statement();
+        let mut conn = match self.large_connection(&class, id).await {
             Ok(conn) => conn,
             Err(error) => return self.discard_for(error).await,
         };
@@ -357,9 +398,15 @@ impl Session {
         };
         let tracker =
             ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
-        let relayed = self.relay(class).run(&mut conn, tracker, 0, false).await;
-        match relayed {
-            Ok(outcome) => Ok(Ok(Finished { conn, outcome })),
+        let curb = self.curb(&conn, class);
+        let mut relay = self.relay(class);
+        relay.curb = curb;
+        match relay.run(&mut conn, tracker, 0, false).await {
+            Ok(outcome) => {
+                let reason = Reason::Statement(class.cause);
+                self.note_ruling(&conn, reason, outcome.error);
+                Ok(Ok(Finished { conn, outcome }))
+            }
             Err(failure) => self.give_up(conn, class, failure).await.map(Err),
         }
     }

@@ -16,16 +16,17 @@ use tokio::{
 
 use super::{
     Context, Flow, Handle, Registration, Session,
-    door::{Admitted, Claim, Door, Entered},
+    door::{Admitted, Claim, Door, Entered, PROGRAM},
     limits::Seat,
     prepared::Statements,
     relay::News,
+    rules::View,
 };
 use crate::{
     accounts::AccountKey,
     backend::{Charset, Login, SessionState},
     error::{Error, ErrorKind, Origin},
-    net::{Peer, Stream, tls::Admission},
+    net::{Entrance, Peer, Stream, tls::Admission},
     routing::PinReason,
     sql::{Dialect, setting::Settings},
     topology::{Defaults, Flavor},
@@ -45,7 +46,7 @@ pub(super) fn initial_status(base: Dialect) -> StatusFlags {
 pub(super) async fn login(
     mut client: Stream,
     peer: Peer,
-    admission: Admission,
+    entrance: Entrance,
     mut registration: Registration,
     context: Arc<Context>,
 ) -> Result<Session, Error> {
@@ -54,7 +55,7 @@ pub(super) async fn login(
     let mut door = Door {
         client: &mut client,
         peer,
-        admission,
+        admission: entrance.admission,
         context: &context,
         input: &mut input,
         seq: 0,
@@ -92,12 +93,15 @@ pub(super) async fn login(
         base,
         scramble,
         compression,
+        program,
     } = admitted;
     let initial = Arc::new(state);
     let mut session = Session {
         account: context.states.of(&account.key),
         seat,
         since: Instant::now(),
+        rules: View::new(&context.policy, entrance.listener, program),
+        ruling: None,
         context,
         registration,
         client,
@@ -130,6 +134,7 @@ pub(super) async fn login(
         .client
         .set_write_timeout(session.context.limits.write_timeout);
     session.take_defaults();
+    session.look_up_rules();
     session.begin(SessionState::clone(&session.initial));
     session.enter(seq, &voucher).await?;
     if let Some(method) = compression {
@@ -349,6 +354,8 @@ impl Session {
             Arc::clone(&self.initial),
         );
         self.buckets.clear();
+        self.rules.rename(request.attributes.find(PROGRAM));
+        self.look_up_rules();
         self.take_defaults();
         let charset = match request.collation {
             Some(id) => Charset::of_login(id, flavor),
@@ -358,6 +365,7 @@ impl Session {
         self.begin(state);
         if let Err(error) = self.enter(seq, &voucher).await {
             (self.login, self.account, self.initial) = before;
+            self.look_up_rules();
             return self.stay(error, stays);
         }
         if let Some(seat) = seat {

@@ -21,6 +21,7 @@ mod prepared;
 mod process_list;
 mod relay;
 mod route;
+mod rules;
 mod schemas;
 mod server_key;
 mod span;
@@ -56,6 +57,7 @@ pub use complaints::Complaints;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
+pub use rules::Policy;
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
@@ -67,15 +69,12 @@ use relay::News;
 use crate::{
     accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
-    config::{Cluster, Compression, Limits, Network},
+    config::{Compression, Limits, Network},
     error::{Answer, Error, ErrorKind, Origin},
-    net::{
-        Buffers, Peer, Stream,
-        tls::{Acceptor, Admission},
-    },
+    net::{Buffers, Entrance, Peer, Stream, tls::Acceptor},
     pool::{Bucket, Pool, PooledConn, WorkerId},
     routing::PinReason,
-    sql::{Dialect, setting::Settings},
+    sql::{Classifier, Dialect, setting::Settings},
     topology::{Flavor, ServerId, Topology},
 };
 
@@ -116,8 +115,10 @@ pub struct Context {
     pub compression: Compression,
     /// Whose connections begin with a PROXY header.
     pub balancers: Vec<Network>,
-    /// The cluster's settings.
-    pub cluster: Cluster,
+    /// What of the configuration counts at once when it is read again.
+    pub policy: watch::Receiver<Arc<Policy>>,
+    /// The tables of statements.
+    pub classifier: Classifier,
     /// Statements that this worker runs now, by server.
     pub in_flight: InFlight,
     /// Counts reads, for the balance between replicas.
@@ -146,6 +147,10 @@ struct Session {
     peer: Peer,
     /// What it wants otherwise than the configuration says.
     settings: Settings,
+    /// The rules that concern it.
+    rules: rules::View,
+    /// What they say of the statement that runs.
+    ruling: Option<Box<rules::Ruling>>,
     /// The state that statements must find.
     wanted: Arc<SessionState>,
     /// What `wanted` is reset to.
@@ -189,17 +194,17 @@ enum Flow {
     Pipe,
 }
 
-/// Serves one client from the greeting to its end.
+/// Serves one client from the greeting to its end. It connected at this listener.
 pub async fn serve(
     client: Stream,
     peer: Peer,
-    admission: Admission,
+    entrance: Entrance,
     registration: Registration,
     context: Arc<Context>,
 ) {
     let id = registration.handle().id();
     let limit = context.limits.login;
-    let login = Box::pin(login::login(client, peer, admission, registration, context));
+    let login = Box::pin(login::login(client, peer, entrance, registration, context));
     let mut session = match timeout(limit, login).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => return debug!(session = id, %error, "login failed"),

@@ -1,11 +1,14 @@
 //! Bytes of a response on their way from the server to the client.
 
+use std::future::pending;
+
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
     capability::{Capabilities, StatusFlags},
+    command::{code, put_command},
     packet::{HEADER_LEN, PacketHeader},
     reply::{OkPacket, put_eof, put_err, put_ok},
-    response::{Event, ResponseTracker},
+    response::{Event, Expect, ResponseTracker},
     resultset::{column_count, put_defined_count},
     rows::Format,
     track::Change,
@@ -20,6 +23,7 @@ use super::{
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
     process_list,
+    rules::Curb,
     span::Span,
     status_list::{self, Connected},
 };
@@ -27,7 +31,7 @@ use crate::{
     accounts::AccountState,
     backend::{BackendConn, ServerStatement},
     config::Limits,
-    error::{Error, ErrorKind},
+    error::{Answer, Error, ErrorKind},
     net::{Buffers, Departure, Stream, conversation},
     pool::Pool,
     sql::{Facts, Kind, StatementClass},
@@ -57,6 +61,8 @@ pub(super) struct Relay<'a> {
     /// The transaction that is open now may have written.
     pub(super) wrote_before: bool,
     pub(super) in_transaction: bool,
+    /// What rules allow the answer.
+    pub(super) curb: Option<Box<Curb>>,
 }
 
 /// What a client is told of changes of its session's state.
@@ -115,12 +121,45 @@ impl Relay<'_> {
     pub(super) async fn run(
         &mut self,
         conn: &mut BackendConn,
+        tracker: ResponseTracker,
+        statement: u32,
+        secluded: bool,
+    ) -> Result<Outcome, Failure> {
+        let ended = self.follow(conn, tracker, statement, secluded).await;
+        if let Some(mut curb) = self.curb.take()
+            && curb.end().await
+            && ended.is_ok()
+        {
+            self.take_late_kill(conn).await?;
+        }
+        ended
+    }
+
+    /// An order to end the statement may have come behind its end: then the server ends the next one, which this is.
+    async fn take_late_kill(&mut self, conn: &mut BackendConn) -> Result<(), Failure> {
+        let failed = |error| Failure::Server {
+            error,
+            started: true,
+        };
+        let mut ping = BytesMut::new();
+        put_command(&mut ping, code::PING, b"");
+        conn.send(&[], &ping).await.map_err(failed)?;
+        let tracker = ResponseTracker::new(Expect::Status, conn.capabilities());
+        self.listen(conn, tracker).await.map(|_| ())
+    }
+
+    async fn follow(
+        &mut self,
+        conn: &mut BackendConn,
         mut tracker: ResponseTracker,
         statement: u32,
         secluded: bool,
     ) -> Result<Outcome, Failure> {
         let mut outcome = Outcome::default();
         let mut started = false;
+        // What takes the place of the rest of an answer that is too long, and its sequence id.
+        let mut cut: Option<(Answer, u8)> = None;
+        let mut passed = 0;
         let mut rewritten = BytesMut::new();
         let is_list = self.class.kind == Kind::Show
             && self
@@ -130,6 +169,7 @@ impl Relay<'_> {
         let mut list = is_list.then(BytesMut::new);
         let format = tracker.format();
         loop {
+            let begun = tracker.pending();
             let mut walked = self
                 .walk(
                     &conn.input,
@@ -149,6 +189,41 @@ impl Relay<'_> {
                     error: Error::server(ErrorKind::Closed),
                     started,
                 });
+            }
+            passed += walked.end as u64;
+            if let (Some(curb), None, Some(begun)) = (&mut self.curb, &cut, begun)
+                && let Some(next) = conn.input.get(begun..walked.end)
+                && let Some(next) = PacketHeader::parse(next)
+                && let Some(answer) = curb.too_long(tracker.rows(), passed)
+            {
+                cut = Some((answer, next.seq));
+                // The packet that has begun belongs to the client whole.
+                rewritten.clear();
+                rewritten.extend_from_slice(conn.input.get(..begun).unwrap_or_default());
+                let written = self.client.write_all(&rewritten).await;
+                written.map_err(|error| Failure::Client(Error::client(ErrorKind::Io(error))))?;
+                started |= begun > 0;
+            }
+            if let Some((answer, seq)) = &cut {
+                rewritten.clear();
+                conn.input.advance(walked.end);
+                if tracker.is_done() {
+                    outcome.error = Some(answer.code);
+                    let mut seq = *seq;
+                    put_err(
+                        &mut rewritten,
+                        &mut seq,
+                        &answer.packet(),
+                        self.capabilities,
+                    );
+                    let written = self.client.write_all(&rewritten).await;
+                    let lost = |error| Failure::Client(Error::client(ErrorKind::Io(error)));
+                    return written.map_err(lost).map(|()| outcome);
+                }
+                if !walked.result_ended {
+                    self.wait(conn, started).await?;
+                }
+                continue;
             }
             let unchanged = conn
                 .input
@@ -315,8 +390,21 @@ impl Relay<'_> {
                         break;
                     }
                 }
-                Event::Err { len, packet, .. } => {
+                Event::Err {
+                    len,
+                    packet,
+                    mut seq,
+                } => {
                     outcome.error = Some(packet.code);
+                    let overdue = self.curb.as_ref().and_then(|curb| curb.timed_out());
+                    if let Some(answer) = overdue.filter(|_| packet.code == INTERRUPTED) {
+                        outcome.error = Some(answer.code);
+                        rewritten.extend_from_slice(
+                            input.get(walked.copied..walked.end).unwrap_or_default(),
+                        );
+                        put_err(rewritten, &mut seq, &answer.packet(), self.capabilities);
+                        walked.copied = walked.end + len;
+                    }
                     walked.end += len;
                 }
                 Event::LocalInfile { len } => {
@@ -462,6 +550,9 @@ impl Relay<'_> {
 
     /// Waits for more of the response, for the client's end, or for an order to stop.
     async fn wait(&mut self, conn: &mut BackendConn, started: bool) -> Result<(), Failure> {
+        if self.curb.is_some() {
+            return Box::pin(self.wait_curbed(conn, started)).await;
+        }
         let handle = self.handle;
         select! {
             biased;
@@ -469,6 +560,35 @@ impl Relay<'_> {
             () = self.abandoned() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
             interrupt = handle.interrupted() => Err(Failure::Interrupted { interrupt, started }),
         }
+    }
+
+    /// The same for a statement that rules may end.
+    async fn wait_curbed(&mut self, conn: &mut BackendConn, started: bool) -> Result<(), Failure> {
+        let mut curb = self.curb.take();
+        let (handle, buffers) = (self.handle, self.buffers);
+        let waited = loop {
+            let expired = async {
+                match &mut curb {
+                    Some(curb) => curb.expire().await,
+                    None => pending().await,
+                }
+            };
+            select! {
+                biased;
+                filled = conn.fill(buffers) => {
+                    break filled.map_err(|error| Failure::Server { error, started });
+                }
+                () = self.abandoned() => {
+                    break Err(Failure::Client(Error::client(ErrorKind::Closed)));
+                }
+                interrupt = handle.interrupted() => {
+                    break Err(Failure::Interrupted { interrupt, started });
+                }
+                () = expired => {}
+            }
+        };
+        self.curb = curb;
+        waited
     }
 
     /// Waits until nobody can be waiting for the answer any more.
@@ -535,6 +655,9 @@ pub(super) async fn given_up(client: &Stream, limits: &Limits) {
         () = sleep(limits.abandoned) => {}
     }
 }
+
+/// ER_QUERY_INTERRUPTED
+const INTERRUPTED: u16 = 1317;
 
 /// Longest answer to a question that is of interest.
 const HEARD: usize = 1 << 20;

@@ -15,8 +15,8 @@ use crate::{
     config::Consistency,
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Key, PooledConn},
-    routing::{self, Reason, Route, SessionView, Target},
-    sql::{Hint, StatementClass},
+    routing::{self, Reason, Route, SessionView, Target, Wish},
+    sql::StatementClass,
     topology::{Server, ServerId, Topology},
 };
 
@@ -60,19 +60,12 @@ impl Session {
     /// Decides where a statement goes.
     pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
         let topology = self.context.topology.borrow();
-        let consistency = match class.hint {
-            Hint::Consistency(consistency) => consistency,
-            _ => self.consistency(),
-        };
-        let mut class = *class;
-        if let (Hint::None, Some(millis)) = (class.hint, self.settings.max_lag) {
-            class.hint = Hint::MaxLag(millis);
-        }
+        let wish = self.wish(class);
         let view = SessionView {
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             pinned: self.pin,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
-            strong: consistency == Consistency::Strong,
+            wish,
             previous: self
                 .kept
                 .filter(|kept| kept.previous)
@@ -80,18 +73,28 @@ impl Session {
         };
         let fresh = |server: &Server| {
             !tried.contains(server.id)
-                && (consistency == Consistency::Eventual
+                && (wish.consistency == Consistency::Eventual
                     || self.account.is_fresh(server, &topology))
         };
         let in_flight = |server: ServerId| self.context.in_flight.of(server);
-        let balance = self.context.cluster.balance;
+        let balance = self.rules.policy().balance;
         let turn = self.turn();
-        routing::decide(&class, &view, &topology, fresh, in_flight, balance, turn)
+        routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
+    }
+
+    /// What rules, the statement's hint, the session and the configuration ask for.
+    fn wish(&self, class: &StatementClass) -> Wish {
+        let configured = self.rules.policy().consistency;
+        let wish = Wish::new(class.hint, &self.settings, configured);
+        match &self.ruling {
+            Some(ruling) => wish.under(ruling.actions()),
+            None => wish,
+        }
     }
 
     /// What reads must see.
     pub(super) fn consistency(&self) -> Consistency {
-        let configured = self.context.cluster.consistency;
+        let configured = self.rules.policy().consistency;
         self.settings.consistency.unwrap_or(configured)
     }
 
@@ -161,7 +164,10 @@ impl Session {
     }
 
     /// Waits for something as long as the client waits too.
-    async fn patiently<T>(&self, wait: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn patiently<T>(
+        &self,
+        wait: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         select! {
             biased;
             result = wait => result,

@@ -122,7 +122,10 @@ impl Session {
             let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
             match self.attempt(&mut conn, class, request).await {
-                Ok(outcome) => return Ok(Some(Finished { conn, outcome })),
+                Ok(outcome) => {
+                    self.note_ruling(&conn, route.reason, outcome.error);
+                    return Ok(Some(Finished { conn, outcome }));
+                }
                 Err(failure) if movable && failure.is_unseen() => {
                     debug!(
                         session = self.handle().id(),
@@ -355,7 +358,10 @@ impl Session {
                 .map_err(|error| Failure::Server { error, started })?;
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
-        self.relay(class)
+        let curb = self.curb(conn, class);
+        let mut relay = self.relay(class);
+        relay.curb = curb;
+        relay
             .run(conn, tracker, statement, class.is_replica_read())
             .await
     }
@@ -367,6 +373,7 @@ impl Session {
             account_changes: &self.context.account_changes,
             key: self.context.server_key.public(),
             class: *class,
+            curb: None,
             wrote_before: self.wrote_in_transaction,
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             client: &mut self.client,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::dialect::Dialect;
 use super::digest::{Digest, Hash};
 use super::facts::Facts;
-use super::hint::Hint;
+use super::hint::{Hint, Name};
 use super::lexer::{Lexer, Token, TokenKind};
 use super::variables;
 use super::words::{self, Flags, Key, Word};
@@ -213,6 +213,8 @@ pub struct StatementClass {
     pub facts: Facts,
     /// What its leading comments ask for.
     pub hint: Hint,
+    /// The word that they tag it with, for rules.
+    pub tag: Option<Name>,
     /// Hash of [`super::digest_text`]: equal for statements that differ only in literals,
     /// blanks, comments and the case of reserved words.
     pub digest: u64,
@@ -256,6 +258,7 @@ pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
         kind,
         facts,
         hint: lexer.hints.hint(),
+        tag: lexer.hints.tag(),
         digest: digest.finish().value(),
         cause,
     }

@@ -4,23 +4,24 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Consistency;
 
-/// The name of a server in a hint, kept as a hash so that hints stay small and free of the text.
+/// A name in a hint, kept as a hash so that hints stay small and free of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerName(u64);
+pub struct Name(u64);
 
-impl ServerName {
-    fn new(name: &[u8]) -> Self {
+impl Name {
+    /// This name.
+    pub fn new(name: &[u8]) -> Self {
         Self(xxh3_64(name))
     }
 
-    /// Whether the hint names this server.
+    /// Whether it is this one.
     pub fn is(self, name: &str) -> bool {
         self == Self::new(name.as_bytes())
     }
 }
 
 /// A wish about where a statement should run, from the comments in front of it:
-/// `/* dbproxy: primary */`, `replica`, `last_used`, `server=NAME`, `max_lag=SECONDS`, `consistency=…`.
+/// `/* dbproxy: primary */`, `replica`, `last_used`, `server=NAME`, `group=NAME`, `max_lag=SECONDS`, `consistency=…`.
 /// It also counts in `-- ` and `#` comments.
 ///
 /// Those of other proxies that mean the same are understood too: mysqlnd_ms's `/*ms=master*/`, `slave`, `last_used`,
@@ -44,7 +45,9 @@ pub enum Hint {
     /// A replica at most this many milliseconds behind, else the primary.
     MaxLag(u32),
     /// The server of this name.
-    Server(ServerName),
+    Server(Name),
+    /// A server of this group.
+    Group(Name),
     /// Meant for the proxy, but not understood: to be counted and logged.
     Unknown,
 }
@@ -53,11 +56,17 @@ pub enum Hint {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hints {
     best: Hint,
+    tag: Option<Name>,
 }
 
 impl Hints {
     pub(super) fn hint(self) -> Hint {
         self.best
+    }
+
+    /// What `tag=WORD` says, for rules.
+    pub(super) fn tag(self) -> Option<Name> {
+        self.tag
     }
 
     /// Takes in a comment, given without its marks.
@@ -90,9 +99,15 @@ impl Hints {
     fn words(&mut self, words: &[u8]) {
         let mut any = false;
         for word in words.split(|byte| byte.is_ascii_whitespace() || *byte == b',') {
-            if !word.is_empty() {
-                any = true;
-                self.add(one(word));
+            if word.is_empty() {
+                continue;
+            }
+            any = true;
+            match word.split_at_checked(4) {
+                Some((key, tag)) if key.eq_ignore_ascii_case(b"tag=") && !tag.is_empty() => {
+                    self.tag = Some(Name::new(tag));
+                }
+                _ => self.add(one(word)),
             }
         }
         if !any {
@@ -109,9 +124,10 @@ impl Hints {
                 Hint::Consistency(_) => 2,
                 Hint::MaxLag(_) => 3,
                 Hint::LastUsed => 4,
-                Hint::Server(_) => 5,
-                Hint::Primary => 6,
-                Hint::Unknown => 7,
+                Hint::Group(_) => 5,
+                Hint::Server(_) => 6,
+                Hint::Primary => 7,
+                Hint::Unknown => 8,
             }
         }
         match (self.best, hint) {
@@ -143,7 +159,10 @@ fn one(word: &[u8]) -> Hint {
             millis(value).map_or(Hint::Unknown, Hint::MaxLag)
         }
         Some(value) if key.eq_ignore_ascii_case(b"server") && !value.is_empty() => {
-            Hint::Server(ServerName::new(value))
+            Hint::Server(Name::new(value))
+        }
+        Some(value) if key.eq_ignore_ascii_case(b"group") && !value.is_empty() => {
+            Hint::Group(Name::new(value))
         }
         Some(value) if key.eq_ignore_ascii_case(b"consistency") => consistency(value),
         _ => Hint::Unknown,
@@ -172,7 +191,7 @@ fn maxscale(hint: &[u8]) -> Hint {
         [Some(b"route"), Some(b"to"), Some(b"server"), Some(name)] if words.next().is_none() => {
             let as_written = hint.trim_ascii();
             let name = as_written.get(as_written.len() - name.len()..);
-            Hint::Server(ServerName::new(name.unwrap_or(&[])))
+            Hint::Server(Name::new(name.unwrap_or(&[])))
         }
         [Some(lag), None, ..] => lag
             .strip_prefix(b"max_slave_replication_lag=")
@@ -302,5 +321,19 @@ mod tests {
             panic!("no server");
         };
         assert!(name.is("Db2"));
+        let Hint::Group(name) = hint("dbproxy: group=reports replica") else {
+            panic!("no group");
+        };
+        assert!(name.is("reports"));
+    }
+
+    #[test]
+    fn a_tag_stands_beside_the_hint() {
+        let mut hints = Hints::default();
+        hints.comment(b" dbproxy: tag=nightly, replica ");
+        assert_eq!(hints.hint(), Hint::Replica);
+        assert!(hints.tag().is_some_and(|tag| tag.is("nightly")));
+        assert_eq!(hint("dbproxy: tag="), Hint::Unknown);
+        assert_eq!(hint("dbproxy: tag=x"), Hint::None);
     }
 }

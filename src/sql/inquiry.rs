@@ -13,6 +13,8 @@ pub enum Inquiry {
     Route(Range<usize>),
     /// `SHOW DBPROXY SESSION`.
     Session,
+    /// `SHOW DBPROXY RULES`.
+    Rules,
 }
 
 /// Reads a question to the proxy; `None` for any other statement.
@@ -33,6 +35,9 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
         }
         (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"SESSION") => {
             Some(Inquiry::Session)
+        }
+        (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"RULES") => {
+            Some(Inquiry::Rules)
         }
         _ => None,
     }
@@ -55,6 +60,7 @@ mod tests {
             ("EXPLAIN ROUTE DELETE FROM t", route(" DELETE FROM t")),
             ("SHOW DBPROXY SESSION;", Some(None)),
             ("show dbproxy session", Some(None)),
+            ("SHOW DBPROXY RULES", Some(None)),
             ("SHOW DBPROXY", None),
             ("SHOW DBPROXY SESSION x", None),
             ("SHOW `DBPROXY` SESSION", None),
@@ -69,7 +75,7 @@ mod tests {
         ] {
             let found = parse(sql.as_bytes(), Dialect::default()).map(|inquiry| match inquiry {
                 Inquiry::Route(range) => Some(sql.get(range).unwrap().to_owned()),
-                Inquiry::Session => None,
+                Inquiry::Session | Inquiry::Rules => None,
             });
             assert_eq!(found, expected, "{sql}");
         }

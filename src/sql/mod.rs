@@ -17,6 +17,7 @@ mod hint;
 pub mod inquiry;
 pub mod kill;
 mod lexer;
+mod literals;
 mod parse;
 pub mod set;
 pub mod setting;
@@ -29,7 +30,8 @@ pub use connection_id::with_connection_id;
 pub use dialect::Dialect;
 pub use digest::digest_text;
 pub use facts::Facts;
-pub use hint::{Hint, ServerName};
+pub use hint::{Hint, Name};
+pub use literals::literals;
 pub use parse::{Tables, tables};
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.

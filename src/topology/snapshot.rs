@@ -69,6 +69,8 @@ pub struct Server {
     pub address: ServerAddress,
     /// Its share of the reads.
     pub weight: u32,
+    /// Those that hints and rules name together.
+    pub group: Option<Arc<str>>,
     /// What it is.
     pub role: Role,
     /// Does it answer?

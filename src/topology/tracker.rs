@@ -471,6 +471,7 @@ impl Tracker {
             name: watched.name.clone(),
             address: watched.config.address.clone(),
             weight: watched.config.weight,
+            group: watched.config.group.as_deref().map(Arc::from),
             role,
             health: watched.health.clone(),
             version: facts.map(|facts| facts.version.clone()),

@@ -115,6 +115,8 @@ pub struct Options {
     pub listen: String,
     /// `name=address` of each server, instead of the cluster's own addresses.
     pub servers: Option<Vec<String>>,
+    /// The group of each server that has one, by its name.
+    pub groups: Vec<(&'static str, &'static str)>,
 }
 
 /// `dbproxy serve`, as it is built, with a configuration of its own.
@@ -151,7 +153,7 @@ impl Proxy {
         let configuration = format!(
             "{}\n\n[listen]\nmysql = [\"127.0.0.1:{}\", \"unix:{}\"]\n{}\n\n\
              [monitor]\nuser = \"dbproxy\"\npassword = \"dbproxy\"\n\n\
-             [cluster]\nservers = {:?}\n{}\n\n{}\n",
+             [cluster]\n{}\n{}\n\n{}\n{}\n",
             if options.top.contains("state_directory") {
                 options.top.clone()
             } else {
@@ -161,8 +163,13 @@ impl Proxy {
             port.number(),
             home.join("sock").display(),
             options.listen,
-            servers,
+            if options.groups.is_empty() {
+                format!("servers = {servers:?}")
+            } else {
+                String::new()
+            },
             options.cluster,
+            long_form(servers, &options.groups),
             options.sections,
         );
         let configuration = if options.sections.contains("[log]") {
@@ -292,6 +299,20 @@ impl Drop for Proxy {
         }
         let _ = fs::remove_file(self.home().join("pid"));
     }
+}
+
+/// The servers with their groups; nothing if there are none.
+fn long_form(servers: &[String], groups: &[(&str, &str)]) -> String {
+    let mut sections = String::new();
+    for server in servers.iter().filter(|_| !groups.is_empty()) {
+        let (name, address) = server.split_once('=').unwrap();
+        let group = groups.iter().find(|(of, _)| *of == name);
+        let group = group.map_or(String::new(), |(_, group)| format!("group = \"{group}\"\n"));
+        sections.push_str(&format!(
+            "[[cluster.server]]\nname = \"{name}\"\naddress = \"{address}\"\n{group}"
+        ));
+    }
+    sections
 }
 
 /// `name=address` of every server, as in the configuration.

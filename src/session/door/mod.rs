@@ -89,6 +89,9 @@ pub(super) struct Entered {
     pub(super) voucher: Vec<u8>,
 }
 
+/// The connection attribute in which programs give their name.
+pub(super) const PROGRAM: &[u8] = b"program_name";
+
 /// Who came in.
 pub(super) struct Admitted {
     pub(super) account: Arc<Account>,
@@ -99,6 +102,8 @@ pub(super) struct Admitted {
     pub(super) scramble: Scramble,
     /// How everything after the login is compressed.
     pub(super) compression: Option<Method>,
+    /// What the client calls itself.
+    pub(super) program: Option<Box<[u8]>>,
 }
 
 /// Who wants in, and by what right.
@@ -193,6 +198,7 @@ impl Door<'_> {
             base,
             scramble,
             compression,
+            program: request.attributes.find(PROGRAM).map(Into::into),
         })
     }
 

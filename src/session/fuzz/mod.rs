@@ -34,16 +34,21 @@ use tokio::{
     time::Instant,
 };
 
-use super::{AccountChanges, Complaints, Context, InFlight, Registry, Schemas, ServerKey, serve};
+use super::{
+    AccountChanges, Complaints, Context, InFlight, Policy, Registry, Schemas, ServerKey, serve,
+};
 use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
     backend::Target,
-    config::{self, Config, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Sources},
+    config::{
+        self, Config, ListenAddress, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Sources,
+    },
     net::{
-        Buffers, Peer, Stream,
+        Buffers, Entrance, Peer, Stream,
         tls::{self, Admission, Connector},
     },
     pool::{Pool, WorkerId},
+    sql::Classifier,
     topology::{Defaults, Greeting, Health, Lag, Role, Server, ServerId, Topology, Version},
 };
 use client::{Client, Manners};
@@ -137,7 +142,8 @@ impl World {
             compression: config.compression,
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
-            cluster: config.cluster,
+            policy: watch::channel(Arc::new(Policy::new(&config, None))).1,
+            classifier: Classifier::new(100),
             complaints: Complaints::default(),
             turn: AtomicU64::new(0),
         };
@@ -160,7 +166,10 @@ impl World {
         let session = serve(
             Stream::unix(near),
             Peer::Unix,
-            Admission::Any,
+            Entrance {
+                listener: Arc::new(ListenAddress::Unix("/nowhere".into())),
+                admission: Admission::Any,
+            },
             registration,
             context,
         );
@@ -246,6 +255,7 @@ fn servers(address: &ServerAddress) -> Topology {
         name: format!("db{id}").into(),
         address: address.clone(),
         weight: 1,
+        group: None,
         role,
         health: Health::Up,
         version: Some(version.clone()),

@@ -37,8 +37,7 @@ const CHECKS: &str =
     "not needed: dbproxy's monitor looks at each server every `monitor.interval`, by SQL";
 const IDLE: &str =
     "an idle client is ended after the `wait_timeout` that it has set, or the primary's";
-const RULES: &str =
-    "dbproxy has no rules yet; accounts on the servers say from where they may be used";
+const RULES: &str = "accounts on the servers say from where they may be used; a [[rule]] with client and block refuses statements";
 
 const LINES: &[(&str, Fate)] = &[
     ("maxconn ", Count("limits.connections")),

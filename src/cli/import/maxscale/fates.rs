@@ -158,7 +158,7 @@ pub(super) const SERVICE: &[(&str, Fate)] = &[
     ),
     (
         "filters",
-        Nothing("dbproxy has no filters and no rules yet"),
+        Nothing("filters are not carried over: see [[rule]]"),
     ),
     (
         "max_slave_connections",

@@ -106,7 +106,7 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
             }
             "filter" => draft.note(
                 &whole(section),
-                "dbproxy has no filters and no rules yet; what a filter changed or blocked is passed on as it is",
+                "filters are not carried over: see [[rule]] for what is rewritten, blocked, limited or routed by one",
             ),
             _ => draft.note(&whole(section), "dbproxy knows nothing like it"),
         }

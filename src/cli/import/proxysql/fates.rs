@@ -51,14 +51,14 @@ pub(super) fn of_rule(row: &Row) -> &'static str {
     if has("destination_hostgroup") && (select("match_digest") || select("match_pattern")) {
         return "not needed: dbproxy tells reads from writes and from locking reads itself; `dbproxy explain` says where a statement goes";
     }
-    "dbproxy has no rules yet: it decides by the statement itself; a leading comment such as /* dbproxy: primary */ asks for the primary"
+    "dbproxy decides by the statement itself; for what is left, write a [[rule]] or a leading comment such as /* dbproxy: primary */"
 }
 
 /// Why a table is not carried over.
 pub(super) fn of_table(table: &str) -> &'static str {
     match table {
         "mysql_hostgroup_attributes" => "dbproxy has no settings for a group of servers",
-        "mysql_query_rules_fast_routing" => "dbproxy has no rules yet; run one dbproxy per cluster",
+        "mysql_query_rules_fast_routing" => "run one dbproxy per cluster",
         "mysql_servers_ssl_params" => {
             "`tls` of a server and [tls.server] say how servers are spoken to"
         }
@@ -155,7 +155,10 @@ const VARIABLES: &[(&str, Fate)] = &[
     ("unshun_", Nothing(WATCHED)),
     ("ping_", Nothing(WATCHED)),
     ("aurora_", Nothing(WATCHED)),
-    ("query_processor", Nothing("dbproxy has no rules yet")),
+    (
+        "query_processor",
+        Nothing("dbproxy's rules have nothing to be tuned"),
+    ),
     ("query_digests", Nothing(STATISTICS)),
     ("commands_stats", Nothing(STATISTICS)),
     ("stats_", Nothing(STATISTICS)),

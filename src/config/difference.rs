@@ -1,0 +1,158 @@
+//! What has changed when a configuration is read again.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+
+/// What differs between two configurations, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Difference {
+    /// What counts at once.
+    pub at_once: Vec<String>,
+    /// The keys and sections that count only for a program that starts anew.
+    pub at_restart: Vec<&'static str>,
+}
+
+impl Difference {
+    /// What makes `new` another configuration than `old`.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut at_once = Vec::new();
+        if old.cluster.consistency != new.cluster.consistency {
+            at_once.push(format!(
+                "cluster.consistency is {}",
+                new.cluster.consistency
+            ));
+        }
+        if old.cluster.balance != new.cluster.balance {
+            at_once.push("cluster.balance".to_owned());
+        }
+        at_once.extend(rules(old, new));
+        let parts = [
+            ("listen", old.listen == new.listen),
+            ("monitor", old.monitor == new.monitor),
+            ("cluster.name", old.cluster.name == new.cluster.name),
+            (
+                "cluster.servers",
+                old.cluster.servers == new.cluster.servers,
+            ),
+            (
+                "cluster.max_lag",
+                old.cluster.max_lag == new.cluster.max_lag,
+            ),
+            (
+                "cluster.compression",
+                old.cluster.compression == new.cluster.compression,
+            ),
+            (
+                "cluster.proxy_protocol",
+                old.cluster.proxy_protocol == new.cluster.proxy_protocol,
+            ),
+            ("users", old.users == new.users),
+            ("compression", old.compression == new.compression),
+            ("tls", old.tls == new.tls),
+            ("limits", old.limits == new.limits),
+            ("log", old.log == new.log),
+            ("workers", old.workers == new.workers),
+            (
+                "state_directory",
+                old.state_directory == new.state_directory,
+            ),
+        ];
+        let changed = parts.into_iter().filter(|(_, same)| !same);
+        Self {
+            at_once,
+            at_restart: changed.map(|(name, _)| name).collect(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.at_once.is_empty() && self.at_restart.is_empty()
+    }
+}
+
+fn rules(old: &Config, new: &Config) -> Vec<String> {
+    let by_name = |config: &Config| -> BTreeMap<String, usize> {
+        let names = config.rules.iter().map(|rule| rule.name.clone());
+        names.zip(0..).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let mut said = Vec::new();
+    let gone = old
+        .rules
+        .iter()
+        .filter(|rule| !after.contains_key(&rule.name));
+    said.extend(gone.map(|rule| format!("rule \"{}\" is gone", rule.name)));
+    for rule in &new.rules {
+        let known = before.get(&rule.name).and_then(|at| old.rules.get(*at));
+        match known {
+            None => said.push(format!("rule \"{}\" is new", rule.name)),
+            Some(known) if known != rule => {
+                said.push(format!("rule \"{}\" has changed", rule.name))
+            }
+            Some(_) => {}
+        }
+    }
+    let order = |config: &Config, other: &BTreeMap<String, usize>| -> Vec<String> {
+        let names = config.rules.iter().map(|rule| rule.name.clone());
+        names.filter(|name| other.contains_key(name)).collect()
+    };
+    if order(old, &after) != order(new, &before) {
+        said.push("rules stand in another order".to_owned());
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{Process, parse};
+
+    fn config(top: &str, cluster: &str, rules: &[(&str, &str)]) -> Config {
+        let mut text = format!(
+            "{top}\n[monitor]\nuser = \"m\"\npassword = \"p\"\n[cluster]\nservers = [\"db1=10.0.0.1\"]\n{cluster}\n"
+        );
+        for (name, lines) in rules {
+            text.push_str(&format!("[[rule]]\nname = \"{name}\"\n{lines}\n"));
+        }
+        parse(&text, "test.toml", &Process::default())
+            .unwrap()
+            .config
+    }
+
+    #[test]
+    fn changes_are_told_apart_by_when_they_count() {
+        let old = config(
+            "workers = 1",
+            "",
+            &[
+                ("a", "log = true"),
+                ("b", "log = true"),
+                ("c", "log = true"),
+            ],
+        );
+        assert!(Difference::between(&old, &old).is_empty());
+        let new = config(
+            "workers = 2",
+            "consistency = \"strong\"\nmax_lag = \"1s\"",
+            &[
+                ("c", "log = true"),
+                ("b", "route = \"primary\""),
+                ("d", "log = true"),
+            ],
+        );
+        let difference = Difference::between(&old, &new);
+        assert_eq!(difference.at_restart, ["cluster.max_lag", "workers"]);
+        assert_eq!(
+            difference.at_once,
+            [
+                "cluster.consistency is strong",
+                "rule \"a\" is gone",
+                "rule \"b\" has changed",
+                "rule \"d\" is new",
+                "rules stand in another order",
+            ]
+        );
+    }
+}

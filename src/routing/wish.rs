@@ -1,0 +1,93 @@
+//! What is asked for beyond what a statement needs, by whoever may ask.
+
+use std::time::Duration;
+
+use crate::config::Consistency;
+use crate::config::rule::{Actions, RouteTo};
+use crate::sql::setting::Settings;
+use crate::sql::{Hint, Name};
+
+/// Where a read should go, and what it must see there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Where.
+    pub place: Place,
+    /// Who says so.
+    pub author: Author,
+    /// What it must see.
+    pub consistency: Consistency,
+    /// How far behind the replica may be, if less than the configuration allows.
+    pub max_lag: Option<Duration>,
+}
+
+/// Where a read should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    /// Wherever it is best.
+    #[default]
+    Any,
+    /// The primary.
+    Primary,
+    /// A replica.
+    Replica,
+    /// The server of the statement before.
+    LastUsed,
+    /// The server of this name.
+    Server(Name),
+    /// A server of this group.
+    Group(Name),
+}
+
+/// Who says where a read should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Author {
+    /// The statement, in a comment.
+    #[default]
+    Hint,
+    /// The configuration.
+    Rule,
+}
+
+impl Wish {
+    /// What a statement's hint asks for, else the session's settings, else the configuration.
+    pub fn new(hint: Hint, settings: &Settings, configured: Consistency) -> Self {
+        let mut wish = Self {
+            place: Place::Any,
+            author: Author::Hint,
+            consistency: settings.consistency.unwrap_or(configured),
+            max_lag: settings.max_lag.map(millis),
+        };
+        match hint {
+            Hint::None | Hint::Unknown => {}
+            Hint::Primary => wish.place = Place::Primary,
+            Hint::Replica => wish.place = Place::Replica,
+            Hint::LastUsed => wish.place = Place::LastUsed,
+            Hint::Server(name) => wish.place = Place::Server(name),
+            Hint::Group(name) => wish.place = Place::Group(name),
+            Hint::Consistency(consistency) => wish.consistency = consistency,
+            Hint::MaxLag(lag) => wish.max_lag = Some(millis(lag)),
+        }
+        wish
+    }
+
+    /// The same, but for what a rule says of it.
+    #[must_use]
+    pub fn under(mut self, rule: &Actions) -> Self {
+        if let Some(route) = &rule.route {
+            self.author = Author::Rule;
+            self.place = match route {
+                RouteTo::Primary => Place::Primary,
+                RouteTo::Replica => Place::Replica,
+                RouteTo::Server(name) => Place::Server(Name::new(name.as_bytes())),
+                RouteTo::Group(name) => Place::Group(Name::new(name.as_bytes())),
+            };
+        }
+        self.consistency = rule.consistency.unwrap_or(self.consistency);
+        self.max_lag = rule.max_lag.or(self.max_lag);
+        self
+    }
+}
+
+fn millis(millis: u32) -> Duration {
+    Duration::from_millis(u64::from(millis))
+}

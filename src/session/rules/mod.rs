@@ -1,0 +1,351 @@
+//! Rules at work: which of them say something of a statement, and what becomes of it.
+
+mod curb;
+mod policy;
+mod quota;
+mod ruling;
+
+use std::{
+    cell::OnceCell,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::BytesMut;
+use dbproxy_proto::packet::{HEADER_LEN, put_packet};
+use tokio::{sync::watch, time::Instant};
+
+pub(super) use curb::Curb;
+pub use policy::Policy;
+pub(super) use ruling::Ruling;
+
+use super::{Flow, Session, command::Changed, execution::Execution};
+use crate::{
+    config::{ListenAddress, rule::FixedAnswer},
+    error::{Answer, Error},
+    pool::PooledConn,
+    routing::{
+        Reason,
+        rules::{Asker, Statement, concerns, kind_of, matches},
+    },
+    sql::{Facts, Kind, StatementClass, inquiry},
+};
+
+/// The rules as they concern one session.
+pub(super) struct View {
+    policy: watch::Receiver<Arc<Policy>>,
+    current: Arc<Policy>,
+    /// Which of its rules can match.
+    mine: Box<[u16]>,
+    /// Where the client connected.
+    listener: Arc<ListenAddress>,
+    /// What it calls itself.
+    program: Option<Box<[u8]>>,
+}
+
+impl View {
+    /// That of a client which connected at `listener`; nothing concerns it before [`Session::look_up_rules`].
+    pub(super) fn new(
+        policy: &watch::Receiver<Arc<Policy>>,
+        listener: Arc<ListenAddress>,
+        program: Option<Box<[u8]>>,
+    ) -> Self {
+        let mut policy = policy.clone();
+        let current = Arc::clone(&policy.borrow_and_update());
+        Self {
+            policy,
+            current,
+            mine: Box::default(),
+            listener,
+            program,
+        }
+    }
+
+    /// What the configuration says now.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.current
+    }
+
+    /// Takes over what the client calls itself.
+    pub(super) fn rename(&mut self, program: Option<&[u8]>) {
+        self.program = program.map(Into::into);
+    }
+}
+
+impl Session {
+    /// Finds out which rules concern the client.
+    pub(super) fn look_up_rules(&mut self) {
+        let view = &mut self.rules;
+        view.current = Arc::clone(&view.policy.borrow_and_update());
+        let asker = Asker {
+            user: &self.login.user,
+            client: self.peer.ip(),
+            listener: &view.listener,
+        };
+        let rules = (0..).zip(&view.current.rules);
+        view.mine = rules
+            .filter(|(_, entry)| concerns(&entry.rule.when, &asker))
+            .map(|(number, _)| number)
+            .collect();
+    }
+
+    /// Whether rules may have a say in what the session does. Takes over what has changed of them.
+    pub(super) fn has_rules(&mut self) -> bool {
+        // An error says that nobody is left who could change them.
+        if self.rules.policy.has_changed().unwrap_or(false) {
+            self.look_up_rules();
+        }
+        !self.rules.mine.is_empty()
+    }
+
+    /// What the rules say of a statement; `None` if nothing. Its sample is drawn, but nothing is counted yet.
+    fn judge(&self, text: &[u8], class: &StatementClass) -> Option<Ruling> {
+        kind_of(class)?;
+        let dialect = self.dialect;
+        let find_tables = || self.context.classifier.tables(text, class, dialect);
+        let statement = Statement {
+            text,
+            class,
+            schema: self.wanted.schema(),
+            program: self.rules.program.as_deref(),
+            now: now(),
+            find_tables: &find_tables,
+            tables: OnceCell::new(),
+        };
+        let mut matched = Vec::new();
+        for number in &self.rules.mine {
+            let Some(entry) = self.rules.current.rules.get(usize::from(*number)) else {
+                continue;
+            };
+            if matches(&entry.rule.when, &statement) && entry.draws() {
+                matched.push(Arc::clone(entry));
+                if !entry.rule.go_on {
+                    break;
+                }
+            }
+        }
+        Ruling::new(matched, Instant::now())
+    }
+
+    /// What the rules would say of a statement, by their names and with where they would send it.
+    pub(super) fn would_rule(
+        &mut self,
+        text: &[u8],
+        class: &StatementClass,
+    ) -> Option<Box<Ruling>> {
+        if !self.has_rules() {
+            return None;
+        }
+        self.judge(text, class).map(Box::new)
+    }
+
+    /// Runs a text query that rules may have a say in.
+    pub(super) async fn query_under_rules(
+        &mut self,
+        packet: &[u8],
+        text: &[u8],
+        class: StatementClass,
+    ) -> Result<Flow, Error> {
+        // Questions to the proxy are answered whatever rules say.
+        let is_inquiry = matches!(class.kind, Kind::Explain | Kind::Show)
+            && inquiry::parse(text, self.dialect).is_some();
+        let ruling = (!is_inquiry).then(|| self.judge(text, &class)).flatten();
+        let Some(mut ruling) = ruling else {
+            return self.run_query(packet, text, class).await;
+        };
+        ruling.count(now());
+        if let Err(answer) = self.admit(&mut ruling).await? {
+            return self.reply_error(&answer).await;
+        }
+        if let Some(answer) = ruling.answer() {
+            let answer = answer.clone();
+            self.log_ruling(&ruling, text);
+            return self.reply_fixed(&answer).await;
+        }
+        let changed = match ruling.rewritten(text, self.dialect) {
+            Ok(changed) => changed.and_then(|text_| replaced(packet, text, text_)),
+            Err(answer) => return self.reply_error(&answer).await,
+        };
+        let (packet, run) = changed.as_ref().map_or((packet, text), Changed::parts);
+        let class = if changed.is_some() {
+            self.classify(run)
+        } else {
+            class
+        };
+        self.ruling = Some(Box::new(ruling));
+        let flow = self.run_query(packet, run, class).await;
+        self.close_ruling(text);
+        flow
+    }
+
+    /// Executes a prepared statement that rules may have a say in.
+    pub(super) async fn execute_under_rules(
+        &mut self,
+        execution: Execution<'_>,
+    ) -> Result<Flow, Error> {
+        let Some(statement) = self.prepared.find(execution.statement()).cloned() else {
+            return self.run_prepared(execution).await;
+        };
+        let text = statement.key.text();
+        let Some(mut ruling) = self.judge(text, &statement.class) else {
+            return self.run_prepared(execution).await;
+        };
+        ruling.count(now());
+        if let Err(answer) = self.admit(&mut ruling).await? {
+            return self.reply_error(&answer).await;
+        }
+        if let Some(answer) = ruling.answer() {
+            // The rule came after the preparation, or it would have been refused.
+            let answer = prepared_answer(answer, &ruling.names());
+            self.log_ruling(&ruling, text);
+            return self.reply_error(&answer).await;
+        }
+        self.ruling = Some(Box::new(ruling));
+        let flow = self.run_prepared(execution).await;
+        self.close_ruling(text);
+        flow
+    }
+
+    /// What rules say of a statement that is to be prepared: another text, or an error. Everything else they say at its
+    /// executions.
+    pub(super) fn rule_preparation(
+        &mut self,
+        packet: &[u8],
+        text: &[u8],
+        class: &StatementClass,
+    ) -> Result<Option<Changed>, Answer> {
+        let Some(ruling) = self.judge(text, class) else {
+            return Ok(None);
+        };
+        if let Some(answer) = ruling.answer() {
+            ruling.count(now());
+            self.log_ruling(&ruling, text);
+            return Err(prepared_answer(answer, &ruling.names()));
+        }
+        let changed = ruling.rewritten(text, self.dialect)?;
+        Ok(changed.and_then(|changed| replaced(packet, text, changed)))
+    }
+
+    /// What rules say of a statement of which only the beginning is known.
+    ///
+    /// # Errors
+    /// What the client is told in its place.
+    pub(super) async fn rule_long(
+        &mut self,
+        text: &[u8],
+        class: &StatementClass,
+    ) -> Result<Result<(), Answer>, Error> {
+        if !self.has_rules() {
+            return Ok(Ok(()));
+        }
+        let Some(mut ruling) = self.judge(text, class) else {
+            return Ok(Ok(()));
+        };
+        ruling.count(now());
+        if let Err(answer) = self.admit(&mut ruling).await? {
+            return Ok(Err(answer));
+        }
+        if let Some(answer) = ruling.answer() {
+            return Ok(Err(prepared_answer(answer, &ruling.names())));
+        }
+        if ruling.actions().rewrite.is_some() {
+            let text = format!(
+                "dbproxy: rule {} rewrites this statement, which is too long for that",
+                ruling.names()
+            );
+            return Ok(Err(Answer::new(1105, b"HY000", text)));
+        }
+        self.ruling = Some(Box::new(ruling));
+        Ok(Ok(()))
+    }
+
+    async fn admit(&mut self, ruling: &mut Ruling) -> Result<Result<(), Answer>, Error> {
+        let patience = self.context.limits.queue_wait;
+        let (account, client) = (self.login.account.clone(), self.peer.ip());
+        let admitted = async { Ok(ruling.admit(&account, client, patience).await) };
+        self.patiently(admitted).await
+    }
+
+    /// The statement has ended, whatever became of it.
+    pub(super) fn close_ruling(&mut self, text: &[u8]) {
+        if let Some(ruling) = self.ruling.take() {
+            self.log_ruling(&ruling, text);
+        }
+    }
+
+    fn log_ruling(&self, ruling: &Ruling, text: &[u8]) {
+        ruling.log(self.handle().id(), &self.login.account, text, self.dialect);
+    }
+
+    /// What rules allow the answer that is about to come on `conn`.
+    pub(super) fn curb(&self, conn: &PooledConn, class: &StatementClass) -> Option<Box<Curb>> {
+        let ruling = self.ruling.as_deref()?;
+        let may_write = class.facts.contains(Facts::MAY_WRITE);
+        Curb::new(ruling, conn, &self.login, may_write).map(Box::new)
+    }
+
+    /// Takes down where the statement ran that rules have a say in.
+    pub(super) fn note_ruling(&mut self, conn: &PooledConn, reason: Reason, error: Option<u16>) {
+        if let Some(ruling) = &mut self.ruling {
+            let topology = self.context.topology.borrow();
+            let server = topology.server(conn.server());
+            ruling.ran(server.map_or("", |server| &server.name), reason, error);
+        }
+    }
+
+    async fn reply_fixed(&mut self, answer: &FixedAnswer) -> Result<Flow, Error> {
+        match answer {
+            FixedAnswer::Ok => self.reply_ok().await,
+            FixedAnswer::Error {
+                code,
+                state,
+                message,
+            } => {
+                let answer = Answer::new(*code, state, message.clone());
+                self.reply_error(&answer).await
+            }
+            FixedAnswer::Rows { columns, rows } => {
+                let mut out = BytesMut::new();
+                let names: Vec<_> = columns.iter().map(String::as_str).collect();
+                self.put_table(&mut out, &names, rows);
+                self.reply(&out).await
+            }
+        }
+    }
+}
+
+/// A command with another text.
+fn replaced(packet: &[u8], before: &[u8], text: Vec<u8>) -> Option<Changed> {
+    // The command's code, and query attributes.
+    let front = packet.len().checked_sub(before.len())?;
+    let front = packet.get(HEADER_LEN..front)?;
+    let mut packet = BytesMut::new();
+    put_packet(&mut packet, &mut 0, &[front, &text].concat());
+    Some(Changed::new(packet, text))
+}
+
+/// A fixed answer where only an error can be given.
+fn prepared_answer(answer: &FixedAnswer, rules: &str) -> Answer {
+    match answer {
+        FixedAnswer::Error {
+            code,
+            state,
+            message,
+        } => Answer::new(*code, state, message.clone()),
+        // ER_UNSUPPORTED_PS: drivers that can then send the text itself.
+        _ => Answer::new(
+            1295,
+            b"HY000",
+            format!(
+                "dbproxy: rule {rules} answers this statement, which it does only for text queries"
+            ),
+        ),
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,248 @@
+//! What of the configuration counts at once when it is read again.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use time::OffsetDateTime;
+
+use super::quota::Quotas;
+use crate::config::{
+    Balance, Config, Consistency, Rule,
+    rule::{Actions, Conditions, FixedAnswer, LimitPer, RouteTo},
+};
+
+/// What of the configuration counts at once when it is read again.
+#[derive(Debug)]
+pub struct Policy {
+    /// What a read must at least have seen.
+    pub consistency: Consistency,
+    /// How one of several eligible replicas is chosen.
+    pub balance: Balance,
+    pub(super) rules: Box<[Arc<Entry>]>,
+}
+
+impl Policy {
+    /// That of a configuration. Rules that stand in the one before as they are keep their counters.
+    pub fn new(config: &Config, before: Option<&Self>) -> Self {
+        let known = |rule: &Rule| {
+            let mut before = before?.rules.iter();
+            before.find(|entry| entry.rule == *rule).cloned()
+        };
+        let rules = config.rules.iter();
+        Self {
+            consistency: config.cluster.consistency,
+            balance: config.cluster.balance,
+            rules: rules
+                .map(|rule| known(rule).unwrap_or_else(|| Arc::new(Entry::new(rule.clone()))))
+                .collect(),
+        }
+    }
+
+    /// What people see of the rules, a row each: name, conditions, actions, hits, last match.
+    pub(in crate::session) fn describe(&self) -> Vec<Vec<Option<String>>> {
+        let rules = self.rules.iter();
+        rules
+            .map(|entry| entry.describe().into_iter().map(Some).collect())
+            .collect()
+    }
+}
+
+/// A rule, and what became of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) rule: Rule,
+    pub(super) quotas: Quotas,
+    /// Statements that fitted, of which a rule with a sample matches only a share.
+    fitted: AtomicU64,
+    hits: AtomicU64,
+    /// Seconds since 1970, 0 if there was none.
+    last: AtomicU64,
+}
+
+impl Entry {
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            quotas: Quotas::default(),
+            fitted: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a statement that fits is of the share that matches.
+    pub(super) fn draws(&self) -> bool {
+        const WHOLE: u64 = 1_000_000;
+        let Some(sample) = self.rule.when.sample else {
+            return true;
+        };
+        let part = |number: u64| number % WHOLE * u64::from(sample) / WHOLE;
+        let number = self.fitted.fetch_add(1, Relaxed) % WHOLE;
+        part(number) < part(number + 1) || number + 1 == WHOLE && sample > 0
+    }
+
+    /// Counts a match, `now` seconds after 1970.
+    pub(super) fn hit(&self, now: u64) {
+        self.hits.fetch_add(1, Relaxed);
+        self.last.fetch_max(now, Relaxed);
+    }
+
+    fn describe(&self) -> [String; 5] {
+        let last = match self.last.load(Relaxed) {
+            0 => "never".to_owned(),
+            seconds => in_utc(seconds),
+        };
+        [
+            self.rule.name.clone(),
+            conditions(&self.rule.when),
+            actions(&self.rule.then, self.rule.go_on),
+            self.hits.load(Relaxed).to_string(),
+            last,
+        ]
+    }
+}
+
+/// Pairs of key and value, as they would stand in the file but for their form.
+#[derive(Default)]
+struct Pairs(String);
+
+impl Pairs {
+    fn put(&mut self, key: &str, value: impl std::fmt::Display) {
+        let comma = if self.0.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{comma}{key} = {value}");
+    }
+
+    fn list<T: ToString>(&mut self, key: &str, values: &[T]) {
+        if !values.is_empty() {
+            let shown: Vec<_> = values.iter().map(ToString::to_string).collect();
+            self.put(key, shown.join(" | "));
+        }
+    }
+}
+
+fn conditions(when: &Conditions) -> String {
+    let mut pairs = Pairs::default();
+    pairs.list("account", &when.account);
+    pairs.list("client", &when.client);
+    pairs.list("listener", &when.listener);
+    pairs.list("application", &when.application);
+    pairs.list("schema", &when.schema);
+    pairs.list("table", &when.table);
+    pairs.list("kind", &when.kind);
+    pairs.list("tag", &when.tag);
+    let digests = when.digest.iter().map(|digest| format!("{digest:016x}"));
+    pairs.list("digest", &digests.collect::<Vec<_>>());
+    if let Some(pattern) = &when.pattern {
+        pairs.put("pattern", pattern.regex());
+    }
+    pairs.list("time", &when.time);
+    if let Some(sample) = when.sample {
+        pairs.put("sample", f64::from(sample) / 1e6);
+    }
+    match pairs.0.is_empty() {
+        true => "everything".to_owned(),
+        false => pairs.0,
+    }
+}
+
+fn actions(then: &Actions, go_on: bool) -> String {
+    let mut pairs = Pairs::default();
+    match &then.route {
+        None => {}
+        Some(RouteTo::Primary) => pairs.put("route", "primary"),
+        Some(RouteTo::Replica) => pairs.put("route", "replica"),
+        Some(RouteTo::Server(name)) => pairs.put("route", format_args!("server={name}")),
+        Some(RouteTo::Group(name)) => pairs.put("route", format_args!("group={name}")),
+    }
+    if let Some(consistency) = then.consistency {
+        pairs.put("consistency", consistency);
+    }
+    if let Some(lag) = then.max_lag {
+        pairs.put("max_lag", format_args!("{lag:?}"));
+    }
+    if let Some(timeout) = then.timeout {
+        pairs.put("timeout", format_args!("{timeout:?}"));
+    }
+    if let Some(rewrite) = &then.rewrite {
+        pairs.put("rewrite", rewrite);
+    }
+    match &then.answer {
+        None => {}
+        Some(FixedAnswer::Ok) => pairs.put("answer", "ok"),
+        Some(FixedAnswer::Rows { rows, .. }) => {
+            pairs.put("answer", format_args!("{} rows", rows.len()));
+        }
+        Some(FixedAnswer::Error { code, message, .. }) => {
+            pairs.put("block", format_args!("{code} {message}"));
+        }
+    }
+    let limit = &then.limit;
+    let figures = [
+        ("per_second", limit.per_second.map(u64::from)),
+        ("concurrency", limit.concurrency.map(u64::from)),
+        ("rows", limit.rows),
+        ("bytes", limit.bytes),
+    ];
+    for (name, figure) in figures {
+        if let Some(figure) = figure {
+            pairs.put(&format!("limit.{name}"), figure);
+        }
+    }
+    match limit.per {
+        LimitPer::Rule => {}
+        LimitPer::Account => pairs.put("limit.per", "account"),
+        LimitPer::Client => pairs.put("limit.per", "client"),
+    }
+    if then.log {
+        pairs.put("log", true);
+    }
+    if go_on {
+        pairs.put("continue", true);
+    }
+    pairs.0
+}
+
+fn in_utc(seconds: u64) -> String {
+    let at = i64::try_from(seconds)
+        .ok()
+        .map(OffsetDateTime::from_unix_timestamp);
+    let Some(Ok(at)) = at else {
+        return String::new();
+    };
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second) = at.to_hms();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_share() {
+        for (sample, of, expected) in [
+            (1_000_000, 1_000, 1_000),
+            (250_000, 1_000, 250),
+            (1, 2_000_000, 2),
+        ] {
+            let entry = Entry::new(Rule {
+                name: "r".to_owned(),
+                when: Conditions {
+                    sample: Some(sample),
+                    ..Conditions::default()
+                },
+                then: Actions::default(),
+                go_on: false,
+            });
+            let drawn = (0..of).filter(|_| entry.draws()).count();
+            assert_eq!(drawn, expected, "{sample}");
+        }
+    }
+}

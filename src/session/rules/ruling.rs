@@ -1,0 +1,276 @@
+//! What the rules say of one statement.
+
+use std::{sync::Arc, time::Duration};
+
+use regex::bytes::Captures;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{
+    policy::Entry,
+    quota::{Place, Whose},
+};
+use crate::{
+    accounts::AccountKey,
+    config::rule::{Actions, FixedAnswer},
+    error::Answer,
+    routing::Reason,
+    sql::{self, Dialect},
+};
+
+/// What the rules say of one statement: of each action, what the first rule that matches and has it says.
+#[derive(Debug)]
+pub(in crate::session) struct Ruling {
+    matched: Vec<Arc<Entry>>,
+    /// Without the limits.
+    actions: Actions,
+    /// Given back when the statement has ended.
+    places: Vec<Place>,
+    began: Instant,
+    ran: Option<Ran>,
+}
+
+#[derive(Debug)]
+struct Ran {
+    server: String,
+    reason: Reason,
+    error: Option<u16>,
+}
+
+impl Ruling {
+    /// What rules that match say, in their order; `None` if there are none.
+    pub(super) fn new(matched: Vec<Arc<Entry>>, now: Instant) -> Option<Self> {
+        if matched.is_empty() {
+            return None;
+        }
+        let mut actions = Actions::default();
+        for entry in &matched {
+            let then = &entry.rule.then;
+            actions.route = actions.route.or_else(|| then.route.clone());
+            actions.consistency = actions.consistency.or(then.consistency);
+            actions.max_lag = actions.max_lag.or(then.max_lag);
+            actions.timeout = actions.timeout.or(then.timeout);
+            actions.rewrite = actions.rewrite.or_else(|| then.rewrite.clone());
+            actions.answer = actions.answer.or_else(|| then.answer.clone());
+            actions.log |= then.log;
+        }
+        Some(Self {
+            matched,
+            actions,
+            places: Vec::new(),
+            began: now,
+            ran: None,
+        })
+    }
+
+    /// What is to be done, but for the limits.
+    pub(in crate::session) fn actions(&self) -> &Actions {
+        &self.actions
+    }
+
+    /// Counts the match, `now` seconds after 1970.
+    pub(super) fn count(&self, now: u64) {
+        self.matched.iter().for_each(|entry| entry.hit(now));
+    }
+
+    /// The names of the rules.
+    pub(in crate::session) fn names(&self) -> String {
+        let names: Vec<_> = self
+            .matched
+            .iter()
+            .map(|entry| entry.rule.name.as_str())
+            .collect();
+        names.join(", ")
+    }
+
+    /// The answer that no server gives.
+    pub(super) fn answer(&self) -> Option<&FixedAnswer> {
+        self.actions.answer.as_ref()
+    }
+
+    /// The rule whose timeout counts, and how long that is.
+    pub(super) fn timeout(&self) -> Option<(&str, Duration)> {
+        let mut rules = self.matched.iter().map(|entry| &entry.rule);
+        rules.find_map(|rule| Some((rule.name.as_str(), rule.then.timeout?)))
+    }
+
+    /// The least that a limit allows, and whose it is.
+    pub(super) fn least(&self, limit: impl Fn(&Actions) -> Option<u64>) -> Option<(&str, u64)> {
+        let rules = self.matched.iter().map(|entry| &entry.rule);
+        rules
+            .filter_map(|rule| Some((rule.name.as_str(), limit(&rule.then)?)))
+            .min_by_key(|(_, most)| *most)
+    }
+
+    /// Waits for a place among the statements that may run, if there are limits.
+    ///
+    /// # Errors
+    /// What the client is told if there is none.
+    pub(super) async fn admit(
+        &mut self,
+        account: &AccountKey,
+        client: Option<std::net::IpAddr>,
+        patience: Duration,
+    ) -> Result<(), Answer> {
+        for entry in &self.matched {
+            let (name, limit) = (&entry.rule.name, &entry.rule.then.limit);
+            if limit.per_second.is_none() && limit.concurrency.is_none() {
+                continue;
+            }
+            let now = Instant::now();
+            let whose = Whose::new(limit.per, account, client);
+            let quota = entry.quotas.of(whose, limit, now);
+            match quota.place(patience).await {
+                Some(place) => self.places.push(place),
+                None => {
+                    let most = limit.concurrency.unwrap_or(0);
+                    return Err(exceeded(
+                        name,
+                        &format!("{most} statements at a time, and none ended within {patience:?}"),
+                    ));
+                }
+            }
+            if let Some(per_second) = limit.per_second
+                && !quota.take(per_second, Instant::now())
+            {
+                return Err(exceeded(
+                    name,
+                    &format!("{per_second} statements in a second"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement that is run in place of this one; `None` if it stays as it is.
+    ///
+    /// # Errors
+    /// What the client is told if it cannot be made.
+    pub(super) fn rewritten(
+        &self,
+        text: &[u8],
+        dialect: Dialect,
+    ) -> Result<Option<Vec<u8>>, Answer> {
+        let mut rules = self.matched.iter().map(|entry| &entry.rule);
+        let Some((rule, template)) =
+            rules.find_map(|rule| Some((rule, rule.then.rewrite.as_deref()?)))
+        else {
+            return Ok(None);
+        };
+        if let Some(pattern) = &rule.when.pattern {
+            let replaced = pattern.regex().replace_all(text, |found: &Captures<'_>| {
+                let mut out = Vec::new();
+                found.expand(template.as_bytes(), &mut out);
+                out
+            });
+            return Ok(Some(replaced.into_owned()));
+        }
+        filled(template.as_bytes(), text, dialect)
+            .map(Some)
+            .map_err(|why| {
+                let text = format!(
+                    "dbproxy: rule \"{}\" cannot rewrite this statement: {why}",
+                    rule.name
+                );
+                Answer::new(1105, b"HY000", text)
+            })
+    }
+
+    /// Takes down where the statement ran.
+    pub(in crate::session) fn ran(&mut self, server: &str, reason: Reason, error: Option<u16>) {
+        self.ran = Some(Ran {
+            server: server.to_owned(),
+            reason,
+            error,
+        });
+    }
+
+    /// Tells the log, if the rules want that.
+    pub(super) fn log(&self, session: u32, account: &AccountKey, text: &[u8], dialect: Dialect) {
+        if !self.actions.log {
+            return;
+        }
+        let micros = self.began.elapsed().as_micros();
+        let rules = self.names();
+        let statement = sql::digest_text(text, dialect, LOGGED);
+        match &self.ran {
+            Some(Ran {
+                server,
+                reason,
+                error,
+            }) => info!(
+                session, %account, rules, server, %reason, micros, error, %statement, "statement"
+            ),
+            None => info!(session, %account, rules, micros, %statement, "statement, not run"),
+        }
+    }
+}
+
+/// Bytes of a statement that are logged.
+const LOGGED: usize = 2_048;
+
+/// ER_USER_LIMIT_REACHED
+pub(super) fn exceeded(rule: &str, what: &str) -> Answer {
+    let text = format!("dbproxy: rule \"{rule}\" allows {what}");
+    Answer::new(1226, b"42000", text)
+}
+
+/// A template with the statement's literals in place of `?1`, `?2`, …
+fn filled(template: &[u8], text: &[u8], dialect: Dialect) -> Result<Vec<u8>, String> {
+    let Some(literals) = sql::literals(text, dialect) else {
+        return Err("its literals cannot be told for certain".to_owned());
+    };
+    let mut out = Vec::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        let digits = after
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        if *byte != b'?' || digits == 0 {
+            out.push(*byte);
+            continue;
+        }
+        let (number, after) = after.split_at(digits);
+        rest = after;
+        let number = std::str::from_utf8(number)
+            .ok()
+            .and_then(|number| number.parse::<usize>().ok());
+        let literal = number
+            .and_then(|number| number.checked_sub(1))
+            .and_then(|index| literals.get(index))
+            .and_then(|range| text.get(range.clone()));
+        match literal {
+            Some(literal) => out.extend_from_slice(literal),
+            None => {
+                return Err(format!(
+                    "it asks for literal {}, and there are {}",
+                    number.unwrap_or(usize::MAX),
+                    literals.len()
+                ));
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn templates_take_literals() {
+        let fill = |template: &str| {
+            let text = b"SELECT a FROM t WHERE b = 'it''s' AND c > 7 LIMIT 10";
+            let filled = filled(template.as_bytes(), text, Dialect::default());
+            filled.map(|text| String::from_utf8(text).unwrap())
+        };
+        assert_eq!(fill("SELECT ?1, ?3, ?").unwrap(), "SELECT 'it''s', 10, ?");
+        assert_eq!(fill("SELECT 1").unwrap(), "SELECT 1");
+        assert!(fill("SELECT ?4").unwrap_err().contains("there are 3"));
+        assert!(fill("SELECT ?0").is_err());
+        assert!(fill("SELECT ?99999999999999999999999").is_err());
+    }
+}
