@@ -1,6 +1,7 @@
 //! Composition root: the one place that knows everyone.
 
 mod accept;
+mod firewall;
 mod reload;
 mod worker;
 
@@ -92,6 +93,8 @@ pub async fn run(
         config.workers,
         &config.limits,
     ));
+    let keeper = firewall::Keeper::new(config.state_directory.as_deref())?;
+    control_plane.spawn(keeper.clone().keep());
     let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(&config, None)));
     control_plane.spawn(reload::follow(config.clone(), news, policy_sender));
     let states = Arc::new(AccountStates::new());
@@ -116,6 +119,7 @@ pub async fn run(
         compression: config.compression,
         balancers: config.listen.proxy_protocol.clone(),
         policy: policy.clone(),
+        firewall: Arc::clone(&keeper.firewall),
         classifier: Classifier::new(DIGESTS),
         in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
@@ -165,6 +169,7 @@ pub async fn run(
         );
     }
     control_plane.shutdown().await;
+    keeper.finish();
     info!("stopped");
     Ok(())
 }

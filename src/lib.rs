@@ -17,4 +17,5 @@ pub mod routing;
 pub mod session;
 pub mod shutdown;
 pub mod sql;
+pub mod state;
 pub mod topology;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room and its floor. The wire protocol, `dbproxy_proto`, is a crate of its own below all of them.
 const FLOORS: [&[&str]; 8] = [
-    &["config", "shutdown", "stats"],
+    &["config", "shutdown", "state", "stats"],
     &["error", "topology", "sql"],
     &["routing", "net", "accounts", "failover"],
     &["backend", "monitor", "control"],

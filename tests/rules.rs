@@ -26,6 +26,8 @@ on_both_flavors!(
     rules_are_read_again,
     long_statements_are_ruled_too,
     rules_tell_what_they_did,
+    a_firewall_learns,
+    priorities_order_the_line,
 );
 
 /// Number and text of the error that a statement ends with.
@@ -723,4 +725,150 @@ async fn rules_tell_what_they_did(flavor: Flavor) {
     assert_eq!((rules[1].3, rules[2].3), (10, 0));
     assert!(rules[0].3 >= 20);
     assert!(rules[1].4.starts_with("20") && rules[2].4 == "never");
+}
+
+async fn a_firewall_learns(flavor: Flavor) {
+    let options = Options {
+        sections: "[[rule]]\nname = \"web\"\naccount = \"app\"\nfirewall = \"learn\"\n".to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut conn = rig.connect().await;
+    conn.query_drop("SELECT name FROM test.where_am_i WHERE name = 'a'")
+        .await
+        .unwrap();
+    conn.exec_drop(
+        "SELECT COUNT(*) FROM test.where_am_i WHERE name = ?",
+        ("b",),
+    )
+    .await
+    .unwrap();
+    let boss = rig.account("boss").await;
+    let grant = "GRANT ALL ON *.* TO boss@'%'";
+    rig.cluster.primary().run(grant).await.unwrap();
+    let mode = async |mode: &str| {
+        let file = rig.proxy.configuration();
+        let text = fs::read_to_string(&file).unwrap();
+        let start = text.find("firewall = ").unwrap();
+        let end = start + text[start..].find('\n').unwrap();
+        let text = format!("{}firewall = \"{mode}\"{}", &text[..start], &text[end..]);
+        fs::write(&file, text).unwrap();
+        let told = format!("firewall = {mode}");
+        eventually("the rule to change", async || {
+            let mut conn = Conn::new(boss.clone()).await.unwrap();
+            let rules: Vec<(String, String, String, u64, String)> =
+                conn.query("SHOW DBPROXY RULES").await.unwrap_or_default();
+            rules.iter().any(|rule| rule.2 == told)
+        })
+        .await;
+    };
+    mode("detect").await;
+    // Rules concern the account app alone.
+    let injected = "SELECT name FROM test.where_am_i WHERE name = 'a' OR 1 = 1";
+    conn.query_drop(injected).await.unwrap();
+    eventually("the log to be told", async || {
+        rig.proxy
+            .log()
+            .contains("the firewall has not learned this statement")
+    })
+    .await;
+    mode("enforce").await;
+    conn.query_drop("select name from test.where_am_i /* x */ where name = 'another'")
+        .await
+        .unwrap();
+    let found: Option<u64> = conn
+        .exec_first(
+            "SELECT COUNT(*) FROM test.where_am_i WHERE name = ?",
+            ("db1",),
+        )
+        .await
+        .unwrap();
+    assert!(found.is_some());
+    let (code, text) = refusal(&mut conn, injected).await;
+    assert_eq!(code, 1227);
+    assert_eq!(
+        text,
+        "dbproxy: rule \"web\": the firewall has not learned this statement"
+    );
+    let error = conn.exec_drop("SELECT ? FROM test.where_am_i", (1,)).await;
+    assert!(matches!(error, Err(Error::Server(error)) if error.code == 1227));
+    let long = format!("SELECT '{}'", "x".repeat(2 << 20));
+    assert!(
+        refusal(&mut conn, &long)
+            .await
+            .1
+            .contains("too long for the firewall")
+    );
+    let mut boss = Conn::new(boss.clone()).await.unwrap();
+    let met: Vec<(String, String, u64, Option<String>, String)> =
+        boss.query("SHOW DBPROXY FIREWALL").await.unwrap();
+    let state = |part: &str| {
+        met.iter()
+            .find(|met| met.4.contains(part))
+            .map(|met| met.1.clone())
+    };
+    assert_eq!(state("OR").as_deref(), Some("unknown"));
+    assert_eq!(state("COUNT").as_deref(), Some("learned"));
+    // It outlives the process.
+    let kept = rig
+        .proxy
+        .configuration()
+        .with_file_name("state")
+        .join("firewall.json");
+    eventually("it to be kept", async || {
+        fs::read_to_string(&kept).is_ok_and(|text| text.contains("COUNT"))
+    })
+    .await;
+    let text = fs::read_to_string(&kept).unwrap();
+    assert!(!text.contains(" OR ") && !text.contains("'a'"), "{text}");
+}
+
+async fn priorities_order_the_line(flavor: Flavor) {
+    let rules = r#"
+        [[rule]]
+        tag = "first"
+        priority = "high"
+
+        [[rule]]
+        tag = "last"
+        priority = "low"
+    "#;
+    let options = Options {
+        sections: format!("{rules}\n[limits]\nserver_connections = 1\n"),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut holder = rig.connect().await;
+    holder
+        .query_drop("CREATE TABLE test.line (a INT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(9))")
+        .await
+        .unwrap();
+    let mut clients = Vec::new();
+    for who in ["last", "usual", "first"] {
+        clients.push((who, rig.connect().await));
+    }
+    holder.query_drop("BEGIN").await.unwrap();
+    holder
+        .query_drop("INSERT INTO test.line (who) VALUES ('holder')")
+        .await
+        .unwrap();
+    let mut waiting = Vec::new();
+    for (number, (who, mut conn)) in clients.into_iter().enumerate() {
+        let sql = format!("/* dbproxy: tag={who} */ INSERT INTO test.line (who) VALUES ('{who}')");
+        waiting.push(tokio::spawn(async move { conn.query_drop(sql).await }));
+        // They come one after the other: each waits before the next one does.
+        eventually("it to wait", async || {
+            rig.proxy.log().matches("waits for a connection").count() > number
+        })
+        .await;
+    }
+    holder.query_drop("COMMIT").await.unwrap();
+    for one in waiting {
+        one.await.unwrap().unwrap();
+    }
+    let order: Vec<String> = holder
+        .query("SELECT who FROM test.line ORDER BY a")
+        .await
+        .unwrap();
+    assert_eq!(order, ["holder", "first", "usual", "last"]);
 }

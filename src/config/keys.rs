@@ -637,6 +637,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &rule::ROWS,
     &rule::BYTES,
     &rule::PER,
+    &rule::PRIORITY,
+    &rule::FIREWALL,
     &rule::LOG,
     &rule::CONTINUE,
     &USER_PASSWORD,

@@ -8,6 +8,7 @@ use std::{
 
 use dbproxy_proto::capability::Capabilities;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{
     Key, WorkerId,
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     backend::{BackendConn, Login, SessionState},
+    config::rule::Priority,
     error::Error,
 };
 
@@ -237,12 +239,13 @@ impl Bucket {
     ///
     /// Idle ones first (this worker's, then another's), then a new one as long
     /// as the server's cap allows, then those held for other sessions, then the
-    /// right of an idle one that does not fit; at last a place in line.
+    /// right of an idle one that does not fit; at last a place in line, by `priority`.
     pub async fn checkout(
         self: &Arc<Self>,
         worker: WorkerId,
         login: &Login,
         state: &SessionState,
+        priority: Priority,
     ) -> Result<PooledConn, Error> {
         let free = |idle: &Idle| idle.holder.is_none() && idle.can_reach(state);
         if !self.server.has_waiters() {
@@ -253,7 +256,7 @@ impl Bucket {
                 return self.open(slot, worker, login).await;
             }
         }
-        let place = self.server.join(self.id(), Instant::now())?;
+        let place = self.server.join(self.id(), priority, Instant::now())?;
         // After the place is taken, so that what was returned a moment before is not missed.
         let held = |idle: &Idle| idle.can_reach(state);
         let found = self
@@ -267,6 +270,7 @@ impl Bucket {
             self.server.leave(place);
             return self.open(slot, worker, login).await;
         }
+        debug!(server = %self.server.target.name, "a statement waits for a connection");
         let slot = match self.server.wait(place).await? {
             Grant::Slot(slot) => slot,
             Grant::Conn(entry) if !reaches(&entry.conn, state) => entry.slot,

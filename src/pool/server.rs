@@ -20,7 +20,7 @@ use tokio::{
 use super::bucket::{Bucket, Entry};
 use crate::{
     backend::Target,
-    config::Limits,
+    config::{Limits, rule::Priority},
     error::{Error, Origin},
 };
 
@@ -54,6 +54,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     bucket: usize,
+    priority: Priority,
     grant: oneshot::Sender<Grant>,
 }
 
@@ -205,8 +206,13 @@ impl ServerPool {
         waiter
     }
 
-    /// Takes a place at the end of the line. Dropping the place gives it up.
-    pub(super) fn join(&self, bucket: usize, now: Instant) -> Result<Place, Error> {
+    /// Takes a place in the line, behind all of the same priority. Dropping the place gives it up.
+    pub(super) fn join(
+        &self,
+        bucket: usize,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<Place, Error> {
         let (grant, granted) = oneshot::channel();
         let mut line = self.line();
         line.waiters.retain(|waiter| !waiter.grant.is_closed());
@@ -218,7 +224,14 @@ impl ServerPool {
             return Err(self.full(line.since, now, &what));
         }
         line.since.get_or_insert(now);
-        line.waiters.push_back(Waiter { bucket, grant });
+        let behind = |waiter: &Waiter| waiter.priority >= priority;
+        let place = line.waiters.partition_point(behind);
+        let waiter = Waiter {
+            bucket,
+            priority,
+            grant,
+        };
+        line.waiters.insert(place, waiter);
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { granted })
     }

@@ -30,7 +30,7 @@ impl Session {
                     self.explain_route(statement).into_iter().unzip();
                 self.put_table(&mut out, &names, &[values]);
             }
-            Inquiry::Rules => {
+            Inquiry::Rules | Inquiry::Firewall => {
                 // They may say what somebody is watched or refused for.
                 match self.may_kill().await? {
                     ControlFlow::Continue(true) => {}
@@ -42,8 +42,13 @@ impl Session {
                     }
                     ControlFlow::Break(flow) => return Ok(flow),
                 }
-                let names = ["Rule", "Matches", "Does", "Hits", "Last_match"];
-                self.put_table(&mut out, &names, &self.rules.policy().describe());
+                if inquiry == Inquiry::Firewall {
+                    let names = ["Rule", "State", "Hits", "Last_time", "Statement"];
+                    self.put_table(&mut out, &names, &self.context.firewall.describe());
+                } else {
+                    let names = ["Rule", "Matches", "Does", "Hits", "Last_match"];
+                    self.put_table(&mut out, &names, &self.rules.policy().describe());
+                }
             }
             Inquiry::Session => {
                 let rows = self.describe();

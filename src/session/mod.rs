@@ -57,7 +57,7 @@ pub use complaints::Complaints;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
-pub use rules::Policy;
+pub use rules::{Firewall, Policy};
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
@@ -117,6 +117,8 @@ pub struct Context {
     pub balancers: Vec<Network>,
     /// What of the configuration counts at once when it is read again.
     pub policy: watch::Receiver<Arc<Policy>>,
+    /// What rules have learned.
+    pub firewall: Arc<Firewall>,
     /// The tables of statements.
     pub classifier: Classifier,
     /// Statements that this worker runs now, by server.

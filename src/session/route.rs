@@ -245,7 +245,10 @@ impl Session {
             Some(conn) => Ok(conn),
             None => {
                 let bucket = Arc::clone(bucket);
-                let checkout = Box::pin(bucket.checkout(worker, &self.login, &wanted));
+                let ruling = self.ruling.as_deref();
+                let priority = ruling.and_then(|ruling| ruling.actions().priority);
+                let priority = priority.unwrap_or_default();
+                let checkout = Box::pin(bucket.checkout(worker, &self.login, &wanted, priority));
                 self.patiently(checkout).await
             }
         }

@@ -15,6 +15,8 @@ pub enum Inquiry {
     Session,
     /// `SHOW DBPROXY RULES`.
     Rules,
+    /// `SHOW DBPROXY FIREWALL`.
+    Firewall,
 }
 
 /// Reads a question to the proxy; `None` for any other statement.
@@ -39,6 +41,9 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
         (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"RULES") => {
             Some(Inquiry::Rules)
         }
+        (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"FIREWALL") => {
+            Some(Inquiry::Firewall)
+        }
         _ => None,
     }
 }
@@ -61,6 +66,7 @@ mod tests {
             ("SHOW DBPROXY SESSION;", Some(None)),
             ("show dbproxy session", Some(None)),
             ("SHOW DBPROXY RULES", Some(None)),
+            ("SHOW DBPROXY firewall", Some(None)),
             ("SHOW DBPROXY", None),
             ("SHOW DBPROXY SESSION x", None),
             ("SHOW `DBPROXY` SESSION", None),
@@ -75,7 +81,7 @@ mod tests {
         ] {
             let found = parse(sql.as_bytes(), Dialect::default()).map(|inquiry| match inquiry {
                 Inquiry::Route(range) => Some(sql.get(range).unwrap().to_owned()),
-                Inquiry::Session | Inquiry::Rules => None,
+                Inquiry::Session | Inquiry::Rules | Inquiry::Firewall => None,
             });
             assert_eq!(found, expected, "{sql}");
         }

@@ -14,9 +14,11 @@ use super::super::kind::Text;
 use super::super::kind::closest;
 use super::super::kind::server_name;
 use super::Consistency;
+use super::Firewall;
 use super::Glob;
 use super::LimitPer;
 use super::Pattern;
+use super::Priority;
 use super::RouteTo;
 use super::RuleKind;
 use super::TimeOfDay;
@@ -114,6 +116,27 @@ key!(PER: Choice<LimitPer> = "rule[].limit.per",
         later: &[],
     },
     "Who has `per_second` and `concurrency`: all together, each account, or each client address.");
+key!(PRIORITY: Own<Choice<Priority>> = "rule[].priority",
+    own(
+        Choice {
+            default: ("normal", Priority::Normal),
+            names: &[("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)],
+            later: &[],
+        },
+        "normal",
+    ),
+    "Who goes first where statements wait for a connection to a server.");
+key!(FIREWALL: Own<Choice<Firewall>> = "rule[].firewall",
+    own(
+        Choice {
+            default: ("learn", Firewall::Learn),
+            names: &[("learn", Firewall::Learn), ("detect", Firewall::Detect), ("enforce", Firewall::Enforce)],
+            later: &[],
+        },
+        "none",
+    ),
+    "`learn` remembers the digests of the statements that the rule matches, in `state_directory`; `detect` tells the log of those \
+     that were not learned; `enforce` refuses them with error 1227. What was learned goes by the rule's `name`.");
 key!(LOG: Flag = "rule[].log", Flag,
     "Whether the statement is logged: without its literals, with where it went, how long it took, and the error if there was one.");
 key!(CONTINUE: Flag = "rule[].continue", Flag,

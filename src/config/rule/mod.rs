@@ -77,8 +77,35 @@ pub struct Actions {
     pub answer: Option<FixedAnswer>,
     /// How much of it there may be.
     pub limit: Limit,
+    /// Its place among those that wait for a connection.
+    pub priority: Option<Priority>,
+    /// What becomes of statements that were not learned.
+    pub firewall: Option<Firewall>,
     /// It is told to the log.
     pub log: bool,
+}
+
+/// Who goes first where statements wait for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Behind the others.
+    Low,
+    /// In the order in which they came.
+    #[default]
+    Normal,
+    /// In front of the others.
+    High,
+}
+
+/// What becomes of statements that were not learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Firewall {
+    /// They are learned.
+    Learn,
+    /// The log is told.
+    Detect,
+    /// They are refused.
+    Enforce,
 }
 
 /// Where a rule sends reads.

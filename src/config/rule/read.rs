@@ -76,6 +76,10 @@ fn rule(
         report.problem(Severity::Error, Some(item.span()), "rule", message, None);
         return None;
     }
+    if rule.then.firewall.is_some() && section.value("name").is_none() {
+        let message = "what a firewall learns goes by the rule's name: give it one";
+        report.error(item.span(), "rule.name", message);
+    }
     contradictions(&rule, &section, report);
     Some(rule)
 }
@@ -118,6 +122,8 @@ fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions
     let answer = section.read(&keys::ANSWER, report);
     let block = section.read(&keys::BLOCK, report);
     let limit = limit(&section.section("limit"), report);
+    let priority = section.read(&keys::PRIORITY, report);
+    let firewall = section.read(&keys::FIREWALL, report);
     let log = section.read(&keys::LOG, report);
     let (answer, block) = (answer?, block?);
     if let (Some(_), Some(block), Some(value)) = (&answer, &block, section.value("block")) {
@@ -136,6 +142,8 @@ fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions
         rewrite: rewrite?,
         answer: block.or(answer),
         limit: limit?,
+        priority: priority?,
+        firewall: firewall?,
         log: log?,
     })
 }

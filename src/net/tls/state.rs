@@ -1,10 +1,8 @@
 //! The certificate that clients see when none is given: made at the first start, and kept.
 
 use std::{
-    fs::{self, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -16,6 +14,7 @@ use super::files::Shown;
 use crate::{
     config::{Config, Identity},
     error::Error,
+    state,
 };
 
 /// Certificate and key in one file: nobody can find one without the other.
@@ -67,35 +66,15 @@ fn kept(directory: &Path, file: &Path) -> io::Result<()> {
         // Readable for this process?
         return fs::File::open(file).map(drop);
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)?;
     let (certificate, key) = make().map_err(io::Error::other)?;
     let text = certificate.pem() + &key.serialize_pem();
-    write(directory, CERTIFICATE, certificate.pem().as_bytes(), 0o644)?;
-    write(directory, IDENTITY, text.as_bytes(), 0o600)?;
+    state::write(directory, CERTIFICATE, certificate.pem().as_bytes(), 0o644)?;
+    state::write(directory, IDENTITY, text.as_bytes(), 0o600)?;
     info!(
         certificate = %directory.join(CERTIFICATE).display(),
         "made a certificate for clients to see"
     );
     Ok(())
-}
-
-/// Whole or not at all.
-fn write(directory: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let unfinished: PathBuf = directory.join(format!("{name}.{}", std::process::id()));
-    let _ = fs::remove_file(&unfinished);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&unfinished)?;
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, directory.join(name))
 }
 
 fn make() -> Result<(rcgen::Certificate, KeyPair), String> {

@@ -143,6 +143,7 @@ impl World {
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
             policy: watch::channel(Arc::new(Policy::new(&config, None))).1,
+            firewall: Arc::default(),
             classifier: Classifier::new(100),
             complaints: Complaints::default(),
             turn: AtomicU64::new(0),

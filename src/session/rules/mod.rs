@@ -1,6 +1,7 @@
 //! Rules at work: which of them say something of a statement, and what becomes of it.
 
 mod curb;
+mod firewall;
 mod policy;
 mod quota;
 mod ruling;
@@ -16,12 +17,16 @@ use dbproxy_proto::packet::{HEADER_LEN, put_packet};
 use tokio::{sync::watch, time::Instant};
 
 pub(super) use curb::Curb;
+pub use firewall::Firewall;
 pub use policy::Policy;
 pub(super) use ruling::Ruling;
 
 use super::{Flow, Session, command::Changed, execution::Execution};
 use crate::{
-    config::{ListenAddress, rule::FixedAnswer},
+    config::{
+        ListenAddress,
+        rule::{self, FixedAnswer},
+    },
     error::{Answer, Error},
     pool::PooledConn,
     routing::{
@@ -154,7 +159,7 @@ impl Session {
             return self.run_query(packet, text, class).await;
         };
         ruling.count(now());
-        if let Err(answer) = self.admit(&mut ruling).await? {
+        if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
             return self.reply_error(&answer).await;
         }
         if let Some(answer) = ruling.answer() {
@@ -191,7 +196,7 @@ impl Session {
             return self.run_prepared(execution).await;
         };
         ruling.count(now());
-        if let Err(answer) = self.admit(&mut ruling).await? {
+        if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
             return self.reply_error(&answer).await;
         }
         if let Some(answer) = ruling.answer() {
@@ -222,6 +227,7 @@ impl Session {
             self.log_ruling(&ruling, text);
             return Err(prepared_answer(answer, &ruling.names()));
         }
+        self.pass_firewall(&ruling, Some(text))?;
         let changed = ruling.rewritten(text, self.dialect)?;
         Ok(changed.and_then(|changed| replaced(packet, text, changed)))
     }
@@ -242,7 +248,7 @@ impl Session {
             return Ok(Ok(()));
         };
         ruling.count(now());
-        if let Err(answer) = self.admit(&mut ruling).await? {
+        if let Err(answer) = self.admit(&mut ruling, None).await? {
             return Ok(Err(answer));
         }
         if let Some(answer) = ruling.answer() {
@@ -259,11 +265,40 @@ impl Session {
         Ok(Ok(()))
     }
 
-    async fn admit(&mut self, ruling: &mut Ruling) -> Result<Result<(), Answer>, Error> {
+    /// Whether the statement may run, of which the firewall knows nothing if its `text` is not known whole.
+    async fn admit(
+        &mut self,
+        ruling: &mut Ruling,
+        text: Option<&[u8]>,
+    ) -> Result<Result<(), Answer>, Error> {
+        if let Err(answer) = self.pass_firewall(ruling, text) {
+            return Ok(Err(answer));
+        }
         let patience = self.context.limits.queue_wait;
         let (account, client) = (self.login.account.clone(), self.peer.ip());
         let admitted = async { Ok(ruling.admit(&account, client, patience).await) };
         self.patiently(admitted).await
+    }
+
+    fn pass_firewall(&self, ruling: &Ruling, text: Option<&[u8]>) -> Result<(), Answer> {
+        for (rule, mode) in ruling.firewalls() {
+            let admitted = match text {
+                Some(text) => {
+                    let firewall = &self.context.firewall;
+                    firewall.admits(rule, mode, text, self.dialect, now())
+                }
+                None => mode != rule::Firewall::Enforce,
+            };
+            if !admitted {
+                let why = match text {
+                    Some(_) => "the firewall has not learned this statement",
+                    None => "this statement is too long for the firewall to know it",
+                };
+                let text = format!("dbproxy: rule \"{rule}\": {why}");
+                return Err(Answer::new(1227, b"42000", text));
+            }
+        }
+        Ok(())
     }
 
     /// The statement has ended, whatever became of it.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::quota::Quotas;
 use crate::config::{
     Balance, Config, Consistency, Rule,
-    rule::{Actions, Conditions, FixedAnswer, LimitPer, RouteTo},
+    rule::{Actions, Conditions, Firewall, FixedAnswer, LimitPer, Priority, RouteTo},
 };
 
 /// What of the configuration counts at once when it is read again.
@@ -199,6 +199,22 @@ fn actions(then: &Actions, go_on: bool) -> String {
         LimitPer::Account => pairs.put("limit.per", "account"),
         LimitPer::Client => pairs.put("limit.per", "client"),
     }
+    if let Some(priority) = then.priority {
+        let word = match priority {
+            Priority::Low => "low",
+            Priority::Normal => "normal",
+            Priority::High => "high",
+        };
+        pairs.put("priority", word);
+    }
+    if let Some(firewall) = then.firewall {
+        let word = match firewall {
+            Firewall::Learn => "learn",
+            Firewall::Detect => "detect",
+            Firewall::Enforce => "enforce",
+        };
+        pairs.put("firewall", word);
+    }
     if then.log {
         pairs.put("log", true);
     }
@@ -208,7 +224,7 @@ fn actions(then: &Actions, go_on: bool) -> String {
     pairs.0
 }
 
-fn in_utc(seconds: u64) -> String {
+pub(super) fn in_utc(seconds: u64) -> String {
     let at = i64::try_from(seconds)
         .ok()
         .map(OffsetDateTime::from_unix_timestamp);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     accounts::AccountKey,
-    config::rule::{Actions, FixedAnswer},
+    config::rule::{Actions, Firewall, FixedAnswer},
     error::Answer,
     routing::Reason,
     sql::{self, Dialect},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::session) struct Ruling {
     matched: Vec<Arc<Entry>>,
-    /// Without the limits.
+    /// Without the limits and the firewall, which are each rule's own.
     actions: Actions,
     /// Given back when the statement has ended.
     places: Vec<Place>,
@@ -52,6 +52,7 @@ impl Ruling {
             actions.timeout = actions.timeout.or(then.timeout);
             actions.rewrite = actions.rewrite.or_else(|| then.rewrite.clone());
             actions.answer = actions.answer.or_else(|| then.answer.clone());
+            actions.priority = actions.priority.or(then.priority);
             actions.log |= then.log;
         }
         Some(Self {
@@ -63,7 +64,7 @@ impl Ruling {
         })
     }
 
-    /// What is to be done, but for the limits.
+    /// What is to be done, but for limits and firewall.
     pub(in crate::session) fn actions(&self) -> &Actions {
         &self.actions
     }
@@ -92,6 +93,12 @@ impl Ruling {
     pub(super) fn timeout(&self) -> Option<(&str, Duration)> {
         let mut rules = self.matched.iter().map(|entry| &entry.rule);
         rules.find_map(|rule| Some((rule.name.as_str(), rule.then.timeout?)))
+    }
+
+    /// The rules whose firewall has to know the statement.
+    pub(super) fn firewalls(&self) -> impl Iterator<Item = (&str, Firewall)> {
+        let rules = self.matched.iter().map(|entry| &entry.rule);
+        rules.filter_map(|rule| Some((rule.name.as_str(), rule.then.firewall?)))
     }
 
     /// The least that a limit allows, and whose it is.
