@@ -22,6 +22,7 @@ mod parse;
 pub mod set;
 pub mod setting;
 pub mod variables;
+mod varying;
 mod words;
 
 pub use cache::Classifier;
@@ -33,6 +34,7 @@ pub use facts::Facts;
 pub use hint::{Hint, Name};
 pub use literals::literals;
 pub use parse::{Tables, tables};
+pub use varying::varies;
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.
 pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {
