@@ -18,4 +18,5 @@ pub mod session;
 pub mod shutdown;
 pub mod sql;
 pub mod state;
+pub mod stats;
 pub mod topology;

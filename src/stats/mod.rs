@@ -1,0 +1,9 @@
+//! What happened, counted: plain snapshots, and the files that keep them.
+
+mod file;
+mod observed;
+
+pub use file::{FILE, keep, read};
+pub use observed::{
+    Comparisons, Destination, Difference, Failed, Observations, Statement, Unusable, Verdict,
+};
