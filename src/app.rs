@@ -2,6 +2,7 @@
 
 mod accept;
 mod firewall;
+pub(crate) mod observe;
 mod reload;
 mod worker;
 
@@ -33,6 +34,7 @@ use crate::{
     sql::Classifier,
     topology::{ServerId, Topology},
 };
+use observe::Observing;
 use worker::Worker;
 
 /// Statements, by digest, whose tables each worker remembers.
@@ -52,6 +54,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let listeners = bind(&config)?;
     let server_key = Arc::new(ServerKey::generate()?);
+    let observing = Observing::begin(&config)?;
     let mut control_plane = JoinSet::new();
     let for_clients =
         tls::for_clients(&config.tls.client, config.state_directory.as_deref())?.map(|followed| {
@@ -93,7 +96,7 @@ pub async fn run(
         config.workers,
         &config.limits,
     ));
-    let keeper = firewall::Keeper::new(config.state_directory.as_deref())?;
+    let keeper = firewall::Keeper::new(config.state_directory())?;
     control_plane.spawn(keeper.clone().keep());
     let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(&config, None)));
     control_plane.spawn(reload::follow(config.clone(), news, policy_sender));
@@ -123,6 +126,9 @@ pub async fn run(
         classifier: Classifier::new(DIGESTS),
         in_flight: crate::session::InFlight::new(config.cluster.servers.len()),
         turn: std::sync::atomic::AtomicU64::new(0),
+        observer: observing
+            .as_ref()
+            .and_then(|observing| observing.observer(worker.0)),
     };
     let workers: Vec<Worker> = (0..config.workers)
         .map(|number| Worker::start(context(WorkerId(number)), shutdown.drain()))
@@ -170,6 +176,9 @@ pub async fn run(
     }
     control_plane.shutdown().await;
     keeper.finish();
+    if let Some(observing) = observing {
+        observing.end().await;
+    }
     info!("stopped");
     Ok(())
 }

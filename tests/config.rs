@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dbproxy::config::{
     self, Balance, ClientCompression, ClientMode, Compression, Config, Consistency, Limits,
-    ListenAddress, LogFormat, Problems, ProxyProtocol, SecretFile, ServerAddress,
+    ListenAddress, LogFormat, Mode, Problems, ProxyProtocol, SecretFile, ServerAddress,
     ServerCompression, ServerMode, Severity, Sources, Tls,
 };
 
@@ -527,6 +527,34 @@ fn listeners_may_all_need_tls() {
     assert_eq!(listen("mysql_tls = []"), parse(SMALLEST).unwrap().listen);
     let only = listen("mysql = []\nmysql_tls = [\"127.0.0.1:3307\"]");
     assert_eq!((only.mysql.len(), only.mysql_tls.len()), (0, 1));
+}
+
+#[test]
+fn observing_is_asked_for() {
+    let usual = parse(SMALLEST).unwrap();
+    assert_eq!(usual.mode, Mode::Route);
+    assert!((usual.observe.sample - 0.01).abs() < f64::EPSILON);
+    let sample = |value: &str| {
+        let text = format!("mode = \"observe\"\n{SMALLEST}\n[observe]\nsample = {value}");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.mode, Mode::Observe);
+        config.observe.sample
+    };
+    for (value, expected) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1e-3", 0.001)] {
+        assert!((sample(value) - expected).abs() < f64::EPSILON, "{value}");
+    }
+    for (value, said) in [
+        ("1.5", "is out of range: 0 to 1"),
+        ("-1", "is out of range: 0 to 1"),
+        ("nan", "is out of range: 0 to 1"),
+        ("\"1 %\"", "a number from 0 to 1"),
+    ] {
+        let problem = problem_with(&format!("[observe]\nsample = {value}"));
+        assert!(
+            problem.contains("observe.sample") && problem.contains(said),
+            "{problem}"
+        );
+    }
 }
 
 #[test]

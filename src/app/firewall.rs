@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::{config::Config, error::Error, session::Firewall, state};
+use crate::{error::Error, session::Firewall, state};
 
 /// The file in the state directory.
 const FILE: &str = "firewall.json";
@@ -29,8 +29,7 @@ impl Keeper {
     /// Reads what was learned before.
     ///
     /// Errors: a file that cannot be read. Going on without it would refuse what was learned, or learn it anew.
-    pub(super) fn new(directory: Option<&Path>) -> Result<Self, Error> {
-        let directory = directory.unwrap_or_else(|| Path::new(Config::STATE_DIRECTORY));
+    pub(super) fn new(directory: &Path) -> Result<Self, Error> {
         let file = directory.join(FILE);
         let firewall = match fs::read_to_string(&file) {
             Ok(text) => Firewall::read(&text).map_err(|why| {

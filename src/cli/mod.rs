@@ -8,6 +8,7 @@ pub mod demo;
 mod explain;
 pub mod import;
 mod log;
+mod observe_report;
 mod serve;
 
 use std::ffi::OsString;
@@ -40,6 +41,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Turn another proxy's configuration into one for dbproxy
     Import(import::Arguments),
+    /// Say what mode = "observe" has found, and whether reads can be switched on
+    ObserveReport(observe_report::Arguments),
     /// Serve clients
     Serve(serve::Arguments),
     /// Start a primary, two replicas and the proxy on this machine, and show what it does
@@ -109,6 +112,7 @@ where
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
         Command::Import(arguments) => import::run(arguments, &mut out),
+        Command::ObserveReport(arguments) => observe_report::run(arguments, &mut out),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Demo(arguments) => demo::run(arguments, &mut out),
     };

@@ -19,6 +19,7 @@ use super::Listen;
 use super::ListenAddress;
 use super::Log;
 use super::Monitor;
+use super::Observe;
 use super::SecretFile;
 use super::ServerConfig;
 use super::Sources;
@@ -306,6 +307,8 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
     let compression = compression(&root.section("compression"), report);
     let limits = limits(&root.section("limits"), report);
     let log = log(&root.section("log"), report);
+    let mode = root.read(&keys::MODE, report);
+    let sample = root.section("observe").read(&keys::OBSERVE_SAMPLE, report);
     let workers = root.read(&keys::WORKERS, report);
     let state_directory = root.read(&keys::STATE_DIRECTORY, report);
 
@@ -346,6 +349,8 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         tls,
         limits: limits?,
         log: log?,
+        mode: mode?,
+        observe: Observe { sample: sample? },
         state_directory: state_directory?,
         workers: workers?.unwrap_or_else(|| report.sources.cores().max(1)),
     })

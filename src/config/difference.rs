@@ -52,6 +52,8 @@ impl Difference {
             ("tls", old.tls == new.tls),
             ("limits", old.limits == new.limits),
             ("log", old.log == new.log),
+            ("mode", old.mode == new.mode),
+            ("observe", old.observe == new.observe),
             ("workers", old.workers == new.workers),
             (
                 "state_directory",
@@ -134,7 +136,7 @@ mod tests {
         );
         assert!(Difference::between(&old, &old).is_empty());
         let new = config(
-            "workers = 2",
+            "mode = \"observe\"\nworkers = 2",
             "consistency = \"strong\"\nmax_lag = \"1s\"",
             &[
                 ("c", "log = true"),
@@ -143,7 +145,10 @@ mod tests {
             ],
         );
         let difference = Difference::between(&old, &new);
-        assert_eq!(difference.at_restart, ["cluster.max_lag", "workers"]);
+        assert_eq!(
+            difference.at_restart,
+            ["cluster.max_lag", "mode", "workers"]
+        );
         assert_eq!(
             difference.at_once,
             [

@@ -10,6 +10,7 @@ use super::ClientCompression;
 use super::ClientMode;
 use super::Consistency;
 use super::LogFormat;
+use super::Mode;
 use super::ProxyProtocol;
 use super::ServerAddress;
 use super::ServerCompression;
@@ -24,6 +25,7 @@ use super::kind::Networks;
 use super::kind::Own;
 use super::kind::Parsed;
 use super::kind::Password;
+use super::kind::Portion;
 use super::kind::Report;
 use super::kind::Servers;
 use super::kind::Span;
@@ -91,6 +93,24 @@ pub(super) const WORKERS: Key<Own<Count>> = Key {
         otherwise: "one per core",
     },
     meaning: "Worker threads. A session lives on one of them.",
+};
+
+pub(super) const MODE: Key<Choice<Mode>> = Key {
+    path: "mode",
+    kind: Choice {
+        default: ("route", Mode::Route),
+        names: &[("route", Mode::Route), ("observe", Mode::Observe)],
+        later: &[],
+    },
+    meaning: "`observe`: everything goes to the primary, and `dbproxy observe-report` tells where it would have gone, and whether \
+              replicas would have answered the same. It is kept in `state_directory`.",
+};
+
+pub(super) const OBSERVE_SAMPLE: Key<Portion> = Key {
+    path: "observe.sample",
+    kind: Portion { default: 0.01 },
+    meaning: "Of the reads that `mode = \"observe\"` would have sent to a replica, the share that it runs there as well and compares; \
+              the first of each kind of statement is always one of them. With `0` nothing runs on replicas.",
 };
 
 pub(super) const LISTEN_MYSQL: Key<Listeners> = Key {
@@ -426,7 +446,7 @@ pub(super) const STATE_DIRECTORY: Key<Own<FilePath>> = Key {
         otherwise: "`/var/lib/dbproxy`, if it can be written",
     },
     meaning: "Where dbproxy keeps what it makes itself: the certificate for clients that it makes at its first start \
-              if none is given.",
+              if none is given, and what it observes (`mode`).",
 };
 
 pub(super) const HOLD: Key<Span> = Key {
@@ -669,6 +689,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &DRAIN,
     &LEVEL,
     &FORMAT,
+    &MODE,
+    &OBSERVE_SAMPLE,
     &WORKERS,
     &STATE_DIRECTORY,
 ];
@@ -680,5 +702,4 @@ pub(super) const LATER: &[&str] = &[
     "cluster.failover",
     "cluster.server[].promote",
     "clusters",
-    "mode",
 ];

@@ -232,6 +232,48 @@ impl Kind for Count {
     }
 }
 
+/// A part of a whole, from 0 to 1.
+pub(super) struct Portion {
+    pub(super) default: f64,
+}
+
+impl Kind for Portion {
+    type Value = f64;
+
+    fn describe(&self) -> String {
+        "number, 0 to 1".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        self.default.to_string()
+    }
+
+    fn default(&self) -> Option<f64> {
+        Some(self.default)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<f64> {
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+            _ => {
+                report.wrong_type(value, key, "a number from 0 to 1");
+                return None;
+            }
+        };
+        let fitting = number.filter(|number| (0.0..=1.0).contains(number));
+        if fitting.is_none() {
+            report.error(value.span(), key, "is out of range: 0 to 1");
+        }
+        fitting
+    }
+}
+
 /// One of several words.
 pub(super) struct Choice<T: 'static> {
     pub(super) default: (&'static str, T),

@@ -21,7 +21,7 @@ mod units;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{ListenAddress, Network, ServerAddress};
@@ -55,6 +55,10 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+    /// What becomes of statements.
+    pub mode: Mode,
+    /// What [`Mode::Observe`] does besides.
+    pub observe: Observe,
     /// Where the proxy keeps what it makes itself; `None` means [`Config::STATE_DIRECTORY`] if it can be written.
     pub state_directory: Option<PathBuf>,
     /// Worker threads; at least 1.
@@ -64,6 +68,29 @@ pub struct Config {
 impl Config {
     /// The usual place for what a program keeps.
     pub const STATE_DIRECTORY: &str = "/var/lib/dbproxy";
+
+    /// Where the proxy keeps what it makes itself.
+    pub fn state_directory(&self) -> &Path {
+        let configured = self.state_directory.as_deref();
+        configured.unwrap_or_else(|| Path::new(Self::STATE_DIRECTORY))
+    }
+}
+
+/// What becomes of statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// They go where they belong.
+    #[default]
+    Route,
+    /// They go to the primary, and it is recorded where they would have gone.
+    Observe,
+}
+
+/// What [`Mode::Observe`] does besides recording.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observe {
+    /// The share, from 0 to 1, of the reads for replicas that run there as well to be compared.
+    pub sample: f64,
 }
 
 /// Where clients connect.

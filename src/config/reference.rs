@@ -10,7 +10,7 @@ pub fn reference() -> String {
     for entry in keys::ALL {
         let default = match entry.default() {
             default if default.is_empty() => "required".to_owned(),
-            default if default.contains(['"', '[']) || default.parse::<u64>().is_ok() => {
+            default if default.contains(['"', '[']) || default.parse::<f64>().is_ok() => {
                 format!("`{default}`")
             }
             default => default,

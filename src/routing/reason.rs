@@ -40,6 +40,8 @@ pub enum Reason {
     NoFreshReplica,
     /// A read, but the configuration sends all reads to the primary.
     StrongConsistency,
+    /// A read, but the configuration sends everything to the primary and only observes. Never from [`super::decide`].
+    Observing,
     /// In a transaction.
     InTransaction,
     /// autocommit is off, so the statement begins a transaction.
@@ -76,6 +78,7 @@ impl fmt::Display for Reason {
                 f.write_str("read: no replica is fresh enough for this account's last write")
             }
             Self::StrongConsistency => f.write_str("read: consistency is strong"),
+            Self::Observing => f.write_str("read: mode is observe"),
             Self::InTransaction => f.write_str("in a transaction"),
             Self::AutocommitOff => f.write_str("autocommit is off"),
             Self::Pinned(pin) => write!(f, "session is pinned: {pin}"),

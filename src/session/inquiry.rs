@@ -66,7 +66,7 @@ impl Session {
     fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let class = self.classify(statement);
         self.ruling = self.would_rule(statement, &class);
-        let route = self.route(&class, Tried::default());
+        let (route, would) = self.place(&class, Tried::default());
         let rules = self.ruling.take().map(|ruling| ruling.names());
         let topology = self.context.topology.borrow();
         let held = self.held.as_ref().map(|conn| conn.server());
@@ -79,9 +79,16 @@ impl Session {
             }
         };
         let server = server.and_then(|server| topology.server(server));
+        let observed = would.map(|would| match would.target {
+            Target::Replica(server) => {
+                let name = topology.server(server).map_or("", |server| &server.name);
+                format!("replica {name}: {}", would.reason)
+            }
+            Target::Primary | Target::Kept => "the same".to_owned(),
+        });
         let tables = sql::tables(statement, self.dialect);
         let list = |names: Vec<String>| (!names.is_empty()).then(|| names.join(", "));
-        vec![
+        let mut columns = vec![
             ("Target", Some(target.to_owned())),
             ("Server", server.map(|server| server.name.to_string())),
             ("Reason", Some(route.reason.to_string())),
@@ -90,7 +97,11 @@ impl Session {
             ("Reads", list(tables.read)),
             ("Writes", list(tables.written)),
             ("Digest", Some(format!("{:016x}", class.digest))),
-        ]
+        ];
+        if observed.is_some() {
+            columns.push(("With mode route", observed));
+        }
+        columns
     }
 
     fn describe(&self) -> Vec<(&'static str, Option<String>)> {
@@ -103,6 +114,10 @@ impl Session {
             Peer::Tcp(address) => address.to_string(),
         };
         let consistency = self.consistency().to_string();
+        let mode = match self.context.observer {
+            Some(_) => "observe: everything goes to the primary",
+            None => "route",
+        };
         let position = self.account.position();
         let is_set = |flag| {
             if self.status.contains(flag) {
@@ -130,6 +145,7 @@ impl Session {
                 "autocommit",
                 Some(is_set(StatusFlags::AUTOCOMMIT).to_owned()),
             ),
+            ("mode", Some(mode.to_owned())),
             ("consistency", Some(consistency)),
             (
                 "max_lag",

@@ -125,6 +125,7 @@ pub(super) async fn login(
         taken_previous: false,
         wrote_in_transaction: false,
         prepared: Statements::new(base.maria),
+        onlooker: None,
         news: News::None,
         owns_trackers: false,
         max_packet: usize::MAX,

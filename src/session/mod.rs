@@ -16,6 +16,7 @@ mod kill;
 mod large;
 mod limits;
 mod login;
+mod observe;
 mod pipe;
 mod prepared;
 mod process_list;
@@ -57,6 +58,7 @@ pub use complaints::Complaints;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
+pub use observe::Observer;
 pub use rules::{Firewall, Policy};
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
@@ -64,6 +66,7 @@ pub use server_key::ServerKey;
 use finish::Kept;
 use handle::Dismissal;
 use limits::Seat;
+use observe::Onlooker;
 use relay::News;
 
 use crate::{
@@ -125,6 +128,8 @@ pub struct Context {
     pub in_flight: InFlight,
     /// Counts reads, for the balance between replicas.
     pub turn: AtomicU64,
+    /// Where everything goes to the primary and is only observed: who records it.
+    pub observer: Option<Arc<Observer>>,
 }
 
 /// Longest command that is collected whole before it is understood; longer ones are streamed.
@@ -177,6 +182,8 @@ struct Session {
     /// The open transaction has a statement that may have written.
     wrote_in_transaction: bool,
     prepared: prepared::Statements,
+    /// Looks on while the answer to the statement that runs now passes, if that is to be compared.
+    onlooker: Option<Box<Onlooker>>,
     /// What the client is told of changes of its state.
     news: News,
     /// The trackers of the connection that the session is pinned to are as the client set them.

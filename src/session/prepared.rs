@@ -172,7 +172,7 @@ impl Session {
         class: &StatementClass,
     ) -> Result<PooledConn, Error> {
         self.lose_demoted()?;
-        let route = self.route(class, Tried::default());
+        let (route, _) = self.place(class, Tried::default());
         let mut conn = self.connection(&route).await?;
         let mut commands = BytesMut::new();
         self.put_state(&mut conn, class, &mut commands);

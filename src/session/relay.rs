@@ -22,6 +22,7 @@ use super::{
     account_changes::{AccountChanges, changes_nothing},
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
+    observe::Onlooker,
     process_list,
     rules::Curb,
     span::Span,
@@ -63,6 +64,8 @@ pub(super) struct Relay<'a> {
     pub(super) in_transaction: bool,
     /// What rules allow the answer.
     pub(super) curb: Option<Box<Curb>>,
+    /// Sees what comes from the server.
+    pub(super) onlooker: Option<&'a mut Onlooker>,
 }
 
 /// What a client is told of changes of its session's state.
@@ -182,6 +185,10 @@ impl Relay<'_> {
                     error: Error::server(ErrorKind::Protocol(text)),
                     started,
                 })?;
+            if let Some(onlooker) = &mut self.onlooker {
+                let seen = conn.input.get(..walked.end).unwrap_or_default();
+                onlooker.see(conn.capabilities(), seen);
+            }
             if let (false, true, Some(code)) = (started, secluded, outcome.error)
                 && is_connection_error(code)
             {

@@ -85,7 +85,7 @@ impl Session {
                 self.reply_error(&error.answer()).await?;
                 return Err(error);
             }
-            let route = self.route(class, tried);
+            let (route, would) = self.place(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
             let movable = class.is_replica_read() && !self.is_bound();
             let conn = if movable {
@@ -121,12 +121,15 @@ impl Session {
             };
             let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
+            self.look_on(class, would);
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => {
                     self.note_ruling(&conn, route.reason, outcome.error);
+                    self.observe(class, would, request, &outcome);
                     return Ok(Some(Finished { conn, outcome }));
                 }
                 Err(failure) if movable && failure.is_unseen() => {
+                    self.onlooker = None;
                     debug!(
                         session = self.handle().id(),
                         server = conn.server().0,
@@ -138,6 +141,7 @@ impl Session {
                     }
                 }
                 Err(failure) => {
+                    self.onlooker = None;
                     return self.give_up(conn, class, failure).await.map(|_: Flow| None);
                 }
             }
@@ -376,6 +380,7 @@ impl Session {
             curb: None,
             wrote_before: self.wrote_in_transaction,
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
+            onlooker: self.onlooker.as_deref_mut(),
             client: &mut self.client,
             ahead: &mut self.input,
             limits: &self.context.limits,

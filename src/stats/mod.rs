@@ -3,7 +3,7 @@
 mod file;
 mod observed;
 
-pub use file::{FILE, keep, read};
+pub use file::{FILE, read};
 pub use observed::{
     Comparisons, Destination, Difference, Failed, Observations, Statement, Unusable, Verdict,
 };

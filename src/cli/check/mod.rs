@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{ConfigFile, Failure, Status};
-use crate::config::Config;
+use crate::app::observe;
+use crate::config::{Config, Mode};
 use crate::monitor::{self, Inspection, Needs};
 use crate::net::tls;
 use crate::topology::{Observation, Topology, Tracker};
@@ -33,7 +34,11 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
     writeln!(out, "{}: valid", arguments.file.config.display())?;
     let tls = &loaded.config.tls;
     let for_servers = tls::for_servers(&tls.server).map(drop);
-    let broken: Vec<_> = [tls::check_for_clients(&tls.client), for_servers]
+    let record = match loaded.config.mode {
+        Mode::Observe => observe::kept(&loaded.config).map(drop),
+        Mode::Route => Ok(()),
+    };
+    let broken: Vec<_> = [tls::check_for_clients(&tls.client), for_servers, record]
         .into_iter()
         .filter_map(Result::err)
         .collect();

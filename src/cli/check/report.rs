@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, Mode, ServerConfig};
 use crate::monitor::{Finding, Inspection, Severity};
 use crate::topology::{Flavor, Role, Server, ServerFacts, Topology, Unreadable};
 
@@ -154,6 +154,13 @@ fn cluster_findings(config: &Config, seen: &[Inspection], topology: &Topology) -
             Severity::Warning,
             "no replica can get reads: they all go to the primary",
         ),
+        names if config.mode == Mode::Observe => {
+            let names = names.join(", ");
+            let text = format!(
+                "mode is observe: everything goes to the primary; reads could go to {names}"
+            );
+            finding(Severity::Good, text)
+        }
         names => finding(Severity::Good, format!("reads go to {}", names.join(", "))),
     });
     let known: Vec<(&ServerConfig, &ServerFacts)> = config

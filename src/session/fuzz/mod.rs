@@ -147,6 +147,7 @@ impl World {
             classifier: Classifier::new(100),
             complaints: Complaints::default(),
             turn: AtomicU64::new(0),
+            observer: None,
         };
         Self {
             context: Arc::new(context),
