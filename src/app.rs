@@ -29,7 +29,7 @@ use crate::{
         tls::{self, Acceptor, Admission, Connector, Outgoing},
     },
     pool::{Pool, WorkerId},
-    session::{AccountChanges, Context, Policy, Registry, ServerKey, TICK},
+    session::{AccountChanges, AnswerCache, Context, Policy, Registry, ServerKey, TICK},
     shutdown::Shutdown,
     sql::Classifier,
     topology::{ServerId, Topology},
@@ -99,7 +99,12 @@ pub async fn run(
     let keeper = firewall::Keeper::new(config.state_directory())?;
     control_plane.spawn(keeper.clone().keep());
     let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(&config, None)));
-    control_plane.spawn(reload::follow(config.clone(), news, policy_sender));
+    let answers = Arc::new(AnswerCache::new(config.limits.cache));
+    if config.rules.iter().any(|rule| rule.then.cache.is_some()) {
+        answers.turn_on();
+    }
+    let reloading = reload::follow(config.clone(), news, policy_sender, Arc::clone(&answers));
+    control_plane.spawn(reloading);
     let states = Arc::new(AccountStates::new());
     let account_changes = Arc::new(AccountChanges::new(nudge));
     let shutdown = Shutdown::new();
@@ -122,6 +127,7 @@ pub async fn run(
         compression: config.compression,
         balancers: config.listen.proxy_protocol.clone(),
         policy: policy.clone(),
+        answers: Arc::clone(&answers),
         firewall: Arc::clone(&keeper.firewall),
         classifier: Classifier::new(DIGESTS),
         in_flight: crate::session::InFlight::new(config.cluster.servers.len()),

@@ -151,6 +151,7 @@ fn every_key_is_read() {
         write_timeout = "61s"
         abandoned = "4s"
         drain = "7s"
+        cache = "128MiB"
         [log]
         level = "warn,dbproxy::monitor=debug"
         format = "json"
@@ -232,6 +233,7 @@ fn every_key_is_read() {
         write_timeout: Duration::from_secs(61),
         abandoned: Duration::from_secs(4),
         drain: Duration::from_secs(7),
+        cache: 128 << 20,
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.log.level, "warn,dbproxy::monitor=debug");

@@ -28,6 +28,7 @@ on_both_flavors!(
     rules_tell_what_they_did,
     a_firewall_learns,
     priorities_order_the_line,
+    answers_are_kept,
 );
 
 /// Number and text of the error that a statement ends with.
@@ -871,4 +872,121 @@ async fn priorities_order_the_line(flavor: Flavor) {
         .await
         .unwrap();
     assert_eq!(order, ["holder", "first", "usual", "last"]);
+}
+
+async fn answers_are_kept(flavor: Flavor) {
+    let rules = r#"
+        [[rule]]
+        name = "kept"
+        pattern = "FROM (test\\.)?prices|, NOW"
+        cache = "10m"
+        log = true
+    "#;
+    let options = Options {
+        sections: rules.to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut conn = rig.connect().await;
+    for sql in [
+        "CREATE TABLE test.prices (id INT PRIMARY KEY, price INT)",
+        "CREATE TABLE test.others (id INT PRIMARY KEY)",
+        "INSERT INTO test.prices VALUES (1, 10), (2, 20)",
+    ] {
+        conn.query_drop(sql).await.unwrap();
+    }
+    rig.cluster.caught_up().await.unwrap();
+    // What is changed behind the proxy's back shows where an answer comes from.
+    let mut price = 100;
+    let mut change = async || {
+        price += 1;
+        let sql = format!("UPDATE test.prices SET price = {price} WHERE id = 1");
+        rig.cluster.primary().run(&sql).await.unwrap();
+        rig.cluster.caught_up().await.unwrap();
+        price
+    };
+    let sql = "SELECT price FROM test.prices WHERE id = 1";
+    let prepared = "SELECT price FROM test.prices WHERE id = ?";
+    let before: u32 = one(&mut conn, sql).await;
+    assert_eq!(before, 10);
+    assert_eq!(
+        conn.exec_first::<u32, _, _>(prepared, (1,)).await.unwrap(),
+        Some(10)
+    );
+    let now = change().await;
+    assert_eq!(one::<u32>(&mut conn, sql).await, 10);
+    assert_eq!(
+        conn.exec_first::<u32, _, _>(prepared, (1,)).await.unwrap(),
+        Some(10)
+    );
+    // Of another statement, other parameters, another client of the account in another state, and another account it is not the answer.
+    assert_eq!(one::<u32>(&mut conn, &format!("{sql} -- again")).await, now);
+    assert_eq!(
+        conn.exec_first::<u32, _, _>(prepared, (2,)).await.unwrap(),
+        Some(20)
+    );
+    let mut second = rig.connect().await;
+    assert_eq!(one::<u32>(&mut second, sql).await, 10);
+    second.query_drop("USE test").await.unwrap();
+    assert_eq!(one::<u32>(&mut second, sql).await, now);
+    let mut other = Conn::new(rig.account("other").await).await.unwrap();
+    assert_eq!(one::<u32>(&mut other, sql).await, now);
+    // Nor is it in a transaction, or where somebody wants to see everything.
+    conn.query_drop("BEGIN").await.unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, now);
+    conn.query_drop("COMMIT").await.unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, 10);
+    let mut strong = rig.connect().await;
+    strong
+        .query_drop("SET @dbproxy_consistency = 'strong'")
+        .await
+        .unwrap();
+    assert_eq!(one::<u32>(&mut strong, sql).await, now);
+    // Writes of other tables change nothing; one of this table does, whoever makes it, and it is seen at once.
+    conn.query_drop("INSERT INTO test.others VALUES (1)")
+        .await
+        .unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, 10);
+    conn.query_drop("UPDATE test.prices SET price = 5 WHERE id = 1")
+        .await
+        .unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, 5);
+    assert_eq!(
+        conn.exec_first::<u32, _, _>(prepared, (1,)).await.unwrap(),
+        Some(5)
+    );
+    rig.cluster.caught_up().await.unwrap();
+    change().await;
+    assert_eq!(one::<u32>(&mut conn, sql).await, 5);
+    // A transaction counts when it ends.
+    other.query_drop("BEGIN").await.unwrap();
+    other
+        .exec_drop("UPDATE test.prices SET price = ? WHERE id = 1", (6,))
+        .await
+        .unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, 5);
+    other.query_drop("COMMIT").await.unwrap();
+    rig.cluster.caught_up().await.unwrap();
+    assert_eq!(one::<u32>(&mut conn, sql).await, 6);
+    change().await;
+    assert_eq!(one::<u32>(&mut conn, sql).await, 6);
+    // What is not understood may write anything.
+    conn.query_drop("CREATE PROCEDURE test.nothing() SELECT 1")
+        .await
+        .unwrap();
+    let now = change().await;
+    assert_eq!(one::<u32>(&mut conn, sql).await, now);
+    // What varies by itself is asked for each time.
+    let first: String = one(
+        &mut conn,
+        "SELECT UUID() FROM test.prices, (SELECT 1) AS b, (SELECT NOW()) AS c LIMIT 1",
+    )
+    .await;
+    let again: String = one(
+        &mut conn,
+        "SELECT UUID() FROM test.prices, (SELECT 1) AS b, (SELECT NOW()) AS c LIMIT 1",
+    )
+    .await;
+    assert_ne!(first, again);
+    assert!(rig.proxy.log().contains("statement, from the cache"));
 }

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Difference},
-    session::Policy,
+    session::{AnswerCache, Policy},
 };
 
 /// Puts configurations into force as they come: what can be changed while the proxy runs, all of it at once.
@@ -15,12 +15,16 @@ pub(super) async fn follow(
     mut running: Config,
     mut news: mpsc::Receiver<Config>,
     policy: watch::Sender<Arc<Policy>>,
+    answers: Arc<AnswerCache>,
 ) {
     while let Some(config) = news.recv().await {
         let difference = Difference::between(&running, &config);
         if difference.is_empty() {
             info!("the configuration was read again: nothing has changed");
             continue;
+        }
+        if config.rules.iter().any(|rule| rule.then.cache.is_some()) {
+            answers.turn_on();
         }
         policy.send_modify(|policy| *policy = Arc::new(Policy::new(&config, Some(policy))));
         info!(changes = ?difference.at_once, "the configuration was read again");

@@ -613,6 +613,7 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
     let write_timeout = section.read(&keys::WRITE_TIMEOUT, report);
     let abandoned = section.read(&keys::ABANDONED, report);
     let drain = section.read(&keys::DRAIN, report);
+    let cache = section.read(&keys::CACHE, report);
     Some(Limits {
         hold: hold?,
         connections: connections?,
@@ -628,6 +629,7 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
         write_timeout: write_timeout?,
         abandoned: abandoned?,
         drain: drain?,
+        cache: cache?,
     })
 }
 

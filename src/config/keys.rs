@@ -28,6 +28,7 @@ use super::kind::Password;
 use super::kind::Portion;
 use super::kind::Report;
 use super::kind::Servers;
+use super::kind::Size;
 use super::kind::Span;
 use super::kind::Text;
 use super::kind::server_name;
@@ -584,6 +585,16 @@ pub(super) const ABANDONED: Key<Span> = Key {
     meaning: "How long a read goes on for a client that has closed its side. Writes run to their end.",
 };
 
+pub(super) const CACHE: Key<Size> = Key {
+    path: "limits.cache",
+    kind: Size {
+        default: 64 << 20,
+        min: 1 << 20,
+        max: 64 << 30,
+    },
+    meaning: "Memory for answers that rules keep. Those used least go first.",
+};
+
 pub(super) const DRAIN: Key<Span> = Key {
     path: "limits.drain",
     kind: Span {
@@ -657,6 +668,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &rule::ROWS,
     &rule::BYTES,
     &rule::PER,
+    &rule::CACHE,
     &rule::PRIORITY,
     &rule::FIREWALL,
     &rule::LOG,
@@ -687,6 +699,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &WRITE_TIMEOUT,
     &ABANDONED,
     &DRAIN,
+    &CACHE,
     &LEVEL,
     &FORMAT,
     &MODE,

@@ -187,6 +187,48 @@ impl Kind for Span {
     }
 }
 
+/// A number of bytes within bounds.
+pub(super) struct Size {
+    pub(super) default: u64,
+    pub(super) min: u64,
+    pub(super) max: u64,
+}
+
+impl Kind for Size {
+    type Value = u64;
+
+    fn describe(&self) -> String {
+        let (min, max) = (units::show_size(self.min), units::show_size(self.max));
+        format!("size, {min} to {max}")
+    }
+
+    fn shown_default(&self) -> String {
+        format!("\"{}\"", units::show_size(self.default))
+    }
+
+    fn default(&self) -> Option<u64> {
+        Some(self.default)
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<u64> {
+        let text = report.string(value, key)?;
+        let size = units::parse_size(text).and_then(|size| {
+            let (min, max) = (units::show_size(self.min), units::show_size(self.max));
+            (self.min..=self.max)
+                .contains(&size)
+                .then_some(size)
+                .ok_or_else(|| format!("{text} is out of range: {min} to {max}"))
+        });
+        size.map_err(|message| report.error(value.span(), key, message))
+            .ok()
+    }
+}
+
 /// A whole number within bounds.
 pub(super) struct Count {
     pub(super) default: usize,

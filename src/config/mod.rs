@@ -295,6 +295,8 @@ pub struct Limits {
     pub abandoned: Duration,
     /// How long a stop waits for running statements.
     pub drain: Duration,
+    /// Bytes for answers that rules keep.
+    pub cache: u64,
 }
 
 /// What is logged, and how.
@@ -333,6 +335,7 @@ impl Default for Limits {
             write_timeout: keys::WRITE_TIMEOUT.kind.default,
             abandoned: keys::ABANDONED.kind.default,
             drain: keys::DRAIN.kind.default,
+            cache: keys::CACHE.kind.default,
         }
     }
 }

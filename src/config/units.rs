@@ -1,4 +1,4 @@
-//! Durations with a unit: `250ms`, `5s`, `2m`, `1h`.
+//! Durations with a unit: `250ms`, `5s`, `2m`, `1h`; sizes with one: `64MiB`.
 
 use std::time::Duration;
 
@@ -49,11 +49,64 @@ pub(super) fn show(duration: Duration) -> String {
     format!("{}{unit}", millis / scale)
 }
 
+/// The units of sizes.
+const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Reads a size: a whole number and its unit.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let wrong = || format!("\"{text}\" is not a size: write a whole number and KiB, MiB or GiB");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let scale = SIZES.iter().find(|(name, _)| *name == unit.trim());
+    let (_, scale) = scale.ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(*scale).ok_or_else(wrong)
+}
+
+/// The shortest text that [`parse_size`] reads back as the same size, which is a number of KiB.
+pub(super) fn show_size(bytes: u64) -> String {
+    let units = SIZES.iter();
+    let fitting = units
+        .clone()
+        .find(|(_, scale)| bytes.is_multiple_of(*scale));
+    let (unit, scale) = fitting
+        .or_else(|| units.last())
+        .copied()
+        .unwrap_or(("KiB", 1 << 10));
+    format!("{}{unit}", bytes / scale)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (text, bytes) in [
+            ("1KiB", 1 << 10),
+            ("64MiB", 64 << 20),
+            ("2GiB", 2 << 30),
+            ("1025KiB", 1025 << 10),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes));
+            assert_eq!(show_size(bytes), text);
+        }
+        for text in [
+            "",
+            "5",
+            "MiB",
+            "5MB",
+            "-1KiB",
+            "1.5GiB",
+            "99999999999999999999GiB",
+            "17179869184GiB",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn reads_and_shows_every_unit() {

@@ -74,6 +74,10 @@ impl Session {
             self.pin = None;
         }
         self.note_writes(class, &outcome, in_transaction);
+        if !in_transaction {
+            // The relay has seen to the cache before the client could know.
+            self.written = None;
+        }
         if outcome.last_insert_id != 0 {
             self.last_insert_id = outcome.last_insert_id;
             conn.set_insert_id(outcome.last_insert_id);

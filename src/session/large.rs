@@ -398,13 +398,16 @@ impl Session {
         };
         let tracker =
             ResponseTracker::new(expect, conn.capabilities()).with_first_seq(seq.wrapping_add(1));
+        if class.facts.contains(Facts::MAY_WRITE) && self.context.answers.is_used() {
+            self.note_written(class, None);
+        }
         let curb = self.curb(&conn, class);
         let mut relay = self.relay(class);
         relay.curb = curb;
         match relay.run(&mut conn, tracker, 0, false).await {
             Ok(outcome) => {
                 let reason = Reason::Statement(class.cause);
-                self.note_ruling(&conn, reason, outcome.error);
+                self.note_ruling(&conn, reason, &outcome);
                 Ok(Ok(Finished { conn, outcome }))
             }
             Err(failure) => self.give_up(conn, class, failure).await.map(Err),

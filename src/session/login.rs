@@ -102,6 +102,7 @@ pub(super) async fn login(
         since: Instant::now(),
         rules: View::new(&context.policy, entrance.listener, program),
         ruling: None,
+        written: None,
         context,
         registration,
         client,

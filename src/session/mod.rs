@@ -59,7 +59,7 @@ pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
 pub use observe::Observer;
-pub use rules::{Firewall, Policy};
+pub use rules::{AnswerCache, Firewall, Policy};
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
@@ -120,6 +120,8 @@ pub struct Context {
     pub balancers: Vec<Network>,
     /// What of the configuration counts at once when it is read again.
     pub policy: watch::Receiver<Arc<Policy>>,
+    /// Answers that rules keep.
+    pub answers: Arc<AnswerCache>,
     /// What rules have learned.
     pub firewall: Arc<Firewall>,
     /// The tables of statements.
@@ -158,6 +160,8 @@ struct Session {
     rules: rules::View,
     /// What they say of the statement that runs.
     ruling: Option<Box<rules::Ruling>>,
+    /// What the open transaction, or the statement that runs, may have written, if that matters to anybody.
+    written: Option<Box<rules::Written>>,
     /// The state that statements must find.
     wanted: Arc<SessionState>,
     /// What `wanted` is reset to.

@@ -24,7 +24,7 @@ use super::{
     handle::{Handle, Interrupt, Registry},
     observe::Onlooker,
     process_list,
-    rules::Curb,
+    rules::{AnswerCache, Curb, Filling, Written},
     span::Span,
     status_list::{self, Connected},
 };
@@ -64,12 +64,17 @@ pub(super) struct Relay<'a> {
     pub(super) in_transaction: bool,
     /// What rules allow the answer.
     pub(super) curb: Option<Box<Curb>>,
+    /// Collects the answer, to be kept.
+    pub(super) filling: Option<Box<Filling>>,
+    /// What was kept of what the transaction, or the statement, wrote.
+    pub(super) answers: &'a AnswerCache,
+    pub(super) written: Option<&'a Written>,
     /// Sees what comes from the server.
     pub(super) onlooker: Option<&'a mut Onlooker>,
 }
 
 /// What a client is told of changes of its session's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum News {
     /// Nothing: it has not asked for it.
     None,
@@ -204,6 +209,7 @@ impl Relay<'_> {
                 && let Some(answer) = curb.too_long(tracker.rows(), passed)
             {
                 cut = Some((answer, next.seq));
+                self.filling = None;
                 // The packet that has begun belongs to the client whole.
                 rewritten.clear();
                 rewritten.extend_from_slice(conn.input.get(..begun).unwrap_or_default());
@@ -262,6 +268,10 @@ impl Relay<'_> {
                 .unwrap_or_default();
             if !rewritten.is_empty() || !unchanged.is_empty() {
                 started = true;
+                if let Some(filling) = &mut self.filling {
+                    filling.add(&rewritten);
+                    filling.add(unchanged);
+                }
                 let written = self.client.write_both(&rewritten, unchanged).await;
                 written.map_err(|error| Failure::Client(Error::client(ErrorKind::Io(error))))?;
                 rewritten.clear();
@@ -514,6 +524,9 @@ impl Relay<'_> {
             Some(status) => status.contains(StatusFlags::IN_TRANS),
             None => self.in_transaction,
         };
+        if let Some(written) = self.written.filter(|_| !in_transaction) {
+            self.answers.forget(written);
+        }
         if outcome.tracked || in_transaction || self.class.kind == Kind::Rollback {
             return;
         }

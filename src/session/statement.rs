@@ -16,6 +16,7 @@ use super::{
     Flow, Session,
     execution::Execution,
     handle::Interrupt,
+    observe::text_of,
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
@@ -122,9 +123,12 @@ impl Session {
             let _counted = context.in_flight.count(conn.server());
             self.log_route(route.reason, conn.server());
             self.look_on(class, would);
+            if class.facts.contains(Facts::MAY_WRITE) && context.answers.is_used() {
+                self.note_written(class, text_of(request, self.capabilities));
+            }
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => {
-                    self.note_ruling(&conn, route.reason, outcome.error);
+                    self.note_ruling(&conn, route.reason, &outcome);
                     self.observe(class, would, request, &outcome);
                     return Ok(Some(Finished { conn, outcome }));
                 }
@@ -169,6 +173,7 @@ impl Session {
             // It may have been carried out all the same.
             self.account.wrote_perhaps(Instant::now());
         }
+        self.forget_written();
         let server = conn.server();
         let bound = self.is_bound();
         let (error, started) = match failure {
@@ -363,11 +368,15 @@ impl Session {
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
         let curb = self.curb(conn, class);
+        let filling = self.begin_filling();
         let mut relay = self.relay(class);
-        relay.curb = curb;
-        relay
+        (relay.curb, relay.filling) = (curb, filling);
+        let ended = relay
             .run(conn, tracker, statement, class.is_replica_read())
-            .await
+            .await;
+        let filling = relay.filling.take();
+        self.filled(filling);
+        ended
     }
 
     pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
@@ -378,6 +387,9 @@ impl Session {
             key: self.context.server_key.public(),
             class: *class,
             curb: None,
+            filling: None,
+            answers: &self.context.answers,
+            written: self.written.as_deref(),
             wrote_before: self.wrote_in_transaction,
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
             onlooker: self.onlooker.as_deref_mut(),

@@ -116,6 +116,10 @@ key!(PER: Choice<LimitPer> = "rule[].limit.per",
         later: &[],
     },
     "Who has `per_second` and `concurrency`: all together, each account, or each client address.");
+key!(CACHE: Own<Span> = "rule[].cache",
+    own(Span { default: Duration::from_secs(1), min: Duration::from_millis(1), max: Duration::from_secs(86_400) }, "not at all"),
+    "How long the answer to a read is given again, to the same account in the same state, unless a table that it names is written \
+     through this dbproxy.");
 key!(PRIORITY: Own<Choice<Priority>> = "rule[].priority",
     own(
         Choice {

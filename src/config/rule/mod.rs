@@ -77,6 +77,8 @@ pub struct Actions {
     pub answer: Option<FixedAnswer>,
     /// How much of it there may be.
     pub limit: Limit,
+    /// How long its answer is given again.
+    pub cache: Option<Duration>,
     /// Its place among those that wait for a connection.
     pub priority: Option<Priority>,
     /// What becomes of statements that were not learned.

@@ -122,6 +122,7 @@ fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions
     let answer = section.read(&keys::ANSWER, report);
     let block = section.read(&keys::BLOCK, report);
     let limit = limit(&section.section("limit"), report);
+    let cache = section.read(&keys::CACHE, report);
     let priority = section.read(&keys::PRIORITY, report);
     let firewall = section.read(&keys::FIREWALL, report);
     let log = section.read(&keys::LOG, report);
@@ -142,6 +143,7 @@ fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions
         rewrite: rewrite?,
         answer: block.or(answer),
         limit: limit?,
+        cache: cache?,
         priority: priority?,
         firewall: firewall?,
         log: log?,
@@ -176,6 +178,7 @@ fn contradictions(rule: &Rule, section: &Section<'_, '_>, report: &mut Report<'_
             ("max_lag", then.max_lag.is_some()),
             ("timeout", then.timeout.is_some()),
             ("rewrite", then.rewrite.is_some()),
+            ("cache", then.cache.is_some()),
         ];
         for (key, _) in runs.iter().filter(|(_, given)| *given) {
             let message =

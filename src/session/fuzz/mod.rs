@@ -35,7 +35,8 @@ use tokio::{
 };
 
 use super::{
-    AccountChanges, Complaints, Context, InFlight, Policy, Registry, Schemas, ServerKey, serve,
+    AccountChanges, AnswerCache, Complaints, Context, InFlight, Policy, Registry, Schemas,
+    ServerKey, serve,
 };
 use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
@@ -143,6 +144,7 @@ impl World {
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
             policy: watch::channel(Arc::new(Policy::new(&config, None))).1,
+            answers: Arc::new(AnswerCache::new(1 << 20)),
             firewall: Arc::default(),
             classifier: Classifier::new(100),
             complaints: Complaints::default(),

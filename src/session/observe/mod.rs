@@ -141,7 +141,7 @@ impl Session {
 }
 
 /// The text of a statement that runs; None for what is none.
-fn text_of<'a>(request: Request<'a>, capabilities: Capabilities) -> Option<&'a [u8]> {
+pub(super) fn text_of<'a>(request: Request<'a>, capabilities: Capabilities) -> Option<&'a [u8]> {
     match request {
         Request::Forward {
             packet,

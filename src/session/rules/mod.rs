@@ -1,5 +1,6 @@
 //! Rules at work: which of them say something of a statement, and what becomes of it.
 
+mod cache;
 mod curb;
 mod firewall;
 mod policy;
@@ -13,27 +14,35 @@ use std::{
 };
 
 use bytes::BytesMut;
-use dbproxy_proto::packet::{HEADER_LEN, put_packet};
+use dbproxy_proto::{
+    capability::StatusFlags,
+    packet::{HEADER_LEN, put_packet},
+};
 use tokio::{sync::watch, time::Instant};
 
+pub use cache::AnswerCache;
+pub(super) use cache::{AnswerKey, Filling, Written};
 pub(super) use curb::Curb;
 pub use firewall::Firewall;
 pub use policy::Policy;
 pub(super) use ruling::Ruling;
 
-use super::{Flow, Session, command::Changed, execution::Execution};
+use super::{
+    Flow, Session, command::Changed, execution::Execution, prepared::Statement as Prepared,
+    relay::Outcome,
+};
 use crate::{
     config::{
-        ListenAddress,
+        Consistency, ListenAddress,
         rule::{self, FixedAnswer},
     },
     error::{Answer, Error},
     pool::PooledConn,
     routing::{
-        Reason,
+        Place, Reason, Wish,
         rules::{Asker, Statement, concerns, kind_of, matches},
     },
-    sql::{Facts, Kind, StatementClass, inquiry},
+    sql::{self, Facts, Kind, StatementClass, inquiry},
 };
 
 /// The rules as they concern one session.
@@ -177,6 +186,13 @@ impl Session {
         } else {
             class
         };
+        if let Some(flow) = self
+            .answer_again(&mut ruling, &class, packet, run, false)
+            .await?
+        {
+            self.log_ruling(&ruling, text);
+            return Ok(flow);
+        }
         self.ruling = Some(Box::new(ruling));
         let flow = self.run_query(packet, run, class).await;
         self.close_ruling(text);
@@ -204,6 +220,18 @@ impl Session {
             let answer = prepared_answer(answer, &ruling.names());
             self.log_ruling(&ruling, text);
             return self.reply_error(&answer).await;
+        }
+        if !execution.wants_cursor()
+            && let Some(command) = self.learned_command(&statement, execution)
+        {
+            let class = &statement.class;
+            if let Some(flow) = self
+                .answer_again(&mut ruling, class, &command, text, true)
+                .await?
+            {
+                self.log_ruling(&ruling, text);
+                return Ok(flow);
+            }
         }
         self.ruling = Some(Box::new(ruling));
         let flow = self.run_prepared(execution).await;
@@ -320,11 +348,112 @@ impl Session {
     }
 
     /// Takes down where the statement ran that rules have a say in.
-    pub(super) fn note_ruling(&mut self, conn: &PooledConn, reason: Reason, error: Option<u16>) {
+    pub(super) fn note_ruling(&mut self, conn: &PooledConn, reason: Reason, outcome: &Outcome) {
+        let error = outcome.error;
         if let Some(ruling) = &mut self.ruling {
+            if let Some(filling) = ruling.filling.take()
+                && (error, outcome.warnings) == (None, 0)
+            {
+                self.context.answers.keep(*filling, Instant::now());
+            }
             let topology = self.context.topology.borrow();
             let server = topology.server(conn.server());
             ruling.ran(server.map_or("", |server| &server.name), reason, error);
+        }
+    }
+
+    /// The command by which a server would be asked for an execution, with the types of its parameters.
+    fn learned_command(&self, statement: &Prepared, execution: Execution<'_>) -> Option<BytesMut> {
+        let mut command = BytesMut::new();
+        let Execution::Once(_) = execution else {
+            return None;
+        };
+        if execution.lacks_types(statement) {
+            return None;
+        }
+        execution.put(&mut command, 0, statement).ok()?;
+        Some(command)
+    }
+
+    /// Gives the answer that the same command got before, if a rule has kept it. Otherwise its answer is going to be kept, if a
+    /// rule wants that.
+    async fn answer_again(
+        &mut self,
+        ruling: &mut Ruling,
+        class: &StatementClass,
+        command: &[u8],
+        text: &[u8],
+        prepared: bool,
+    ) -> Result<Option<Flow>, Error> {
+        let Some(ttl) = ruling.actions().cache else {
+            return Ok(None);
+        };
+        let configured = self.rules.policy().consistency;
+        let wish = Wish::new(class.hint, &self.settings, configured).under(ruling.actions());
+        let plain = class.is_replica_read()
+            && !class.facts.contains(Facts::MULTI)
+            && !self.is_bound()
+            && self.status.contains(StatusFlags::AUTOCOMMIT)
+            && wish.place != Place::Primary
+            && wish.consistency != Consistency::Strong
+            && !sql::varies(text, self.dialect);
+        if !plain {
+            return Ok(None);
+        }
+        let key = AnswerKey {
+            account: self.login.account.clone(),
+            state: self.wanted.fingerprint(),
+            capabilities: self.capabilities,
+            news: self.news,
+            command: command.into(),
+            prepared: if prepared {
+                text.into()
+            } else {
+                Box::default()
+            },
+        };
+        let context = Arc::clone(&self.context);
+        if let Some(answer) = context.answers.find(&key, ttl, Instant::now()) {
+            ruling.came_from_cache();
+            if let Some(kept) = &mut self.kept {
+                // It is not the statement before any more.
+                kept.previous = false;
+            }
+            return self.reply(&answer).await.map(Some);
+        }
+        let tables = context.classifier.tables(text, class, self.dialect);
+        let schema = self.wanted.schema().unwrap_or_default();
+        ruling.filling = Some(Box::new(context.answers.begin(key, &tables, schema)));
+        Ok(None)
+    }
+
+    /// Takes down what a statement may write: what was kept of it does not count any more when it has ended.
+    pub(super) fn note_written(&mut self, class: &StatementClass, text: Option<&[u8]>) {
+        let text = text.filter(|_| class.kind == Kind::Write);
+        let tables = text.map(|text| self.context.classifier.tables(text, class, self.dialect));
+        let schema = self.wanted.schema().unwrap_or_default();
+        let written = self.written.get_or_insert_default();
+        written.add(tables.as_deref(), schema);
+    }
+
+    /// What collects the answer that is about to come, if it is to be kept.
+    pub(super) fn begin_filling(&mut self) -> Option<Box<Filling>> {
+        let mut filling = self.ruling.as_mut()?.filling.take()?;
+        filling.restart();
+        Some(filling)
+    }
+
+    /// The answer has come, or as much of it as there is.
+    pub(super) fn filled(&mut self, filling: Option<Box<Filling>>) {
+        if let Some(ruling) = &mut self.ruling {
+            ruling.filling = filling;
+        }
+    }
+
+    /// A statement has ended that was the last one of its transaction, or may have been.
+    pub(super) fn forget_written(&mut self) {
+        if let Some(written) = self.written.take() {
+            self.context.answers.forget(&written);
         }
     }
 

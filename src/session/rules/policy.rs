@@ -199,6 +199,9 @@ fn actions(then: &Actions, go_on: bool) -> String {
         LimitPer::Account => pairs.put("limit.per", "account"),
         LimitPer::Client => pairs.put("limit.per", "client"),
     }
+    if let Some(cache) = then.cache {
+        pairs.put("cache", format_args!("{cache:?}"));
+    }
     if let Some(priority) = then.priority {
         let word = match priority {
             Priority::Low => "low",

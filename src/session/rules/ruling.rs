@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
+    cache::Filling,
     policy::Entry,
     quota::{Place, Whose},
 };
@@ -28,6 +29,9 @@ pub(in crate::session) struct Ruling {
     places: Vec<Place>,
     began: Instant,
     ran: Option<Ran>,
+    /// The answer as it comes, to be kept.
+    pub(in crate::session) filling: Option<Box<Filling>>,
+    from_cache: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,7 @@ impl Ruling {
             actions.timeout = actions.timeout.or(then.timeout);
             actions.rewrite = actions.rewrite.or_else(|| then.rewrite.clone());
             actions.answer = actions.answer.or_else(|| then.answer.clone());
+            actions.cache = actions.cache.or(then.cache);
             actions.priority = actions.priority.or(then.priority);
             actions.log |= then.log;
         }
@@ -61,6 +66,8 @@ impl Ruling {
             places: Vec::new(),
             began: now,
             ran: None,
+            filling: None,
+            from_cache: false,
         })
     }
 
@@ -183,6 +190,11 @@ impl Ruling {
             })
     }
 
+    /// Takes down that the answer was kept from an earlier one.
+    pub(super) fn came_from_cache(&mut self) {
+        self.from_cache = true;
+    }
+
     /// Takes down where the statement ran.
     pub(in crate::session) fn ran(&mut self, server: &str, reason: Reason, error: Option<u16>) {
         self.ran = Some(Ran {
@@ -208,6 +220,9 @@ impl Ruling {
             }) => info!(
                 session, %account, rules, server, %reason, micros, error, %statement, "statement"
             ),
+            None if self.from_cache => {
+                info!(session, %account, rules, micros, %statement, "statement, from the cache");
+            }
             None => info!(session, %account, rules, micros, %statement, "statement, not run"),
         }
     }
