@@ -133,6 +133,36 @@ fn explain_follows_one_session() {
 }
 
 #[test]
+fn explain_follows_a_transaction_on_a_replica() {
+    let begin = "/* dbproxy: replica */ START TRANSACTION READ ONLY";
+    let text = stdout(&output(&[
+        "explain",
+        begin,
+        "SELECT a FROM t",
+        "SELECT GET_LOCK('a', 1)",
+        "COMMIT",
+        begin,
+        "SELECT @@hostname",
+        "SELECT a FROM t",
+    ]));
+    let targets: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  target  "))
+        .collect();
+    let on_replica = "the connection in use, to replica";
+    let expected = [
+        "replica",
+        on_replica,
+        "nowhere",
+        on_replica,
+        "replica",
+        "primary",
+        "the connection in use, to primary",
+    ];
+    assert_eq!(targets, expected, "{text}");
+}
+
+#[test]
 fn explain_names_the_tables() {
     let text = stdout(&output(&[
         "explain",

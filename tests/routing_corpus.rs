@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy::config::{Balance, Consistency, ServerAddress};
+use dbproxy::config::{Balance, Consistency, ReadOnlyTransactions, ServerAddress};
 use dbproxy::routing::{
     Author, PinReason, Place, Reason, Route, SessionView, Target, Wish, decide,
 };
@@ -91,6 +91,10 @@ const DEFAULT: Wish = Wish {
 
 const FREE: SessionView = SessionView {
     in_transaction: false,
+    reading: None,
+    read_only: false,
+    locks_reads: false,
+    read_only_transactions: ReadOnlyTransactions::Primary,
     pinned: None,
     autocommit: true,
     wish: DEFAULT,
@@ -123,6 +127,7 @@ fn target_name(route: Route) -> &'static str {
         Target::Primary => "primary",
         Target::Replica(_) => "replica",
         Target::Kept => "kept",
+        Target::Nowhere => "nowhere",
     }
 }
 

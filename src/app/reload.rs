@@ -37,6 +37,7 @@ pub(super) async fn follow(
         // Not the rest: it is told again as long as it waits for a restart.
         running.cluster.consistency = config.cluster.consistency;
         running.cluster.balance = config.cluster.balance;
+        running.cluster.read_only_transactions = config.cluster.read_only_transactions;
         running.rules = config.rules;
     }
     // Nobody can bring another one: what counts now stays for as long as sessions look at it.

@@ -253,7 +253,7 @@ impl BackendConn {
     }
 
     /// Counts answers to commands that were sent for the proxy itself.
-    pub(super) fn expect_answers(&mut self, count: u32) {
+    pub fn expect_answers(&mut self, count: u32) {
         self.pending += count;
     }
 

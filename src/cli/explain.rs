@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use super::{Failure, Status};
-use crate::config::{Balance, Consistency, ServerAddress, ServerConfig};
-use crate::routing::{self, PinReason, Reason, Route, SessionView, Target, Wish};
+use crate::config::{Balance, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig};
+use crate::routing::{self, PinReason, Reading, Reason, Route, SessionView, Target, Wish};
 use crate::sql::set::Assignment;
 use crate::sql::setting::Settings;
 use crate::sql::{self, Dialect, Facts, Hint, Kind, StatementClass};
@@ -60,14 +60,15 @@ impl Flavor {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, Failure> {
-    let (servers, consistency) = match &arguments.config {
+    let mut session = match &arguments.config {
         Some(file) => {
             let cluster = super::load(file)?.config.cluster;
-            (cluster.servers, cluster.consistency)
+            let mut session = Session::new(cluster.servers, cluster.consistency, arguments.flavor);
+            session.view.read_only_transactions = cluster.read_only_transactions;
+            session
         }
-        None => (imagined(), Consistency::default()),
+        None => Session::new(imagined(), Consistency::default(), arguments.flavor),
     };
-    let mut session = Session::new(servers, consistency, arguments.flavor);
     if arguments.statements.is_empty() {
         // Statements need not be UTF-8.
         for line in io::stdin().lock().split(b'\n') {
@@ -104,6 +105,10 @@ impl Session {
             dialect: flavor.dialect(),
             view: SessionView {
                 in_transaction: false,
+                reading: None,
+                read_only: false,
+                locks_reads: false,
+                read_only_transactions: ReadOnlyTransactions::Primary,
                 pinned: None,
                 autocommit: true,
                 wish: Wish::new(Hint::None, &Settings::default(), consistency),
@@ -168,6 +173,7 @@ impl Session {
                 of_role("replica", self.topology.server(id))
             }
             Target::Replica(_) => "any replica".to_owned(),
+            Target::Nowhere => "nowhere".to_owned(),
             Target::Kept => {
                 let server = self.view.previous.and_then(|id| self.topology.server(id));
                 format!(
@@ -185,10 +191,23 @@ impl Session {
     /// What the statement leaves behind, if it succeeds.
     fn follow(&mut self, statement: &[u8], class: &StatementClass, route: &Route) {
         let view = &mut self.view;
+        let opened = match route.target {
+            Target::Nowhere => return,
+            Target::Replica(server)
+                if !view.autocommit || routing::begins_reading(class, view.read_only) =>
+            {
+                Some(server)
+            }
+            Target::Primary if view.reading.is_some() => {
+                view.reading = None;
+                None
+            }
+            _ => None,
+        };
         view.previous = match route.target {
             Target::Primary => self.topology.primary,
             Target::Replica(id) => Some(id),
-            Target::Kept => view.previous.or(self.topology.primary),
+            Target::Kept | Target::Nowhere => view.previous.or(self.topology.primary),
         };
         let mut pin = routing::pin_for(class);
         if class.kind == Kind::Set {
@@ -198,6 +217,11 @@ impl Session {
                 if let Assignment::Autocommit(on) = assignment {
                     view.autocommit = *on;
                     view.in_transaction &= !*on;
+                }
+                if let Assignment::Variable { name, value } = assignment
+                    && matches!(name.as_str(), "transaction_read_only" | "tx_read_only")
+                {
+                    view.read_only = value == b"1" || value.eq_ignore_ascii_case(b"on");
                 }
             }
         }
@@ -210,6 +234,10 @@ impl Session {
             Kind::Commit | Kind::Rollback => class.facts.contains(Facts::CHAIN),
             _ if class.facts.contains(Facts::IMPLICIT_COMMIT) => false,
             _ => view.in_transaction || (opens && !view.autocommit),
+        };
+        view.reading = match view.in_transaction {
+            true => Reading::after(view.reading, class, opened),
+            false => None,
         };
         let over = class.kind != Kind::Set && !view.in_transaction;
         if view.pinned == Some(PinReason::NextTransaction) && over {

@@ -377,6 +377,7 @@ fn cluster(
     let consistency = section.read(&keys::CONSISTENCY, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
+    let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
@@ -385,6 +386,7 @@ fn cluster(
         consistency: consistency?,
         max_lag: max_lag?,
         balance: balance?,
+        read_only_transactions: read_only_transactions?,
         compression: compression?,
         proxy_protocol: proxy_protocol?,
     })

@@ -26,6 +26,9 @@ impl Difference {
         if old.cluster.balance != new.cluster.balance {
             at_once.push("cluster.balance".to_owned());
         }
+        if old.cluster.read_only_transactions != new.cluster.read_only_transactions {
+            at_once.push("cluster.read_only_transactions".to_owned());
+        }
         at_once.extend(rules(old, new));
         let parts = [
             ("listen", old.listen == new.listen),

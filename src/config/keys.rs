@@ -12,6 +12,7 @@ use super::Consistency;
 use super::LogFormat;
 use super::Mode;
 use super::ProxyProtocol;
+use super::ReadOnlyTransactions;
 use super::ServerAddress;
 use super::ServerCompression;
 use super::ServerMode;
@@ -208,6 +209,21 @@ pub(super) const BALANCE: Key<Choice<Balance>> = Key {
         later: &["latency", "sticky"],
     },
     meaning: "How one of several eligible replicas is chosen, always by weight.",
+};
+
+pub(super) const READ_ONLY_TRANSACTIONS: Key<Choice<ReadOnlyTransactions>> = Key {
+    path: "cluster.read_only_transactions",
+    kind: Choice {
+        default: ("primary", ReadOnlyTransactions::Primary),
+        names: &[
+            ("primary", ReadOnlyTransactions::Primary),
+            ("replica", ReadOnlyTransactions::Replica),
+        ],
+        later: &[],
+    },
+    meaning: "Where transactions run that are begun `READ ONLY`, or in a session that is. `replica`: on one replica \
+              from beginning to end; a statement that only the primary can run gets error 1792 there once the \
+              transaction has read.",
 };
 
 const COMPRESSION: Choice<ServerCompression> = Choice {
@@ -634,6 +650,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &CONSISTENCY,
     &MAX_LAG,
     &BALANCE,
+    &READ_ONLY_TRANSACTIONS,
     &CLUSTER_COMPRESSION,
     &CLUSTER_PROXY_PROTOCOL,
     &SERVER_NAME,

@@ -128,6 +128,8 @@ pub struct Cluster {
     pub max_lag: Duration,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
+    /// Where transactions run that only read.
+    pub read_only_transactions: ReadOnlyTransactions,
     /// How connections to the servers are compressed.
     pub compression: ServerCompression,
     /// Whether the servers are told where clients are.
@@ -255,6 +257,16 @@ pub enum Balance {
     RoundRobin,
     /// At random, by weight.
     Random,
+}
+
+/// Where transactions run that only read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ReadOnlyTransactions {
+    /// On the primary, as all others; a hint may send one to a replica.
+    #[default]
+    Primary,
+    /// On one replica.
+    Replica,
 }
 
 /// An account whose password stands in the configuration.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::balance::{self, Candidate};
 use super::pin::{PinReason, pin_for};
+use super::reading::{Reading, Stage, begins_reading, ends_reading, runs_in_reading, stage_after};
 use super::reason::Reason;
 use super::wish::{Author, Place, Wish};
-use crate::config::{Balance, Consistency};
+use crate::config::{Balance, Consistency, ReadOnlyTransactions};
 use crate::sql::{Facts, Kind, StatementClass};
 use crate::topology::{Role, Server, ServerId, Topology};
 
@@ -28,6 +29,8 @@ pub enum Target {
     Replica(ServerId),
     /// The connection that the session holds, or used last; if it has none, one to the primary.
     Kept,
+    /// Nowhere: the client is told why.
+    Nowhere,
 }
 
 /// What the decision needs to know of a session.
@@ -35,6 +38,14 @@ pub enum Target {
 pub struct SessionView {
     /// The servers' status flag.
     pub in_transaction: bool,
+    /// The open transaction, if it only reads and is on a replica.
+    pub reading: Option<Reading>,
+    /// Its transactions only read, unless they say otherwise.
+    pub read_only: bool,
+    /// What its transactions read may be locked by that.
+    pub locks_reads: bool,
+    /// Where transactions run that only read.
+    pub read_only_transactions: ReadOnlyTransactions,
     /// The session is tied to its connection.
     pub pinned: Option<PinReason>,
     /// The servers' status flag.
@@ -72,7 +83,12 @@ pub fn decide(
         target: Target::Kept,
         reason,
     };
-    if session.in_transaction {
+    if let Some(reading) = session.reading
+        && !ends_reading(class)
+    {
+        return within(reading, class, session, topology, fresh);
+    }
+    if session.in_transaction && session.reading.is_none() {
         return kept(Reason::InTransaction);
     }
     if let Some(pin) = session.pinned {
@@ -91,13 +107,24 @@ pub fn decide(
     {
         return kept(Reason::PreviousStatement);
     }
-    if !class.is_replica_read() {
+    let by_default =
+        session.read_only_transactions == ReadOnlyTransactions::Replica && !session.locks_reads;
+    let wish = session.wish;
+    // A rule says where reads go, a hint means this very statement.
+    let by_hint = wish.author == Author::Hint
+        && matches!(
+            wish.place,
+            Place::Replica | Place::Server(_) | Place::Group(_)
+        )
+        && !session.locks_reads;
+    let begins = (by_default || by_hint) && begins_reading(class, session.read_only);
+    if !class.is_replica_read() && !begins {
         return primary(Reason::Statement(class.cause));
     }
-    if !session.autocommit {
+    let only_reads = by_default && session.read_only;
+    if !session.autocommit && !only_reads {
         return primary(Reason::AutocommitOff);
     }
-    let wish = session.wish;
     let asked = |by_hint, by_rule| match wish.author {
         Author::Hint => by_hint,
         Author::Rule => by_rule,
@@ -109,13 +136,20 @@ pub fn decide(
         return primary(Reason::StrongConsistency);
     }
     let max_lag = topology.max_lag.min(wish.max_lag.unwrap_or(Duration::MAX));
-    let mut reason = Reason::FreshReplica;
+    let opens = begins || !session.autocommit;
+    let mut reason = if opens {
+        Reason::ReadOnlyTransaction
+    } else {
+        Reason::FreshReplica
+    };
     let choose = |among: &dyn Fn(&Server) -> bool| {
         let fresh = |server: &Server| among(server) && fresh(server);
         replica(topology, max_lag, fresh, &in_flight, balance, seed)
     };
     match wish.place {
-        Place::LastUsed if session.previous.is_some() => return kept(Reason::HintLastUsed),
+        Place::LastUsed if session.previous.is_some() && !opens => {
+            return kept(Reason::HintLastUsed);
+        }
         Place::Server(name) => {
             let reason = asked(Reason::HintServer, Reason::RuleServer);
             let is_it = |server: &Server| name.is(&server.name);
@@ -132,7 +166,7 @@ pub fn decide(
             }
             reason = Reason::NoneOfGroup;
         }
-        Place::Replica => reason = asked(Reason::HintReplica, Reason::RuleReplica),
+        Place::Replica if !opens => reason = asked(Reason::HintReplica, Reason::RuleReplica),
         _ => {}
     }
     match choose(&|_| true) {
@@ -144,6 +178,45 @@ pub fn decide(
         Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
         Choice::None => primary(Reason::NoReplica),
     }
+}
+
+/// Where a statement goes that does not end the transaction that is open on a replica.
+fn within(
+    reading: Reading,
+    class: &StatementClass,
+    session: &SessionView,
+    topology: &Topology,
+    fresh: impl Fn(&Server) -> bool,
+) -> Route {
+    let (target, reason) = match (runs_in_reading(class), reading.stage) {
+        (true, Stage::Settled) => (Target::Kept, Reason::InReading),
+        (false, Stage::Settled) => (Target::Nowhere, Reason::NotInReading(class.cause)),
+        (false, Stage::Begun) => (Target::Primary, Reason::BegunAnew(class.cause)),
+        // What the first read sees, the whole transaction sees.
+        (true, Stage::Begun) if stage_after(class) == Stage::Settled => {
+            let server = topology.server(reading.server);
+            let will_do = |server: &Server| {
+                server.role == Role::Replica
+                    && server.readable(topology.max_lag).is_ok()
+                    && (reading.eventual || fresh(server))
+            };
+            if session.wish.place == Place::Primary {
+                let reason = match session.wish.author {
+                    Author::Hint => Reason::HintPrimary,
+                    Author::Rule => Reason::RulePrimary,
+                };
+                (Target::Primary, reason)
+            } else if session.wish.consistency == Consistency::Strong {
+                (Target::Primary, Reason::StrongConsistency)
+            } else if server.is_some_and(will_do) {
+                (Target::Kept, Reason::InReading)
+            } else {
+                (Target::Primary, Reason::NoFreshReplica)
+            }
+        }
+        (true, Stage::Begun) => (Target::Kept, Reason::InReading),
+    };
+    Route { target, reason }
 }
 
 enum Choice {

@@ -7,6 +7,7 @@
 mod balance;
 mod decide;
 mod pin;
+mod reading;
 mod reason;
 pub mod rules;
 mod wish;
@@ -14,5 +15,6 @@ mod wish;
 pub use balance::{Candidate, pick};
 pub use decide::{Route, SessionView, Target, decide};
 pub use pin::{PinReason, pin_for, pin_for_set};
+pub use reading::{Reading, begins_reading};
 pub use reason::Reason;
 pub use wish::{Author, Place, Wish};

@@ -44,6 +44,14 @@ pub enum Reason {
     Observing,
     /// In a transaction.
     InTransaction,
+    /// It begins a transaction that only reads, and a replica has every write that the reader must see.
+    ReadOnlyTransaction,
+    /// In a transaction that only reads and is on a replica.
+    InReading,
+    /// Only the primary can run it; the transaction on a replica has done nothing yet and begins anew there.
+    BegunAnew(Cause),
+    /// Only the primary can run it, and the transaction on a replica has begun to read.
+    NotInReading(Cause),
     /// autocommit is off, so the statement begins a transaction.
     AutocommitOff,
     /// The session is tied to its connection.
@@ -80,6 +88,18 @@ impl fmt::Display for Reason {
             Self::StrongConsistency => f.write_str("read: consistency is strong"),
             Self::Observing => f.write_str("read: mode is observe"),
             Self::InTransaction => f.write_str("in a transaction"),
+            Self::ReadOnlyTransaction => {
+                f.write_str("read-only transaction: a replica has every write it must see")
+            }
+            Self::InReading => f.write_str("in a read-only transaction on a replica"),
+            Self::BegunAnew(cause) => write!(
+                f,
+                "{cause}: the read-only transaction begins anew on the primary"
+            ),
+            Self::NotInReading(cause) => write!(
+                f,
+                "{cause}: not in a read-only transaction that has begun to read on a replica"
+            ),
             Self::AutocommitOff => f.write_str("autocommit is off"),
             Self::Pinned(pin) => write!(f, "session is pinned: {pin}"),
             Self::PreviousStatement => f.write_str("asks about the statement before"),

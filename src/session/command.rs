@@ -87,22 +87,21 @@ impl Session {
                 }
                 // A server that does not know the command says so, one that does that there is no such thread.
                 _ => {
-                    self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
+                    self.forward(packet, Expect::Status, &self.of_server(), Effect::None)
                         .await
                 }
             },
-            Command::Ping | Command::Debug | Command::Refresh(_) => {
+            Command::Ping => {
                 self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
                     .await
             }
+            Command::Debug | Command::Refresh(_) => {
+                self.forward(packet, Expect::Status, &self.of_server(), Effect::None)
+                    .await
+            }
             Command::Statistics => {
-                self.forward(
-                    packet,
-                    Expect::Statistics,
-                    &self.of_connection(),
-                    Effect::None,
-                )
-                .await
+                self.forward(packet, Expect::Statistics, &self.of_server(), Effect::None)
+                    .await
             }
             Command::ProcessInfo => {
                 let class = sql::classify(b"SHOW PROCESSLIST", self.dialect);
@@ -125,7 +124,7 @@ impl Session {
                     _ => Effect::None,
                 };
                 // Whatever it is: the server says what it thinks of it.
-                self.forward(packet, Expect::Status, &self.of_connection(), effect)
+                self.forward(packet, Expect::Status, &self.of_server(), effect)
                     .await
             }
             Command::Quit => Ok(Flow::End),
@@ -144,7 +143,7 @@ impl Session {
 
     /// A command that is cut short is answered as servers do it, of which some do not mind.
     async fn dispatch_malformed(&mut self, packet: &[u8], payload: &[u8]) -> Result<Flow, Error> {
-        let class = self.of_connection();
+        let class = self.of_server();
         match payload.first().copied() {
             None => {
                 self.reply_error(&Answer::new(1047, b"08S01", "Unknown command"))
@@ -178,8 +177,13 @@ impl Session {
         self.reply_error(&Answer::new(1835, b"HY000", text)).await
     }
 
-    /// The class of a command that is about the connection and goes to the primary.
+    /// The class of a command that is about the connection; without one it goes to the primary.
     pub(super) fn of_connection(&self) -> StatementClass {
+        sql::classify(b"", self.dialect)
+    }
+
+    /// The class of a command that is about the server, which is the primary.
+    pub(super) fn of_server(&self) -> StatementClass {
         sql::classify(b"SHOW STATUS", self.dialect)
     }
 
@@ -190,6 +194,9 @@ impl Session {
         class: &StatementClass,
         effect: Effect,
     ) -> Result<Flow, Error> {
+        if let Some(answer) = self.leave_replica_for(class).await? {
+            return self.reply_error(&answer).await;
+        }
         if let Some(finished) = self
             .execute(class, Request::Forward { packet, expect })
             .await?
@@ -230,6 +237,9 @@ impl Session {
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
             Kind::Kill => {
+                if let Some(answer) = self.leave_replica_for(&class).await? {
+                    return self.reply_error(&answer).await;
+                }
                 let request = Request::Forward {
                     packet,
                     expect: Expect::Query,
@@ -248,6 +258,10 @@ impl Session {
             },
             _ => self.effect_of(&class, text),
         };
+        let class = self.weighed(class, &effect);
+        if let Some(answer) = self.leave_replica_for(&class).await? {
+            return self.reply_error(&answer).await;
+        }
         let request = Request::Forward {
             packet,
             expect: Expect::Query,
@@ -302,6 +316,7 @@ impl Session {
         (matches!(class.kind, Kind::Set | Kind::Show | Kind::Multi)
             || class.facts.contains(Facts::SYSTEM_VARIABLE))
             && !self.owns_trackers
+            && self.reading.is_none()
             // There one of them cannot be set.
             && !self.status.contains(StatusFlags::IN_TRANS)
             && text
@@ -371,6 +386,7 @@ impl Session {
     /// Gives back what the session holds; its connections are reset where they need it.
     pub(super) fn leave_connections(&mut self) {
         self.pin = None;
+        self.reading = None;
         self.handle().release();
         // Soiled: it is reset on its way to the pool.
         self.held = None;

@@ -209,7 +209,12 @@ impl Session {
             key: &key,
             id,
         };
-        let Some(finished) = self.execute(&class, request).await? else {
+        // Within a transaction on a replica it is prepared there: it may never run, and if it does, elsewhere.
+        let routed = match self.reading {
+            Some(_) => self.of_connection(),
+            None => class,
+        };
+        let Some(finished) = self.execute(&routed, request).await? else {
             return Ok(Flow::Continue);
         };
         let prepared = finished.outcome.prepared;
@@ -261,6 +266,9 @@ impl Session {
         let (class, effect) = self
             .begin_execution(&statement, execution.wants_cursor())
             .await?;
+        if let Some(answer) = self.leave_replica_for(&class).await? {
+            return self.reply_error(&answer).await;
+        }
         let request = Request::Execute {
             execution,
             statement: &statement,
@@ -293,7 +301,7 @@ impl Session {
             Kind::Read | Kind::Write => Effect::None,
             _ => self.effect_of(&class, statement.key.text()),
         };
-        Ok((class, effect))
+        Ok((self.weighed(class, &effect), effect))
     }
 
     /// Takes over what a finished execution of the statement `key` changed.

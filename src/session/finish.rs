@@ -8,7 +8,7 @@ use super::{Flow, Session, relay::Outcome, statement::Finished};
 use crate::{
     backend::{Charset, SessionState},
     pool::PooledConn,
-    routing::{self, PinReason},
+    routing::{self, PinReason, Reading},
     sql::{Facts, Kind, StatementClass, set::Assignment, variables},
     topology::ServerId,
 };
@@ -47,6 +47,7 @@ impl Session {
     ) -> Flow {
         let Finished { mut conn, outcome } = finished;
         conn.mark_idle(&self.context.buffers);
+        let opens_reading = self.opens_reading(class, conn.server());
         let was_in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
@@ -84,6 +85,10 @@ impl Session {
         }
         // An error does not say whether it opened a transaction, or left one open.
         let unsure = failed && !self.status.contains(StatusFlags::AUTOCOMMIT);
+        self.reading = match in_transaction || unsure {
+            true => Reading::after(self.reading, class, opens_reading),
+            false => None,
+        };
         let bound = self.pin.is_some() || in_transaction || unsure;
         if let Some(flow) = parting(&mut conn, &outcome, bound) {
             return flow;

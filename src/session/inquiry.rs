@@ -65,6 +65,7 @@ impl Session {
     /// The words are those of `dbproxy explain`.
     fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let class = self.classify(statement);
+        let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
         let (route, would) = self.place(&class, Tried::default());
         let rules = self.ruling.take().map(|ruling| ruling.names());
@@ -73,6 +74,7 @@ impl Session {
         let (target, server) = match route.target {
             Target::Primary => ("primary", topology.primary),
             Target::Replica(server) => ("replica", Some(server)),
+            Target::Nowhere => ("nowhere", None),
             Target::Kept => {
                 let kept = self.kept.map(|kept| kept.server);
                 ("the connection in use", held.or(kept).or(topology.primary))
@@ -84,7 +86,7 @@ impl Session {
                 let name = topology.server(server).map_or("", |server| &server.name);
                 format!("replica {name}: {}", would.reason)
             }
-            Target::Primary | Target::Kept => "the same".to_owned(),
+            Target::Primary | Target::Kept | Target::Nowhere => "the same".to_owned(),
         });
         let tables = sql::tables(statement, self.dialect);
         let list = |names: Vec<String>| (!names.is_empty()).then(|| names.join(", "));

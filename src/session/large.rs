@@ -156,6 +156,9 @@ impl Session {
 
     /// Streams a query that means this to the primary.
     async fn stream_class(&mut self, class: StatementClass, effect: Effect) -> Result<Flow, Error> {
+        if let Some(answer) = self.leave_replica_for(&class).await? {
+            return self.discard_with(&answer).await;
+        }
         let mut conn = match self.settled_connection(&class).await {
             Ok(conn) => conn,
             Err(error) => return self.discard_for(error).await,
@@ -240,6 +243,9 @@ impl Session {
         types: Option<Types>,
         expect: Expect,
     ) -> Result<Flow, Error> {
+        if let Some(answer) = self.leave_replica_for(&class).await? {
+            return self.discard_with(&answer).await;
+        }
         let id = self.announced_statement();
         let mut conn = match self.large_connection(&class, id).await {
             Ok(conn) => conn,

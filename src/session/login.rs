@@ -120,6 +120,7 @@ pub(super) async fn login(
         status: initial_status(base),
         held: None,
         pin: None,
+        reading: None,
         buckets: Vec::new(),
         kept: None,
         last_insert_id: 0,

@@ -20,6 +20,7 @@ mod observe;
 mod pipe;
 mod prepared;
 mod process_list;
+mod reading;
 mod relay;
 mod route;
 mod rules;
@@ -76,7 +77,7 @@ use crate::{
     error::{Answer, Error, ErrorKind, Origin},
     net::{Buffers, Entrance, Peer, Stream, tls::Acceptor},
     pool::{Bucket, Pool, PooledConn, WorkerId},
-    routing::PinReason,
+    routing::{PinReason, Reading},
     sql::{Classifier, Dialect, setting::Settings},
     topology::{Flavor, ServerId, Topology},
 };
@@ -176,6 +177,8 @@ struct Session {
     /// The connection of an open transaction, or of a pinned session.
     held: Option<PooledConn>,
     pin: Option<PinReason>,
+    /// The open transaction, if it only reads and is on a replica.
+    reading: Option<Reading>,
     /// The buckets used so far, by server.
     buckets: Vec<(ServerId, Arc<Bucket>)>,
     /// A connection in the pool that may still be asked about an earlier statement.

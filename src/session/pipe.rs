@@ -29,9 +29,12 @@ pub(super) fn begins(code: u8) -> bool {
 impl Session {
     /// Sends the command that begins such a conversation to the primary. From then on the session is the server's.
     pub(super) async fn begin_pipe(&mut self, packet: &[u8]) -> Result<Flow, Error> {
+        let class = self.of_server();
+        if let Some(answer) = self.leave_replica_for(&class).await? {
+            return self.reply_error(&answer).await;
+        }
         let bound = self.is_bound();
         let began = async {
-            let class = self.of_connection();
             let mut conn = self.settled_connection(&class).await?;
             conn.send(&[], packet).await?;
             Ok::<_, Error>(conn)

@@ -202,7 +202,10 @@ impl Session {
     pub(super) fn pin_to(&mut self, mut conn: PooledConn, reason: PinReason) {
         conn.mark_idle(&self.context.buffers);
         conn.mark_soiled();
-        self.pin.get_or_insert(reason);
+        // A transaction on a replica keeps the connection as long as it lasts. Longer it must not be kept.
+        if self.reading.is_none() {
+            self.pin.get_or_insert(reason);
+        }
         self.hold(conn);
     }
 

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Key, PooledConn},
     routing::{self, Reason, Route, SessionView, Target, Wish},
-    sql::StatementClass,
+    sql::{Kind, StatementClass},
     topology::{Server, ServerId, Topology},
 };
 
@@ -61,8 +61,15 @@ impl Session {
     pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
         let topology = self.context.topology.borrow();
         let wish = self.wish(class);
+        // Only then it is worth to look.
+        let opens = matches!(class.kind, Kind::Begin { .. })
+            || !self.status.contains(StatusFlags::AUTOCOMMIT);
         let view = SessionView {
             in_transaction: self.status.contains(StatusFlags::IN_TRANS),
+            reading: self.reading,
+            read_only: opens && self.is_read_only(),
+            locks_reads: opens && self.may_lock_reads(),
+            read_only_transactions: self.rules.policy().read_only_transactions,
             pinned: self.pin,
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             wish,
@@ -106,7 +113,7 @@ impl Session {
             Some(conn) => Ok(conn),
             None => match route.target {
                 Target::Replica(server) => self.checkout(server).await,
-                Target::Kept | Target::Primary => self.primary_connection().await,
+                _ => self.primary_connection().await,
             },
         }
     }
@@ -117,7 +124,7 @@ impl Session {
             Some(conn) => Ok(conn),
             None => match route.target {
                 Target::Replica(server) => self.checkout(server).await,
-                Target::Kept | Target::Primary => self.primary_now().await,
+                _ => self.primary_now().await,
             },
         }
     }
@@ -125,6 +132,10 @@ impl Session {
     /// The connection that the session has already, if the route leads there.
     fn own_connection(&mut self, route: &Route) -> Result<Option<PooledConn>, Error> {
         self.taken_previous = false;
+        if route.target == Target::Nowhere {
+            let text = format!("dbproxy: {}", route.reason);
+            return Err(Error::answer_with(Origin::Proxy, 1792, b"25006", text));
+        }
         if matches!(route.target, Target::Replica(_)) {
             return Ok(None);
         }
@@ -192,7 +203,7 @@ impl Session {
         }
     }
 
-    async fn primary_connection(&mut self) -> Result<PooledConn, Error> {
+    pub(super) async fn primary_connection(&mut self) -> Result<PooledConn, Error> {
         let mut deadline = None;
         loop {
             let error = match self.primary_now().await {

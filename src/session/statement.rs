@@ -88,7 +88,8 @@ impl Session {
             }
             let (route, would) = self.place(class, tried);
             let replica = matches!(route.target, Target::Replica(_));
-            let movable = class.is_replica_read() && !self.is_bound();
+            // A transaction that only reads can begin anywhere.
+            let movable = (replica || class.is_replica_read()) && !self.is_bound();
             let conn = if movable {
                 self.connection_now(&route).await
             } else {
@@ -154,7 +155,7 @@ impl Session {
 
     /// Whether the connection carries state of this session that another one does not have.
     pub(super) fn is_bound(&self) -> bool {
-        self.pin.is_some() || self.status.contains(StatusFlags::IN_TRANS)
+        self.pin.is_some() || self.reading.is_some() || self.status.contains(StatusFlags::IN_TRANS)
     }
 
     async fn answer_failure(&mut self, error: Error) -> Result<Option<Finished>, Error> {
@@ -336,13 +337,21 @@ impl Session {
             // Nothing is left to be asked about, neither of another session nor of this one.
             conn.put_reset(out);
         }
-        if asks_before || (uses_id && conn.insert_id() != self.last_insert_id) {
-            let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
-            conn.put_sync(out, &self.wanted, &extra);
-            conn.set_insert_id(self.last_insert_id);
+        if asks_before || uses_id {
+            self.put_session(conn, out);
         } else {
             conn.put_sync(out, &self.wanted, "");
         }
+    }
+
+    /// Appends what gives the connection all of the session's state that it can have.
+    pub(super) fn put_session(&self, conn: &mut PooledConn, out: &mut BytesMut) {
+        if conn.insert_id() == self.last_insert_id {
+            return conn.put_sync(out, &self.wanted, "");
+        }
+        let extra = format!(", SESSION last_insert_id={}", self.last_insert_id);
+        conn.put_sync(out, &self.wanted, &extra);
+        conn.set_insert_id(self.last_insert_id);
     }
 
     /// Whether the session may be tied to the connection that runs this.

@@ -891,6 +891,9 @@ impl<'a> Part<'a> {
             }
             Word::Start if second == Word::Transaction => {
                 *facts |= Facts::IMPLICIT_COMMIT;
+                if self.words > if self.read_only { 4 } else { 2 } {
+                    *facts |= Facts::CHARACTERISTICS;
+                }
                 (
                     Kind::Begin {
                         read_only: self.read_only,

@@ -82,6 +82,8 @@ facts! {
     STATUS = 27,
     /// May change who can log in, and how.
     ACCOUNTS = 28,
+    /// START TRANSACTION with more than READ ONLY behind it: READ WRITE, WITH CONSISTENT SNAPSHOT.
+    CHARACTERISTICS = 29,
 }
 
 impl Facts {

@@ -6,7 +6,10 @@ mod tap;
 
 use bytes::BytesMut;
 use dbproxy_proto::{
-    capability::Capabilities, command::Command, packet::HEADER_LEN, response::Expect,
+    capability::{Capabilities, StatusFlags},
+    command::Command,
+    packet::HEADER_LEN,
+    response::Expect,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -47,7 +50,7 @@ impl Session {
                 target: Target::Primary,
                 reason: Reason::Observing,
             },
-            Target::Primary | Target::Kept => route,
+            Target::Primary | Target::Kept | Target::Nowhere => route,
         };
         (placed, Some(route))
     }
@@ -56,8 +59,13 @@ impl Session {
     pub(super) fn look_on(&mut self, class: &StatementClass, would: Option<Route>) {
         if let (Some(route), Some(observer)) = (would, &self.context.observer) {
             let picked = match route.target {
-                Target::Replica(_) => observer.picks(class.digest),
-                Target::Primary | Target::Kept => None,
+                // What begins a transaction is no answer to compare, and would leave one open.
+                Target::Replica(_)
+                    if class.is_replica_read() && self.status.contains(StatusFlags::AUTOCOMMIT) =>
+                {
+                    observer.picks(class.digest)
+                }
+                _ => None,
             };
             self.onlooker = picked.map(|permit| {
                 Box::new(Onlooker {

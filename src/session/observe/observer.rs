@@ -109,7 +109,7 @@ impl Observer {
         let destination = match route.target {
             Target::Primary => Destination::Primary,
             Target::Replica(_) => Destination::Replica,
-            Target::Kept => Destination::Connection,
+            Target::Kept | Target::Nowhere => Destination::Connection,
         };
         let now = now();
         let mut table = self.lock();

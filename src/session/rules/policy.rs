@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::quota::Quotas;
 use crate::config::{
-    Balance, Config, Consistency, Rule,
+    Balance, Config, Consistency, ReadOnlyTransactions, Rule,
     rule::{Actions, Conditions, Firewall, FixedAnswer, LimitPer, Priority, RouteTo},
 };
 
@@ -23,6 +23,8 @@ pub struct Policy {
     pub consistency: Consistency,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
+    /// Where transactions run that only read.
+    pub read_only_transactions: ReadOnlyTransactions,
     pub(super) rules: Box<[Arc<Entry>]>,
 }
 
@@ -37,6 +39,7 @@ impl Policy {
         Self {
             consistency: config.cluster.consistency,
             balance: config.cluster.balance,
+            read_only_transactions: config.cluster.read_only_transactions,
             rules: rules
                 .map(|rule| known(rule).unwrap_or_else(|| Arc::new(Entry::new(rule.clone()))))
                 .collect(),
