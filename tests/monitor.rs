@@ -16,8 +16,8 @@ use std::time::Duration;
 use dbproxy::accounts::{ClientAddress, Directory, Lookup, Requirement, Verifier};
 use dbproxy::cli::demo::cluster::{self, ServerProcess};
 use dbproxy::config::{
-    Balance, Consistency, ProxyProtocol, ReadOnlyTransactions, Secret, ServerAddress,
-    ServerCompression, ServerConfig, ServerTls, User,
+    Administration, Balance, Consistency, ProxyProtocol, ReadOnlyTransactions, Secret,
+    ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
 };
 use dbproxy::monitor::{self, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
@@ -78,6 +78,7 @@ impl Scene {
             max_lag,
             balance: Balance::RoundRobin,
             read_only_transactions: ReadOnlyTransactions::Primary,
+            administration: Administration::Refuse,
             compression: ServerCompression::Off,
             proxy_protocol: ProxyProtocol::Off,
         };

@@ -17,6 +17,7 @@ pub mod code {
     pub const QUERY: u8 = 0x03;
     pub const FIELD_LIST: u8 = 0x04;
     pub const REFRESH: u8 = 0x07;
+    pub const SHUTDOWN: u8 = 0x08;
     pub const STATISTICS: u8 = 0x09;
     pub const PROCESS_INFO: u8 = 0x0A;
     pub const PROCESS_KILL: u8 = 0x0C;

@@ -38,6 +38,7 @@ pub(super) async fn follow(
         running.cluster.consistency = config.cluster.consistency;
         running.cluster.balance = config.cluster.balance;
         running.cluster.read_only_transactions = config.cluster.read_only_transactions;
+        running.cluster.administration = config.cluster.administration;
         running.rules = config.rules;
     }
     // Nobody can bring another one: what counts now stays for as long as sessions look at it.

@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use super::{Failure, Status};
-use crate::config::{Balance, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig};
+use crate::config::{
+    Administration, Balance, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig,
+};
 use crate::routing::{self, PinReason, Reading, Reason, Route, SessionView, Target, Wish};
 use crate::sql::set::Assignment;
 use crate::sql::setting::Settings;
@@ -65,6 +67,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
             let cluster = super::load(file)?.config.cluster;
             let mut session = Session::new(cluster.servers, cluster.consistency, arguments.flavor);
             session.view.read_only_transactions = cluster.read_only_transactions;
+            session.administration = cluster.administration;
             session
         }
         None => Session::new(imagined(), Consistency::default(), arguments.flavor),
@@ -95,6 +98,7 @@ struct Session {
     topology: Topology,
     dialect: Dialect,
     view: SessionView,
+    administration: Administration,
     explained: bool,
 }
 
@@ -114,6 +118,7 @@ impl Session {
                 wish: Wish::new(Hint::None, &Settings::default(), consistency),
                 previous: None,
             },
+            administration: Administration::default(),
             explained: false,
         }
     }
@@ -129,7 +134,7 @@ impl Session {
         let balance = Balance::default();
         let consistency = self.view.wish.consistency;
         self.view.wish = Wish::new(class.hint, &Settings::default(), consistency);
-        let route = routing::decide(
+        let mut route = routing::decide(
             &class,
             &self.view,
             &self.topology,
@@ -138,6 +143,14 @@ impl Session {
             balance,
             0,
         );
+        if self.administration == Administration::Refuse
+            && let Some(breach) = sql::administration::find(statement, class.kind, self.dialect)
+        {
+            route = Route {
+                target: Target::Nowhere,
+                reason: Reason::Administration(breach.harm),
+            };
+        }
         if self.explained {
             writeln!(out)?;
         }

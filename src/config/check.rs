@@ -378,6 +378,7 @@ fn cluster(
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
+    let administration = section.read(&keys::ADMINISTRATION, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
@@ -387,6 +388,7 @@ fn cluster(
         max_lag: max_lag?,
         balance: balance?,
         read_only_transactions: read_only_transactions?,
+        administration: administration?,
         compression: compression?,
         proxy_protocol: proxy_protocol?,
     })

@@ -29,6 +29,9 @@ impl Difference {
         if old.cluster.read_only_transactions != new.cluster.read_only_transactions {
             at_once.push("cluster.read_only_transactions".to_owned());
         }
+        if old.cluster.administration != new.cluster.administration {
+            at_once.push("cluster.administration".to_owned());
+        }
         at_once.extend(rules(old, new));
         let parts = [
             ("listen", old.listen == new.listen),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::Administration;
 use super::Balance;
 use super::ClientCompression;
 use super::ClientMode;
@@ -224,6 +225,21 @@ pub(super) const READ_ONLY_TRANSACTIONS: Key<Choice<ReadOnlyTransactions>> = Key
     meaning: "Where transactions run that are begun `READ ONLY`, or in a session that is. `replica`: on one replica \
               from beginning to end; a statement that only the primary can run gets error 1792 there once the \
               transaction has read.",
+};
+
+pub(super) const ADMINISTRATION: Key<Choice<Administration>> = Key {
+    path: "cluster.administration",
+    kind: Choice {
+        default: ("refuse", Administration::Refuse),
+        names: &[
+            ("refuse", Administration::Refuse),
+            ("allow", Administration::Allow),
+        ],
+        later: &[],
+    },
+    meaning: "What becomes of statements that change what the primary is to its replicas, such as `STOP REPLICA`, \
+              `RESET BINARY LOGS`, `SET GLOBAL read_only` or `SHUTDOWN`. `refuse`: error 1290. `allow`: the primary \
+              runs them, if the account may.",
 };
 
 const COMPRESSION: Choice<ServerCompression> = Choice {
@@ -651,6 +667,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &MAX_LAG,
     &BALANCE,
     &READ_ONLY_TRANSACTIONS,
+    &ADMINISTRATION,
     &CLUSTER_COMPRESSION,
     &CLUSTER_PROXY_PROTOCOL,
     &SERVER_NAME,

@@ -130,6 +130,8 @@ pub struct Cluster {
     pub balance: Balance,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
+    /// What becomes of statements that would break the cluster.
+    pub administration: Administration,
     /// How connections to the servers are compressed.
     pub compression: ServerCompression,
     /// Whether the servers are told where clients are.
@@ -267,6 +269,16 @@ pub enum ReadOnlyTransactions {
     Primary,
     /// On one replica.
     Replica,
+}
+
+/// What becomes of statements that change what a server is to its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Administration {
+    /// The client gets an error.
+    #[default]
+    Refuse,
+    /// The primary runs them.
+    Allow,
 }
 
 /// An account whose password stands in the configuration.

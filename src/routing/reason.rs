@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::pin::PinReason;
-use crate::sql::Cause;
+use crate::sql::{Cause, administration::Harm};
 
 /// The reason of a route.
 ///
@@ -52,6 +52,8 @@ pub enum Reason {
     BegunAnew(Cause),
     /// Only the primary can run it, and the transaction on a replica has begun to read.
     NotInReading(Cause),
+    /// It would break the cluster, and the configuration forbids that.
+    Administration(Harm),
     /// autocommit is off, so the statement begins a transaction.
     AutocommitOff,
     /// The session is tied to its connection.
@@ -100,6 +102,9 @@ impl fmt::Display for Reason {
                 f,
                 "{cause}: not in a read-only transaction that has begun to read on a replica"
             ),
+            Self::Administration(harm) => {
+                write!(f, "it {harm} (cluster.administration = \"refuse\")")
+            }
             Self::AutocommitOff => f.write_str("autocommit is off"),
             Self::Pinned(pin) => write!(f, "session is pinned: {pin}"),
             Self::PreviousStatement => f.write_str("asks about the statement before"),

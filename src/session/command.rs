@@ -9,14 +9,16 @@ use dbproxy_proto::{
 };
 
 use super::{
-    Flow, Session, execution::Execution, finish::Effect, pipe, relay::News, statement::Request,
+    Flow, Session, administration::refused, execution::Execution, finish::Effect, pipe,
+    relay::News, statement::Request,
 };
 use crate::{
     backend::Charset,
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{
-        self, Cause, Facts, Kind, StatementClass, kill::Scope, set::Assignment, setting::Settings,
+        self, Cause, Facts, Kind, StatementClass, administration::Harm, kill::Scope,
+        set::Assignment, setting::Settings,
     },
     topology::Flavor,
 };
@@ -94,6 +96,18 @@ impl Session {
             Command::Ping => {
                 self.forward(packet, Expect::Status, &self.of_connection(), Effect::None)
                     .await
+            }
+            Command::Refresh(flags)
+                if flags & RESETS != 0
+                    && let Some(answer) = self.forbidden("COM_REFRESH", Harm::Logs) =>
+            {
+                self.reply_error(&answer).await
+            }
+            Command::Other {
+                code: code::SHUTDOWN,
+                ..
+            } if let Some(answer) = self.forbidden("COM_SHUTDOWN", Harm::Server) => {
+                self.reply_error(&answer).await
             }
             Command::Debug | Command::Refresh(_) => {
                 self.forward(packet, Expect::Status, &self.of_server(), Effect::None)
@@ -231,6 +245,9 @@ impl Session {
     ) -> Result<Flow, Error> {
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
+        if let Some(breach) = self.breach(&class, text) {
+            return self.reply_error(&refused(breach)).await;
+        }
         if self.concerns_trackers(&class, text) {
             Box::pin(self.untrack(&class)).await?;
         }
@@ -395,6 +412,9 @@ impl Session {
         self.last_insert_id = 0;
     }
 }
+
+/// Flags of COM_REFRESH: RESET MASTER and RESET SLAVE.
+const RESETS: u8 = 0x80 | 0x40;
 
 /// Whether an assignment has the same meaning on a connection that has seen another history.
 fn can_be_repeated(assignment: &Assignment) -> bool {

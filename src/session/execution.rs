@@ -12,6 +12,7 @@ use dbproxy_proto::{
 
 use super::{
     Flow, Session,
+    administration::refused,
     command::Changed,
     finish::Effect,
     prepared::Statement,
@@ -199,6 +200,9 @@ impl Session {
         let (packet, text) = ruled.as_ref().map_or((packet, text), Changed::parts);
         if ruled.is_some() {
             class = self.classify(text);
+        }
+        if let Some(breach) = self.breach(&class, text) {
+            return self.reply_error(&refused(breach)).await;
         }
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);

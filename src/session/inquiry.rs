@@ -12,7 +12,7 @@ use super::{Flow, Session, route::Tried};
 use crate::{
     error::{Answer, Error},
     net::Peer,
-    routing::Target,
+    routing::{Reason, Route, Target},
     sql::{self, inquiry::Inquiry},
 };
 
@@ -67,7 +67,16 @@ impl Session {
         let class = self.classify(statement);
         let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
-        let (route, would) = self.place(&class, Tried::default());
+        let (route, would) = match self.breach(&class, statement) {
+            Some(breach) => {
+                let route = Route {
+                    target: Target::Nowhere,
+                    reason: Reason::Administration(breach.harm),
+                };
+                (route, None)
+            }
+            None => self.place(&class, Tried::default()),
+        };
         let rules = self.ruling.take().map(|ruling| ruling.names());
         let topology = self.context.topology.borrow();
         let held = self.held.as_ref().map(|conn| conn.server());

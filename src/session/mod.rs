@@ -1,6 +1,7 @@
 //! One client: login, command loop, relay, pins, prepared statements.
 
 mod account_changes;
+mod administration;
 mod ask;
 mod command;
 mod complaints;

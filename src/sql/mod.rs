@@ -5,6 +5,7 @@
 //! not answer rightly, which hint its leading comment gives, and the digest it is counted under.
 //! Whatever is not surely a read is not called a read. The room is pure: no IO, no clock.
 
+pub mod administration;
 mod cache;
 mod class;
 mod connection_id;

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::quota::Quotas;
 use crate::config::{
-    Balance, Config, Consistency, ReadOnlyTransactions, Rule,
+    Administration, Balance, Config, Consistency, ReadOnlyTransactions, Rule,
     rule::{Actions, Conditions, Firewall, FixedAnswer, LimitPer, Priority, RouteTo},
 };
 
@@ -25,6 +25,8 @@ pub struct Policy {
     pub balance: Balance,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
+    /// What becomes of statements that would break the cluster.
+    pub administration: Administration,
     pub(super) rules: Box<[Arc<Entry>]>,
 }
 
@@ -40,6 +42,7 @@ impl Policy {
             consistency: config.cluster.consistency,
             balance: config.cluster.balance,
             read_only_transactions: config.cluster.read_only_transactions,
+            administration: config.cluster.administration,
             rules: rules
                 .map(|rule| known(rule).unwrap_or_else(|| Arc::new(Entry::new(rule.clone()))))
                 .collect(),
