@@ -5,6 +5,7 @@ use std::fmt;
 use super::dialect::Dialect;
 use super::digest::{Digest, Hash};
 use super::facts::Facts;
+use super::functions::{exists, has_classic_hashes};
 use super::hint::{Hint, Name};
 use super::lexer::{Lexer, Token, TokenKind};
 use super::variables;
@@ -687,7 +688,8 @@ impl<'a> Part<'a> {
                 Flags::PURE_MYSQL
             });
         if pure {
-            if flags.has(Flags::ADJACENT) && last.end() != token.start() {
+            let stored = flags.has(Flags::ADJACENT) && last.end() != token.start();
+            if stored || (flags.has(Flags::VERSIONED) && !exists(entry.text(), self.dialect)) {
                 self.unknown_call();
             }
             return;
@@ -699,6 +701,8 @@ impl<'a> Part<'a> {
             Word::FnConnection => self.facts |= Facts::CONNECTION,
             Word::FnSequence => self.facts |= Facts::SEQUENCE,
             Word::FnServerState => self.facts |= Facts::SERVER_STATE,
+            Word::FnClassicHash if has_classic_hashes(self.dialect) => {}
+            Word::FnClassicHash => self.facts |= Facts::SERVER_STATE,
             _ => self.unknown_call(),
         }
     }

@@ -4,6 +4,7 @@
 //! means: no writes, no locks, and an answer that depends on nothing but arguments, data, session
 //! state that is carried along, time and chance.
 
+use super::dialect::Dialect;
 use super::words::{Flags, Word};
 
 const BOTH: Flags = Flags::PURE;
@@ -17,7 +18,10 @@ pub(super) const BUILT_IN: &[(&[&str], Word, Flags)] = &[
     (COMMON_ADJACENT, Word::Other, BOTH_ADJACENT),
     (MYSQL_ONLY, Word::Other, MYSQL),
     (MARIA_ONLY, Word::Other, MARIA),
+    (VERSIONED, Word::Other, Flags::VERSIONED),
     (SCHEMA_VIEWS, Word::Other, Flags::SCHEMA_VIEW),
+    // MySQL 9.6 has lost them; a component that each server has to have for itself brings them back.
+    (&["MD5", "SHA", "SHA1"], Word::FnClassicHash, Flags::NONE),
     (&["LAST_INSERT_ID"], Word::FnLastInsertId, Flags::NONE),
     (
         &["FOUND_ROWS", "ROW_COUNT"],
@@ -76,6 +80,78 @@ pub(super) const BUILT_IN: &[(&[&str], Word, Flags)] = &[
         Flags::NONE,
     ),
 ];
+
+/// The functions that are called pure on servers of this flavour and version.
+pub fn pure_functions(dialect: Dialect) -> impl Iterator<Item = &'static str> {
+    let own = match dialect.maria {
+        true => Flags::PURE_MARIA,
+        false => Flags::PURE_MYSQL,
+    };
+    BUILT_IN
+        .iter()
+        .filter(move |(_, word, flags)| {
+            flags.has(Flags::PURE)
+                || flags.has(own)
+                || (matches!(word, Word::FnClassicHash) && has_classic_hashes(dialect))
+        })
+        .flat_map(|(names, ..)| names.iter().copied())
+        .filter(move |name| exists(name, dialect))
+}
+
+/// Whether servers of this flavour and version have a function that is among [`SINCE`] for some.
+///
+/// Before that a stored function may have its name.
+pub(super) fn exists(name: &str, dialect: Dialect) -> bool {
+    SINCE
+        .iter()
+        .find(|(_, maria, known)| *maria == dialect.maria && *known == name)
+        .is_none_or(|(since, ..)| dialect.version >= *since)
+}
+
+/// Functions that came within the versions that are served: the first version that surely has them, whether it is MariaDB's,
+/// and the name.
+const SINCE: &[(u32, bool, &str)] = &[
+    (110_100, true, "FORMAT_PICO_TIME"),
+    (110_100, true, "JSON_SCHEMA_VALID"),
+    (110_200, true, "JSON_ARRAY_INTERSECT"),
+    (110_200, true, "JSON_KEY_VALUE"),
+    (110_200, true, "JSON_OBJECT_FILTER_KEYS"),
+    (110_200, true, "JSON_OBJECT_TO_ARRAY"),
+    (110_300, true, "KDF"),
+    (110_700, true, "UUID_V4"),
+    (110_700, true, "UUID_V7"),
+    (110_700, true, "VEC_DISTANCE"),
+    (110_700, true, "VEC_DISTANCE_COSINE"),
+    (110_700, true, "VEC_DISTANCE_EUCLIDEAN"),
+    (110_700, true, "VEC_FROMTEXT"),
+    (110_700, true, "VEC_TOTEXT"),
+    (110_800, true, "FORMAT_BYTES"),
+    (120_300, true, "ST_SIMPLIFY"),
+    (120_300, true, "TO_NUMBER"),
+    (120_300, true, "TRUNC"),
+    (90_000, false, "FROM_VECTOR"),
+    (90_000, false, "STRING_TO_VECTOR"),
+    (90_000, false, "TO_VECTOR"),
+    (90_000, false, "VECTOR_DIM"),
+    (90_000, false, "VECTOR_TO_STRING"),
+];
+
+/// Their names.
+const VERSIONED: &[&str] = &{
+    let mut names = [""; SINCE.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = SINCE[at].2;
+        at += 1;
+    }
+    names
+};
+
+/// Whether every server of this flavour and version has MD5() and SHA1().
+/// https://dev.mysql.com/doc/refman/9.6/en/legacy-hashing-component.html
+pub(super) fn has_classic_hashes(dialect: Dialect) -> bool {
+    dialect.maria || dialect.version < 90_600
+}
 
 /// Views of information_schema that show definitions, which replicate.
 pub(super) const SCHEMA_VIEWS: &[&str] = &[
@@ -248,7 +324,6 @@ const COMMON: &[&str] = &[
     "MBROVERLAPS",
     "MBRTOUCHES",
     "MBRWITHIN",
-    "MD5",
     "MONTHNAME",
     "NAME_CONST",
     "NTH_VALUE",
@@ -276,8 +351,6 @@ const COMMON: &[&str] = &[
     "RPAD",
     "RTRIM",
     "SEC_TO_TIME",
-    "SHA",
-    "SHA1",
     "SHA2",
     "SIGN",
     "SIN",
@@ -375,10 +448,10 @@ const COMMON: &[&str] = &[
 const MYSQL_ONLY: &[&str] = &[
     "ANY_VALUE",
     "BIN_TO_UUID",
-    "DISTANCE",
     "FORMAT_BYTES",
     "FORMAT_PICO_TIME",
     "FROM_VECTOR",
+    "GEOMCOLLECTION",
     "GROUPING",
     "GTID_SUBSET",
     "GTID_SUBTRACT",

@@ -32,6 +32,7 @@ pub use connection_id::with_connection_id;
 pub use dialect::Dialect;
 pub use digest::digest_text;
 pub use facts::Facts;
+pub use functions::pure_functions;
 pub use hint::{Hint, Name};
 pub use literals::literals;
 pub use parse::{Tables, tables};

@@ -168,6 +168,7 @@ pub(super) enum Word {
     FnConnection,
     FnSequence,
     FnServerState,
+    FnClassicHash,
 }
 
 /// What else is known of a word.
@@ -194,6 +195,9 @@ impl Flags {
     pub(super) const WRITES: Self = Self(1 << 7);
     /// In [`super::functions::SCHEMA_VIEWS`].
     pub(super) const SCHEMA_VIEW: Self = Self(1 << 8);
+
+    /// A function that not all served versions have: see [`super::functions::exists`].
+    pub(super) const VERSIONED: Self = Self(1 << 9);
 
     pub(super) const NONE: Self = Self(0);
 
