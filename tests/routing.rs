@@ -1066,6 +1066,20 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
     let position = text("position").unwrap();
     assert!(position.contains(&part), "{position} has no {part}");
 
+    // What the proxy answers itself is not prepared; PDO sends it as text for this error.
+    for sql in [
+        "EXPLAIN ROUTE SELECT 1",
+        "SHOW DBPROXY SESSION",
+        "SET @dbproxy_consistency = 'strong'",
+        "SET @dbproxy_consistency = ?",
+        "SET @dbproxy_nothing = 1",
+    ] {
+        let error = conn.prep(sql).await.unwrap_err();
+        assert_eq!(support::code(&error), 1295, "{sql}: {error}");
+        assert!(error.to_string().contains("as text only"), "{error}");
+    }
+    assert!(conn.prep("SET @a = 'dbproxy_'").await.is_ok());
+
     // A table of that name can still be described.
     conn.query_drop("CREATE TABLE route (id INT, other INT)")
         .await

@@ -22,7 +22,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::PinReason,
-    sql::{Cause, Kind, StatementClass},
+    sql::{self, Cause, Kind, StatementClass},
 };
 
 /// One execution of a prepared statement, as the client asks for it.
@@ -181,7 +181,23 @@ pub(super) fn no_room_for_types() -> Answer {
     Answer::new(1461, b"42000", text)
 }
 
+/// The answer to the preparation of what the proxy answers itself. Clients that know the number send it as text then.
+fn text_only() -> Answer {
+    let text = "This command is not supported in the prepared statement protocol yet: dbproxy answers EXPLAIN ROUTE, \
+                SHOW DBPROXY ... and SET @dbproxy_... as text only";
+    Answer::new(1295, b"HY000", text)
+}
+
 impl Session {
+    /// Whether a statement is none that a server is to see.
+    fn is_for_the_proxy(&self, class: &StatementClass, text: &[u8]) -> bool {
+        match class.kind {
+            Kind::Explain | Kind::Show => sql::inquiry::parse(text, self.dialect).is_some(),
+            Kind::Set => sql::setting::apply(text, self.dialect, self.settings).is_some(),
+            _ => false,
+        }
+    }
+
     pub(super) async fn prepare(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         self.prepared.forget_last();
         let Some(id) = self.prepared.next_id() else {
@@ -203,6 +219,9 @@ impl Session {
         }
         if let Some(breach) = self.breach(&class, text) {
             return self.reply_error(&refused(breach)).await;
+        }
+        if self.is_for_the_proxy(&class, text) {
+            return self.reply_error(&text_only()).await;
         }
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);

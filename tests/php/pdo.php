@@ -86,6 +86,12 @@ for ($round = 0; $round < 5; $round++) {
     unset($p, $s);
 }
 
+say('prepared settings of the proxy');
+$p = $connect([PDO::ATTR_EMULATE_PREPARES => false]);
+$p->prepare("SET @dbproxy_consistency = 'strong'")->execute();
+$p->prepare('SET @dbproxy_consistency = ?')->execute(['strong']);
+say('still there', $p->query('SELECT COUNT(*) FROM shop')->fetchColumn());
+
 say('unix socket');
 $s = new PDO("mysql:unix_socket=$socket;dbname=$schema", $user, $password);
 say('there', $s->query('SELECT COUNT(*) FROM shop')->fetchColumn());
