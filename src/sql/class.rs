@@ -150,6 +150,10 @@ pub enum Cause {
     Sequence,
     /// It calls a function that is not a known built-in one.
     UnknownFunction,
+    /// It names a view that does more than read. Never from [`classify`].
+    View,
+    /// Functions or views have just been defined, and are not known again yet. Never from [`classify`].
+    Definitions,
     /// It asks who or which connection it is.
     Connection,
     /// It asks about the server.
@@ -192,6 +196,8 @@ impl fmt::Display for Cause {
             Self::NamedLock => "uses a named lock",
             Self::Sequence => "uses a sequence",
             Self::UnknownFunction => "calls a function that is not known to only read",
+            Self::View => "names a view that is not known to only read",
+            Self::Definitions => "functions or views have changed and are being read again",
             Self::Connection => "asks about its connection or account",
             Self::ServerState => "asks about the server",
             Self::SystemSchema => "reads a system table that each server has for itself",
@@ -228,13 +234,30 @@ impl StatementClass {
     pub fn is_replica_read(&self) -> bool {
         self.cause == Cause::None
     }
+
+    /// What it is if all the functions that are not built-in only read, provided that nothing else keeps a replica from
+    /// answering it.
+    pub(super) fn with_reading_functions(mut self) -> Option<Self> {
+        let doubtful = Facts::MULTI
+            .union(Facts::UNTERMINATED)
+            .union(Facts::AMBIGUOUS);
+        self.facts = self
+            .facts
+            .difference(Facts::UNKNOWN_FUNCTION.union(Facts::MAY_WRITE));
+        let only_objection = self.cause == Cause::UnknownFunction
+            && matches!(self.kind, Kind::Read | Kind::Explain)
+            && !self.facts.intersects(doubtful)
+            && cause_of(self.facts) == Cause::None;
+        self.cause = Cause::None;
+        only_objection.then_some(self)
+    }
 }
 
 /// Classifies a statement: one pass, no allocation, for any bytes.
 ///
 /// A statement whose `cause` is [`Cause::None`] writes nothing, locks nothing and has the same
-/// answer on every connection with the same session state, given the same data. Views and
-/// generated columns that call functions are beyond what the text can tell.
+/// answer on every connection with the same session state, given the same data. What views do is
+/// beyond what the text can tell: see [`super::catalogue`].
 pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
     let mut lexer = Lexer::new(sql, dialect);
     let mut digest = Digest::new(Hash::new());
@@ -339,10 +362,10 @@ impl Packet {
 const HEAD: usize = 8;
 
 /// One statement of a packet, as far as it has been read.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     sql: &'a [u8],
     dialect: Dialect,
-    facts: Facts,
+    pub(super) facts: Facts,
     /// The first words; names count as [`Word::Other`].
     head: [Word; HEAD],
     words: usize,
@@ -394,7 +417,7 @@ enum Scope {
 }
 
 impl<'a> Part<'a> {
-    fn new(sql: &'a [u8], dialect: Dialect) -> Self {
+    pub(super) fn new(sql: &'a [u8], dialect: Dialect) -> Self {
         Self {
             sql,
             dialect,
@@ -429,7 +452,7 @@ impl<'a> Part<'a> {
     }
 
     #[inline]
-    fn token(&mut self, token: &Token, key: Key) {
+    pub(super) fn token(&mut self, token: &Token, key: Key) {
         if self.body {
             self.body_token(token);
         }
@@ -784,6 +807,11 @@ impl<'a> Part<'a> {
             .is_some_and(|head| head.contains(&wanted))
     }
 
+    /// Whether its words so far are those of something else than a query.
+    pub(super) fn writes(&self) -> bool {
+        self.writes || self.may_be_function || self.procedure
+    }
+
     fn finish(&self) -> (Kind, Facts, Cause) {
         let writes = self.writes || self.may_be_function;
         let mut facts = self.facts;
@@ -808,6 +836,9 @@ impl<'a> Part<'a> {
             if self.body_goes_on {
                 facts |= Facts::MULTI | Facts::SESSION_STATE;
             }
+        }
+        if self.may_define(kind) {
+            facts |= Facts::DEFINITIONS;
         }
         if !matches!(kind, Kind::Read | Kind::Explain | Kind::Show) {
             facts = facts.difference(Facts::INTO);
@@ -972,6 +1003,41 @@ impl<'a> Part<'a> {
             | Word::Grant
             | Word::Revoke => self.definition(facts),
             _ => self.administration(facts),
+        }
+    }
+
+    /// Whether it may change what routines and views there are, or what they do.
+    fn may_define(&self, kind: Kind) -> bool {
+        let [first, second, third, fourth, ..] = self.head;
+        match kind {
+            Kind::Call | Kind::Compound | Kind::Unknown => true,
+            Kind::Prepare => first == Word::Execute,
+            Kind::Admin => matches!(first, Word::Install | Word::Uninstall | Word::Import),
+            // SET STATEMENT x=y FOR ...
+            Kind::Write => first == Word::Set && (self.writes || self.heads(Word::Execute)),
+            Kind::Ddl => match first {
+                Word::Rename => true,
+                Word::Create | Word::Alter | Word::Drop => {
+                    let object = match (second, third) {
+                        (Word::Or, Word::Replace) => fourth,
+                        _ => second,
+                    };
+                    // USER is known as a function.
+                    !matches!(
+                        object,
+                        Word::Table
+                            | Word::Temporary
+                            | Word::Index
+                            | Word::FnConnection
+                            | Word::Role
+                            | Word::Trigger
+                            | Word::Event
+                            | Word::Sequence
+                    )
+                }
+                _ => false,
+            },
+            _ => false,
         }
     }
 
@@ -1152,7 +1218,7 @@ fn system_schema(name: &[u8]) -> Word {
 }
 
 /// The first fact that keeps a read from replicas.
-fn cause_of(facts: Facts) -> Cause {
+pub(super) fn cause_of(facts: Facts) -> Cause {
     for (fact, cause) in [
         (Facts::LOCKING_READ, Cause::LockingRead),
         (Facts::NAMED_LOCK, Cause::NamedLock),
@@ -1179,6 +1245,61 @@ fn cause_of(facts: Facts) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn definitions_are_told_from_tables() {
+        let defines = |sql: &str| {
+            let facts = classify(sql.as_bytes(), Dialect::default()).facts;
+            facts.contains(Facts::DEFINITIONS)
+        };
+        for sql in [
+            "CREATE FUNCTION f() RETURNS INT RETURN 1",
+            "CREATE DEFINER = CURRENT_USER FUNCTION f() RETURNS INT RETURN 1",
+            "CREATE AGGREGATE FUNCTION f RETURNS STRING SONAME 'f.so'",
+            "CREATE OR REPLACE ALGORITHM = MERGE DEFINER = a SQL SECURITY INVOKER VIEW v AS SELECT 1",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE OR REPLACE PROCEDURE p() SELECT 1",
+            "ALTER VIEW v AS SELECT 2",
+            "ALTER FUNCTION f SQL SECURITY INVOKER",
+            "DROP FUNCTION f",
+            "DROP VIEW v",
+            "DROP DATABASE d",
+            "DROP SCHEMA d",
+            "RENAME TABLE v TO w",
+            "CALL p()",
+            "EXECUTE s",
+            "EXECUTE IMMEDIATE 'CREATE VIEW v AS SELECT 1'",
+            "BEGIN NOT ATOMIC CREATE VIEW v AS SELECT 1; END",
+            "SET STATEMENT max_statement_time = 5 FOR CREATE VIEW v AS SELECT 1",
+            "SELECT 1; CREATE VIEW v AS SELECT 1",
+            "INSERT INTO t VALUES (1); DROP VIEW v",
+            "GIBBERISH",
+        ] {
+            assert!(defines(sql), "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE view (a INT)",
+            "CREATE OR REPLACE TABLE t (a INT)",
+            "CREATE TEMPORARY TABLE t (a INT)",
+            "CREATE INDEX i ON t (a)",
+            "CREATE USER u",
+            "ALTER TABLE t ADD b INT",
+            "DROP TABLE t",
+            "DROP TEMPORARY TABLE t",
+            "TRUNCATE t",
+            "GRANT SELECT ON *.* TO u",
+            "PREPARE s FROM 'SELECT 1'",
+            "DEALLOCATE PREPARE s",
+            "SET STATEMENT max_statement_time = 5 FOR SELECT 1",
+            "INSERT INTO t VALUES (1)",
+            "SELECT 1",
+            "SHOW CREATE VIEW v",
+            "FLUSH TABLES",
+            "SET @a = 1",
+        ] {
+            assert!(!defines(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn changes_of_accounts_are_told_from_tables_of_that_name() {

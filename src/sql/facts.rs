@@ -84,6 +84,8 @@ facts! {
     ACCOUNTS = 28,
     /// START TRANSACTION with more than READ ONLY behind it: READ WRITE, WITH CONSISTENT SNAPSHOT.
     CHARACTERISTICS = 29,
+    /// May change which stored routines and views there are, or what they do.
+    DEFINITIONS = 30,
 }
 
 impl Facts {

@@ -2,6 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::catalogue::{self, Reading, Routine, RoutineKind, View};
 use super::{Dialect, classify, digest_text, kill, set, use_schema, with_connection_id};
 
 /// Classifies `data` and reads it as SET, USE and KILL, and looks for CONNECTION_ID().
@@ -39,6 +40,34 @@ pub fn run(data: &[u8]) {
     let _ = use_schema(sql, dialect);
     let _ = kill::parse(sql, dialect);
     let _ = with_connection_id(sql, dialect, u32::MAX);
+    catalogued(sql, dialect);
+}
+
+/// Takes `sql` for the body of a function and of a procedure and for a view's definition.
+fn catalogued(sql: &[u8], dialect: Dialect) {
+    let routine = |kind, name: &[u8]| Routine {
+        kind,
+        schema: b"s".to_vec(),
+        name: name.to_vec(),
+        sql_mode: Vec::new(),
+        charset: Vec::new(),
+        body: Some(sql.to_vec()),
+    };
+    let reading = Reading {
+        dialect,
+        routines: vec![
+            routine(RoutineKind::Function { reads: true }, b"f"),
+            routine(RoutineKind::Procedure, b"p"),
+        ],
+        views: vec![View {
+            schema: b"s".to_vec(),
+            name: b"v".to_vec(),
+            definition: Some(sql.to_vec()),
+        }],
+        loadable: Some(Vec::new()),
+        folds_names: false,
+    };
+    catalogue::look_through(&reading);
 }
 
 /// A word that can write or lock, outside of strings, comments and quoted names.

@@ -7,6 +7,7 @@
 
 pub mod administration;
 mod cache;
+pub mod catalogue;
 mod class;
 mod connection_id;
 mod dialect;
