@@ -29,9 +29,11 @@ use crate::{
         tls::{self, Acceptor, Admission, Connector, Outgoing},
     },
     pool::{Pool, WorkerId},
-    session::{AccountChanges, AnswerCache, Context, Policy, Registry, ServerKey, TICK},
+    session::{
+        AccountChanges, AnswerCache, Context, Definitions, Policy, Registry, ServerKey, TICK,
+    },
     shutdown::Shutdown,
-    sql::Classifier,
+    sql::{Classifier, catalogue::Catalogue},
     topology::{ServerId, Topology},
 };
 use observe::Observing;
@@ -74,13 +76,22 @@ pub async fn run(
         watch::channel(Arc::new(Directory::unloaded(&config.users)));
     let nudge = Arc::new(Notify::new());
     let accounts = monitor::accounts::watch(
-        targets,
+        targets.clone(),
         config.users.clone(),
         topology.clone(),
         directory_sender,
         Arc::clone(&nudge),
     );
     control_plane.spawn(accounts);
+    let (catalogue_sender, catalogue) = watch::channel(Arc::new(Catalogue::unread()));
+    let definitions = Arc::new(Definitions::new(catalogue, Arc::default()));
+    control_plane.spawn(monitor::catalogue::watch(
+        targets,
+        config.cluster.max_lag,
+        topology.clone(),
+        catalogue_sender,
+        definitions.nudged(),
+    ));
 
     let registry = Arc::new(Registry::default());
     let credentials = Arc::new(Credentials::new());
@@ -115,6 +126,7 @@ pub async fn run(
         topology: topology.clone(),
         directory: directory.clone(),
         account_changes: Arc::clone(&account_changes),
+        definitions: Arc::clone(&definitions),
         complaints: crate::session::Complaints::default(),
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),

@@ -386,7 +386,7 @@ async fn wrong_passwords_are_counted_by_the_server(flavor: Flavor) {
         let cluster = Cluster::start(flavor, 0).await.unwrap();
         cluster.primary().run(sql).await.unwrap();
         let sql =
-            "REVOKE SELECT ON mysql.* FROM dbproxy@'%'; GRANT SELECT ON mysql.user TO dbproxy@'%'";
+            "REVOKE SELECT ON *.* FROM dbproxy@'%'; GRANT SELECT ON mysql.user TO dbproxy@'%'";
         cluster.primary().run(sql).await.unwrap();
         counted(cluster, &pairs[..1]).await;
     }

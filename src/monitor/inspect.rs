@@ -12,7 +12,7 @@ use tokio::time::{self, Instant};
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
-use super::{Target, accounts, offers, probe};
+use super::{Target, accounts, catalogue, offers, probe};
 use crate::config::{
     Config, ProxyProtocol, ServerAddress, ServerCompression, ServerConfig, ServerMode,
 };
@@ -21,8 +21,8 @@ use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 /// A look takes at most this long.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connections of the monitor to one server: one for the probes, one for the accounts.
-const MONITOR_CONNECTIONS: usize = 2;
+/// Connections of the monitor to one server: one for the probes, one for the accounts, one for functions and views.
+const MONITOR_CONNECTIONS: usize = 3;
 
 /// Oldest versions whose words are known.
 const OLDEST_MYSQL: u32 = 80_000;
@@ -183,6 +183,12 @@ async fn look(
             findings.push(good(format!("{count} accounts can be read")));
         }
         Err(error) => findings.push(unread_accounts(&error, version.flavor, needs)),
+    }
+    match catalogue::seen(&mut conn, &version).await {
+        Ok(seen) => seen.findings(version.flavor, findings),
+        Err(error) => findings.push(warning(format!(
+            "stored functions and views cannot be read ({error}): calls of functions go to the primary"
+        ))),
     }
     // The server may close first.
     let _ = conn.disconnect().await;
@@ -409,7 +415,7 @@ mod tests {
     #[test]
     fn too_few_connections_are_warned_of() {
         let needs = NEEDS;
-        for (allowed, warned) in [("101", true), ("102", false), ("unknown", false)] {
+        for (allowed, warned) in [("102", true), ("103", false), ("unknown", false)] {
             let variables = HashMap::from([("max_connections".to_owned(), allowed.to_owned())]);
             let found = connections_finding(&variables, needs).map(|finding| finding.severity);
             assert_eq!(found, warned.then_some(Severity::Warning), "{allowed}");

@@ -1,8 +1,9 @@
-//! Watches the servers: probes for the topology, accounts for logins, and a closer look on demand.
+//! Watches the servers: probes for the topology, accounts for logins, definitions for routes, and a closer look on demand.
 //!
 //! Nothing is decided here. A probe becomes an [`Observation`], whatever came of it.
 
 pub mod accounts;
+pub mod catalogue;
 mod connect;
 mod fields;
 pub mod inspect;

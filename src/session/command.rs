@@ -243,6 +243,7 @@ impl Session {
         text: &[u8],
         class: StatementClass,
     ) -> Result<Flow, Error> {
+        let class = self.look_up(class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         if let Some(breach) = self.breach(&class, text) {

@@ -205,24 +205,25 @@ impl Session {
                 "Can't create more than max_prepared_stmt_count statements (current value: 16382)";
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
-        let mut class = self.classify(text);
+        let mut text_class = self.classify(text);
         let mut ruled = None;
         if self.has_rules() {
-            match self.rule_preparation(packet, text, &class) {
+            match self.rule_preparation(packet, text, &text_class) {
                 Ok(changed) => ruled = changed,
                 Err(answer) => return self.reply_error(&answer).await,
             }
         }
         let (packet, text) = ruled.as_ref().map_or((packet, text), Changed::parts);
         if ruled.is_some() {
-            class = self.classify(text);
+            text_class = self.classify(text);
         }
-        if let Some(breach) = self.breach(&class, text) {
+        if let Some(breach) = self.breach(&text_class, text) {
             return self.reply_error(&refused(breach)).await;
         }
-        if self.is_for_the_proxy(&class, text) {
+        if self.is_for_the_proxy(&text_class, text) {
             return self.reply_error(&text_only()).await;
         }
+        let class = self.look_up(text_class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
@@ -248,7 +249,7 @@ impl Session {
                 id,
                 Statement {
                     key,
-                    class,
+                    class: text_class,
                     parameters,
                     types: Vec::new(),
                 },
@@ -312,7 +313,8 @@ impl Session {
         statement: &Statement,
         wants_cursor: bool,
     ) -> Result<(StatementClass, Effect), Error> {
-        let mut class = statement.class;
+        let key = &statement.key;
+        let mut class = self.look_up(statement.class, key.text(), key.state()).await;
         if self.concerns_trackers(&class, statement.key.text()) {
             Box::pin(self.untrack(&class)).await?;
         }

@@ -9,7 +9,7 @@ use crate::{
     backend::{Charset, SessionState},
     pool::PooledConn,
     routing::{self, PinReason, Reading},
-    sql::{Facts, Kind, StatementClass, set::Assignment, variables},
+    sql::{Cause, Facts, Kind, StatementClass, set::Assignment, variables},
     topology::ServerId,
 };
 
@@ -69,7 +69,15 @@ impl Session {
             self.set_wanted(self.wanted.with_schema(Some(schema)));
             conn.set_state(Arc::clone(&self.wanted));
         }
-        self.update_pin(class, outcome.state_changed && !understood, failed);
+        // Servers say so of each stored function and of some views, whatever they do. Those of a read are known to leave
+        // nothing behind, or are not shown: then a reset is enough, since nobody has asked for what is left.
+        let reads = matches!(class.cause, Cause::None | Cause::View | Cause::Definitions);
+        let called = outcome.state_changed
+            && reads
+            && routing::pin_for(class).is_none()
+            && (self.reading.is_some() || !(was_in_transaction || in_transaction));
+        let unexplained = outcome.state_changed && !understood && !called;
+        self.update_pin(class, unexplained, failed);
         if self.pin == Some(PinReason::NextTransaction) && was_in_transaction && !in_transaction {
             // It was for the transaction that has ended.
             self.pin = None;
@@ -107,6 +115,10 @@ impl Session {
             return Flow::Continue;
         }
         conn.mark_clean();
+        if called && self.pin.is_none() {
+            conn.mark_soiled();
+            return Flow::Continue;
+        }
         let leaves_answers = failed
             || outcome.warnings > 0
             || class.kind == Kind::Write

@@ -67,6 +67,7 @@ impl Session {
         let class = self.classify(statement);
         let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
+        let class = self.looked_up(class, statement, &self.wanted);
         let (route, would) = match self.breach(&class, statement) {
             Some(breach) => {
                 let route = Route {

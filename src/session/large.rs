@@ -136,7 +136,10 @@ impl Session {
             Kind::Write | Kind::LoadData if begun && !self.wanted.multi_statements() => {
                 Effect::None
             }
-            _ => Effect::Pin(PinReason::LargeStatement),
+            _ => {
+                class.facts |= Facts::DEFINITIONS;
+                Effect::Pin(PinReason::LargeStatement)
+            }
         };
         // The digest is of what was seen only, and so no rule's.
         class.digest = 0;

@@ -5,6 +5,7 @@ mod administration;
 mod ask;
 mod command;
 mod complaints;
+mod definitions;
 mod door;
 mod execution;
 mod finish;
@@ -57,6 +58,7 @@ use tracing::{debug, info};
 
 pub use account_changes::AccountChanges;
 pub use complaints::Complaints;
+pub use definitions::Definitions;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use in_flight::InFlight;
 pub use limits::Source;
@@ -98,6 +100,8 @@ pub struct Context {
     pub directory: watch::Receiver<Arc<Directory>>,
     /// What sessions changed of them.
     pub account_changes: Arc<AccountChanges>,
+    /// What is known of functions and views, and what sessions changed of them.
+    pub definitions: Arc<Definitions>,
     /// Of which accounts the log was told.
     pub complaints: Complaints,
     /// What logins have proven.

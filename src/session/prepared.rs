@@ -25,6 +25,7 @@ use crate::{
 pub(super) struct Statement {
     /// What finds it, or prepares it again, on any connection.
     pub(super) key: StatementKey,
+    /// As far as its text tells: what it calls and names may change between executions.
     pub(super) class: StatementClass,
     /// Number of parameters.
     pub(super) parameters: u16,

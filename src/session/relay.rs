@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     account_changes::{AccountChanges, changes_nothing},
+    definitions::Definitions,
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
     observe::Onlooker,
@@ -45,6 +46,7 @@ pub(super) struct Relay<'a> {
     pub(super) handle: &'a Handle,
     pub(super) account: &'a AccountState,
     pub(super) account_changes: &'a AccountChanges,
+    pub(super) definitions: &'a Definitions,
     pub(super) buffers: &'a Buffers,
     /// What the client has sent behind the command.
     pub(super) ahead: &'a mut BytesMut,
@@ -510,11 +512,17 @@ impl Relay<'_> {
         }
     }
 
-    /// A change of accounts, or a write whose position was not told: before the client can see that it ended.
+    /// A change of accounts or definitions, or a write whose position was not told: before the client can see that it ended.
     fn note_end(&self, outcome: &Outcome, prepares: bool) {
+        // Of several statements, those before the one that failed have run.
+        let several = self.class.facts.contains(Facts::MULTI);
+        if self.class.facts.contains(Facts::DEFINITIONS)
+            && !prepares
+            && (several || !outcome.error.is_some_and(changes_nothing))
+        {
+            self.definitions.note(Instant::now());
+        }
         if self.class.facts.contains(Facts::ACCOUNTS) && !prepares {
-            // Of several statements, those before the one that failed have run.
-            let several = self.class.facts.contains(Facts::MULTI);
             match outcome.error {
                 Some(code) if !several && changes_nothing(code) => self.account_changes.nudge(),
                 _ => self.account_changes.note(Instant::now()),

@@ -393,6 +393,7 @@ impl Session {
             registry: &self.context.registry,
             pool: &self.context.pool,
             account_changes: &self.context.account_changes,
+            definitions: &self.context.definitions,
             key: self.context.server_key.public(),
             class: *class,
             curb: None,

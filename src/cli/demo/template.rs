@@ -78,9 +78,9 @@ fn accounts(flavor: Flavor) -> String {
              CONNECTION_ADMIN",
         ),
     };
-    let performance_schema = match flavor {
+    let routines = match flavor {
         Flavor::MariaDb => "",
-        Flavor::MySql => "GRANT SELECT ON performance_schema.* TO dbproxy@'%';\n",
+        Flavor::MySql => "GRANT SHOW_ROUTINE ON *.* TO dbproxy@'%';\n",
     };
     format!(
         "{before}\
@@ -90,8 +90,8 @@ fn accounts(flavor: Flavor) -> String {
          GRANT {APPLICATION_PRIVILEGES} ON *.* TO app@'%';\n\
          CREATE USER dbproxy@'%' IDENTIFIED BY 'dbproxy';\n\
          GRANT {monitor} ON *.* TO dbproxy@'%';\n\
-         GRANT SELECT ON mysql.* TO dbproxy@'%';\n\
-         {performance_schema}\
+         GRANT SELECT, SHOW VIEW ON *.* TO dbproxy@'%';\n\
+         {routines}\
          CREATE DATABASE test;\n\
          CREATE TABLE test.where_am_i (name VARCHAR(64) PRIMARY KEY) ENGINE=InnoDB;\n"
     )

@@ -35,8 +35,8 @@ use tokio::{
 };
 
 use super::{
-    AccountChanges, AnswerCache, Complaints, Context, InFlight, Policy, Registry, Schemas,
-    ServerKey, serve,
+    AccountChanges, AnswerCache, Complaints, Context, Definitions, InFlight, Policy, Registry,
+    Schemas, ServerKey, serve,
 };
 use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
@@ -49,7 +49,7 @@ use crate::{
         tls::{self, Admission, Connector},
     },
     pool::{Pool, WorkerId},
-    sql::Classifier,
+    sql::{Classifier, catalogue::Catalogue},
     topology::{Defaults, Greeting, Health, Lag, Role, Server, ServerId, Topology, Version},
 };
 use client::{Client, Manners};
@@ -132,6 +132,10 @@ impl World {
             topology,
             directory: watch::channel(directory).1,
             account_changes: Arc::new(AccountChanges::new(Arc::default())),
+            definitions: Arc::new(Definitions::new(
+                watch::channel(Arc::new(Catalogue::unread().confirmed(Instant::now()))).1,
+                Arc::default(),
+            )),
             credentials: Arc::new(Credentials::new()),
             states: Arc::new(AccountStates::new()),
             schemas: Schemas::default(),
