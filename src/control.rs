@@ -30,7 +30,14 @@ pub fn new(
     cluster: &Cluster,
     interval: Duration,
 ) -> (Control, Evidence, watch::Receiver<Arc<Topology>>) {
-    let tracker = Tracker::new(&cluster.servers, interval, cluster.max_lag, Instant::now());
+    let now = Instant::now();
+    let tracker = Tracker::of_cluster(
+        cluster.number,
+        &cluster.servers,
+        interval,
+        cluster.max_lag,
+        now,
+    );
     let (topology, published) = watch::channel(Arc::new(tracker.snapshot()));
     let (sender, evidence) = mpsc::channel(EVIDENCE);
     let control = Control {

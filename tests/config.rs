@@ -312,7 +312,6 @@ fn what_is_missing_is_named() {
 #[test]
 fn keys_of_later_versions_say_so() {
     for (addition, key) in [
-        ("[clusters.a]", "clusters"),
         ("[listen]\nadmin = []", "listen.admin"),
         ("[listen]\nhttp = []", "listen.http"),
     ] {
@@ -423,6 +422,50 @@ fn what_is_wrong_with_a_rule_is_said() {
     }
     let twice = "[[rule]]\nname = \"a\"\nlog = true\n".repeat(2);
     assert!(problem_with(&twice).contains("another rule has the name \"a\""));
+}
+
+#[test]
+fn what_is_wrong_with_a_cluster_is_said() {
+    let good = "[clusters.b]\nservers = [\"x1=10.0.9.1\"]\nschemas = \"b\"\nmax_lag = \"1s\"\n\
+                [clusters.a]\nschemas = \"a\"\n[[clusters.a.server]]\naddress = \"10.0.9.2\"\n";
+    let config = parse(&format!("{SMALLEST}{good}")).unwrap();
+    let found: Vec<_> = config
+        .all_clusters()
+        .map(|cluster| (cluster.number, cluster.name.as_str()))
+        .collect();
+    assert_eq!(found, [(0, "main"), (1, "a"), (2, "b")]);
+    assert_eq!(config.clusters[1].max_lag, Duration::from_secs(1));
+    for (lines, expected) in [
+        (
+            "servers = [\"x=10.0.9.1\"]",
+            "serves nobody: give it accounts, schemas or server_names",
+        ),
+        ("schemas = \"a\"", "names no server"),
+        (
+            "servers = [\"db1=10.0.9.1\"]\nschemas = \"a\"",
+            "another cluster has a server \"db1\" too",
+        ),
+        (
+            "servers = [\"x=10.0.9.1\"]\nschema = \"a\"",
+            "did you mean \"schemas\"?",
+        ),
+        (
+            "servers = [\"x=10.0.9.1\"]\nschemas = \"a\"\nname = \"b\"",
+            "clusters.a.name: unknown key",
+        ),
+        (
+            "servers = [\"x=10.0.9.1\"]\nschemas = []",
+            "an empty list fits nothing",
+        ),
+    ] {
+        let problems = problems(&format!("{SMALLEST}[clusters.a]\n{lines}"));
+        assert!(
+            problems.iter().any(|problem| problem.contains(expected)),
+            "{lines}: {problems:#?}"
+        );
+    }
+    let same = format!("{SMALLEST}[clusters.main]\nservers = [\"x=10.0.9.1\"]\nschemas = \"a\"");
+    assert!(problems(&same)[0].contains("[cluster] has this name"));
 }
 
 #[test]

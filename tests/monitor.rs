@@ -69,6 +69,8 @@ impl Scene {
             .map(|(id, server)| target(id, server, "dbproxy"))
             .collect();
         let configured = config::Cluster {
+            number: 0,
+            serves: config::Serves::default(),
             name: "main".to_owned(),
             servers: targets
                 .iter()

@@ -14,7 +14,7 @@ use crate::{
 pub(super) async fn follow(
     mut running: Config,
     mut news: mpsc::Receiver<Config>,
-    policy: watch::Sender<Arc<Policy>>,
+    policies: Vec<watch::Sender<Arc<Policy>>>,
     answers: Arc<AnswerCache>,
 ) {
     while let Some(config) = news.recv().await {
@@ -26,7 +26,15 @@ pub(super) async fn follow(
         if config.rules.iter().any(|rule| rule.then.cache.is_some()) {
             answers.turn_on();
         }
-        policy.send_modify(|policy| *policy = Arc::new(Policy::new(&config, Some(policy))));
+        // Not the rest: it is told again as long as it waits for a restart.
+        running.take_policy_of(&config);
+        let before: Vec<_> = policies
+            .iter()
+            .map(|policy| Arc::clone(&policy.borrow()))
+            .collect();
+        for (sender, policy) in policies.iter().zip(Policy::of_all(&running, &before)) {
+            sender.send_replace(Arc::new(policy));
+        }
         info!(changes = ?difference.at_once, "the configuration was read again");
         if !difference.at_restart.is_empty() {
             warn!(
@@ -34,12 +42,6 @@ pub(super) async fn follow(
                 "these have changed too, but only a restart puts them into force"
             );
         }
-        // Not the rest: it is told again as long as it waits for a restart.
-        running.cluster.consistency = config.cluster.consistency;
-        running.cluster.balance = config.cluster.balance;
-        running.cluster.read_only_transactions = config.cluster.read_only_transactions;
-        running.cluster.administration = config.cluster.administration;
-        running.rules = config.rules;
     }
     // Nobody can bring another one: what counts now stays for as long as sessions look at it.
     std::future::pending::<()>().await;

@@ -36,7 +36,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(context: Context, drain: Drain) -> io::Result<Self> {
+    pub(super) fn start(contexts: Arc<[Arc<Context>]>, drain: Drain) -> io::Result<Self> {
         // Bounded by limits.connections: nobody arrives without a registration.
         let (arrivals, arriving) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
@@ -45,8 +45,8 @@ impl Worker {
             .build()?;
         let count = Arc::clone(&sessions);
         thread::Builder::new()
-            .name(format!("worker-{}", context.worker.0))
-            .spawn(move || runtime.block_on(work(Arc::new(context), arriving, count, drain)))?;
+            .name("worker".to_owned())
+            .spawn(move || runtime.block_on(work(contexts, arriving, count, drain)))?;
         Ok(Self { arrivals, sessions })
     }
 
@@ -64,7 +64,7 @@ impl Worker {
 }
 
 async fn work(
-    context: Arc<Context>,
+    contexts: Arc<[Arc<Context>]>,
     mut arriving: mpsc::UnboundedReceiver<Arrival>,
     sessions: Arc<AtomicUsize>,
     mut drain: Drain,
@@ -74,10 +74,10 @@ async fn work(
         select! {
             arrived = arriving.recv() => match arrived {
                 Some((accepted, entrance, registration)) => {
-                    let (context, sessions, drain) = (Arc::clone(&context), Arc::clone(&sessions), drain.clone());
+                    let (contexts, sessions, drain) = (Arc::clone(&contexts), Arc::clone(&sessions), drain.clone());
                     tokio::spawn(async move {
                         match accepted.into_stream() {
-                            Ok((stream, peer)) => session::serve(stream, peer, entrance, registration, context).await,
+                            Ok((stream, peer)) => session::serve(stream, peer, entrance, registration, contexts).await,
                             Err(error) => debug!(%error, "client lost before its login"),
                         }
                         sessions.fetch_sub(1, Relaxed);
@@ -87,10 +87,12 @@ async fn work(
                 None => break,
             },
             _ = sweep.tick() => {
-                for server in &context.topology.borrow().servers {
-                    context.pool.set_wait_timeout(server.id, server.wait_timeout);
+                for context in contexts.iter() {
+                    for server in &context.topology.borrow().servers {
+                        context.pool.set_wait_timeout(server.id, server.wait_timeout);
+                    }
+                    context.pool.sweep(context.worker, Instant::now());
                 }
-                context.pool.sweep(context.worker, Instant::now());
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
+use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
@@ -22,6 +23,7 @@ use super::Monitor;
 use super::Observe;
 use super::SecretFile;
 use super::ServerConfig;
+use super::Serves;
 use super::Sources;
 use super::Tls;
 use super::User;
@@ -219,8 +221,19 @@ fn elsewhere(word: &str) -> Option<String> {
     })
 }
 
-/// The segments that may follow a path in the table of keys.
+/// The segments that may follow a path in the table of keys. `[clusters.NAME]` has what `[cluster]` has.
 fn children(pattern: &str) -> BTreeSet<&'static str> {
+    let mut children = own_children(pattern);
+    if let Some(rest) = pattern.strip_prefix("clusters.NAME") {
+        children.extend(own_children(&format!("cluster{rest}")));
+        if rest.is_empty() {
+            children.remove("name");
+        }
+    }
+    children
+}
+
+fn own_children(pattern: &str) -> BTreeSet<&'static str> {
     let below = |path: &'static str| match pattern {
         "" => Some(path),
         _ => path.strip_prefix(pattern)?.strip_prefix('.'),
@@ -302,7 +315,8 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
     let proxy_protocol = listen.read(&keys::PROXY_PROTOCOL, report);
     let monitor = monitor(&root.section("monitor"), report);
     let tls = tls::tls(&root.section("tls"), report);
-    let cluster = cluster(&root.section("cluster"), tls.as_ref(), report);
+    let cluster = cluster(&root.section("cluster"), (0, None), tls.as_ref(), report);
+    let clusters = clusters(&root.section("clusters"), tls.as_ref(), report);
     let users = users(&root.section("users"), report);
     let compression = compression(&root.section("compression"), report);
     let limits = limits(&root.section("limits"), report);
@@ -312,14 +326,15 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
     let workers = root.read(&keys::WORKERS, report);
     let state_directory = root.read(&keys::STATE_DIRECTORY, report);
 
-    let (plain, with_tls, cluster, tls) = (plain?, with_tls?, cluster?, tls?);
-    itself(&plain, keys::LISTEN_MYSQL.path, &cluster.servers, report);
-    itself(
-        &with_tls,
-        keys::LISTEN_MYSQL_TLS.path,
-        &cluster.servers,
-        report,
-    );
+    let (plain, with_tls, cluster, clusters, tls) = (plain?, with_tls?, cluster?, clusters?, tls?);
+    let all: Vec<_> = iter::once(&cluster).chain(&clusters).collect();
+    twice(&all, &root, report);
+    let servers: Vec<_> = all
+        .iter()
+        .flat_map(|cluster| cluster.servers.iter().cloned())
+        .collect();
+    itself(&plain, keys::LISTEN_MYSQL.path, &servers, report);
+    itself(&with_tls, keys::LISTEN_MYSQL_TLS.path, &servers, report);
     listeners(&plain, &with_tls, tls.client.mode, report);
     if plain.is_empty() && with_tls.is_empty() {
         let span = listen.value("mysql").map(Spanned::span);
@@ -331,7 +346,7 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         .chain(&with_tls)
         .map(Spanned::get_ref)
         .collect();
-    let rules = rule::rules(&root, &cluster.servers, &listeners, report);
+    let rules = rule::rules(&root, &servers, &listeners, report);
     let bare = |listeners: Vec<Spanned<ListenAddress>>| {
         listeners.into_iter().map(Spanned::into_inner).collect()
     };
@@ -343,6 +358,7 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         },
         monitor: monitor?,
         cluster,
+        clusters,
         rules: rules?,
         users: users?,
         compression: compression?,
@@ -367,12 +383,107 @@ fn monitor(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Monitor
     })
 }
 
-fn cluster(
+/// `[clusters.NAME]`, in the order of their names.
+fn clusters(
     section: &Section<'_, '_>,
     tls: Option<&Tls>,
     report: &mut Report<'_>,
+) -> Option<Vec<Cluster>> {
+    let tables = section.table.into_iter().flatten();
+    let names: BTreeSet<&str> = tables.map(|(name, _)| name.get_ref().as_ref()).collect();
+    if names.len() > usize::from(u8::MAX) {
+        let message = format!("{} clusters are too many: at most {}", names.len(), u8::MAX);
+        report.error(
+            section.span.clone().unwrap_or_default(),
+            &section.path,
+            message,
+        );
+        return None;
+    }
+    let mut clusters = Vec::new();
+    let mut whole = true;
+    for (number, name) in (1..=u8::MAX).zip(names) {
+        let section = section.section(name);
+        if section.table.is_none() {
+            // Reported with the unknown keys.
+            whole = false;
+            continue;
+        }
+        match cluster(&section, (number, Some(name)), tls, report) {
+            Some(cluster) => clusters.push(cluster),
+            None => whole = false,
+        }
+    }
+    whole.then_some(clusters)
+}
+
+/// Reports names that two clusters or their servers have: hints, rules and logs would not tell which is meant.
+fn twice(clusters: &[&Cluster], root: &Section<'_, '_>, report: &mut Report<'_>) {
+    let mut names = BTreeSet::new();
+    for cluster in clusters {
+        let section = root.section("clusters").section(&cluster.name);
+        let span = section.span.unwrap_or_default();
+        let path = format!("clusters.{}", cluster.name);
+        if clusters
+            .iter()
+            .filter(|other| other.name == cluster.name)
+            .count()
+            > 1
+            && cluster.number > 0
+        {
+            report.error(
+                span.clone(),
+                &path,
+                "[cluster] has this name: see cluster.name",
+            );
+        }
+        for server in &cluster.servers {
+            if !names.insert(&server.name) {
+                let message = format!("another cluster has a server \"{}\" too", server.name);
+                report.error(span.clone(), &path, message);
+            }
+        }
+    }
+}
+
+/// Whose sessions a cluster serves.
+fn serves(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Serves> {
+    let server_names = section.read(&keys::SERVES_SERVER_NAMES, report);
+    let accounts = section.read(&keys::SERVES_ACCOUNTS, report);
+    let schemas = section.read(&keys::SERVES_SCHEMAS, report);
+    let serves = Serves {
+        server_names: server_names?,
+        accounts: accounts?,
+        schemas: schemas?,
+    };
+    if serves == Serves::default() {
+        let message = "serves nobody: give it accounts, schemas or server_names".to_owned();
+        report.problem(
+            Severity::Error,
+            section.span.clone(),
+            &section.path,
+            message,
+            None,
+        );
+        return None;
+    }
+    Some(serves)
+}
+
+/// `[cluster]`, or the one of `[clusters]` that has this number and name.
+fn cluster(
+    section: &Section<'_, '_>,
+    (number, own_name): (u8, Option<&str>),
+    tls: Option<&Tls>,
+    report: &mut Report<'_>,
 ) -> Option<Cluster> {
-    let name = section.read(&keys::CLUSTER_NAME, report);
+    let (name, serves) = match own_name {
+        Some(name) => (Some(name.to_owned()), serves(section, report)),
+        None => (
+            section.read(&keys::CLUSTER_NAME, report),
+            Some(Serves::default()),
+        ),
+    };
     let servers = servers(section, tls, report);
     let consistency = section.read(&keys::CONSISTENCY, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
@@ -382,6 +493,8 @@ fn cluster(
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
+        number,
+        serves: serves?,
         name: name?,
         servers: servers?,
         consistency: consistency?,

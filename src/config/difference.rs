@@ -32,6 +32,13 @@ impl Difference {
         if old.cluster.administration != new.cluster.administration {
             at_once.push("cluster.administration".to_owned());
         }
+        let mut changed = old.clone();
+        changed.take_policy_of(new);
+        for (before, after) in old.clusters.iter().zip(&changed.clusters) {
+            if before != after {
+                at_once.push(format!("clusters.{}", after.name));
+            }
+        }
         at_once.extend(rules(old, new));
         let parts = [
             ("listen", old.listen == new.listen),
@@ -53,6 +60,7 @@ impl Difference {
                 "cluster.proxy_protocol",
                 old.cluster.proxy_protocol == new.cluster.proxy_protocol,
             ),
+            ("clusters", changed.clusters == new.clusters),
             ("users", old.users == new.users),
             ("compression", old.compression == new.compression),
             ("tls", old.tls == new.tls),
@@ -66,10 +74,10 @@ impl Difference {
                 old.state_directory == new.state_directory,
             ),
         ];
-        let changed = parts.into_iter().filter(|(_, same)| !same);
+        let parts = parts.into_iter().filter(|(_, same)| !same);
         Self {
             at_once,
-            at_restart: changed.map(|(name, _)| name).collect(),
+            at_restart: parts.map(|(name, _)| name).collect(),
         }
     }
 

@@ -34,7 +34,9 @@ use super::kind::Size;
 use super::kind::Span;
 use super::kind::Text;
 use super::kind::server_name;
+use super::rule::Glob;
 use super::rule::keys as rule;
+use super::rule::kinds::Several;
 
 /// One key.
 pub(super) struct Key<K> {
@@ -339,6 +341,31 @@ pub(super) const SERVER_TLS: Key<Own<Choice<ServerMode>>> = Key {
         otherwise: "`tls.server.mode`",
     },
     meaning: "How this server is spoken to.",
+};
+
+const NAMES: Several<Glob> = Several {
+    described: "name with `*`",
+    parse: Glob::parse,
+    otherwise: "none",
+};
+
+pub(super) const SERVES_SERVER_NAMES: Key<Several<Glob>> = Key {
+    path: "clusters.NAME.server_names",
+    kind: NAMES,
+    meaning: "A further cluster, which has all keys of `cluster` but `name`. It serves sessions of clients that ask for \
+              this name by TLS (SNI);",
+};
+
+pub(super) const SERVES_ACCOUNTS: Key<Several<Glob>> = Key {
+    path: "clusters.NAME.accounts",
+    kind: NAMES,
+    meaning: "else those of these users;",
+};
+
+pub(super) const SERVES_SCHEMAS: Key<Several<Glob>> = Key {
+    path: "clusters.NAME.schemas",
+    kind: NAMES,
+    meaning: "else those that begin in these schemas. All others belong to `[cluster]`.",
 };
 
 pub(super) const USER_PASSWORD: Key<Password> = Key {
@@ -677,6 +704,9 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &SERVER_COMPRESSION,
     &SERVER_PROXY_PROTOCOL,
     &SERVER_TLS,
+    &SERVES_SERVER_NAMES,
+    &SERVES_ACCOUNTS,
+    &SERVES_SCHEMAS,
     &rule::NAME,
     &rule::ACCOUNT,
     &rule::CLIENT,
@@ -748,5 +778,4 @@ pub(super) const LATER: &[&str] = &[
     "listen.http",
     "cluster.failover",
     "cluster.server[].promote",
-    "clusters",
 ];

@@ -30,7 +30,7 @@ pub use difference::Difference;
 pub use file::{Process, load};
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
-pub use rule::Rule;
+pub use rule::{Glob, Rule};
 pub use secret::{Secret, SecretFile, Sources};
 pub use tls::{ClientMode, ClientTls, Identity, ServerMode, ServerTls, Tls};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub monitor: Monitor,
     /// The servers and how reads are spread over them.
     pub cluster: Cluster,
+    /// Further clusters, each for sessions of its own.
+    pub clusters: Vec<Cluster>,
     /// What is to be done with some statements, in the order in which they are tried.
     pub rules: Vec<Rule>,
     /// Accounts with a password of their own; every other account is read from the servers.
@@ -66,6 +68,33 @@ pub struct Config {
 }
 
 impl Config {
+    /// All clusters, `[cluster]` first.
+    pub fn all_clusters(&self) -> impl Iterator<Item = &Cluster> {
+        std::iter::once(&self.cluster).chain(&self.clusters)
+    }
+
+    /// The same configuration with another cluster of it as its own.
+    #[must_use]
+    pub fn with_cluster(&self, cluster: &Cluster) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Takes over from another configuration what can be changed while the program runs. Clusters that are not in both stay as
+    /// they are.
+    pub fn take_policy_of(&mut self, other: &Self) {
+        self.cluster.take_policy_of(&other.cluster);
+        for cluster in &mut self.clusters {
+            let mut others = other.clusters.iter();
+            if let Some(other) = others.find(|other| other.name == cluster.name) {
+                cluster.take_policy_of(other);
+            }
+        }
+        self.rules = other.rules.clone();
+    }
+
     /// The usual place for what a program keeps.
     pub const STATE_DIRECTORY: &str = "/var/lib/dbproxy";
 
@@ -118,6 +147,10 @@ pub struct Monitor {
 /// A replication cluster: the servers that hold the same data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
+    /// Its place among all clusters; 0 for `[cluster]`.
+    pub number: u8,
+    /// Whose sessions it serves; `[cluster]` serves all that no other does.
+    pub serves: Serves,
     /// The name that logs and metrics show.
     pub name: String,
     /// Never empty; names and addresses are unique.
@@ -138,7 +171,25 @@ pub struct Cluster {
     pub proxy_protocol: ProxyProtocol,
 }
 
+/// Whose sessions a cluster serves: those that one of these fits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Serves {
+    /// The name that the client asked for by TLS.
+    pub server_names: Vec<Glob>,
+    /// The user's name.
+    pub accounts: Vec<Glob>,
+    /// The schema that the session begins with.
+    pub schemas: Vec<Glob>,
+}
+
 impl Cluster {
+    fn take_policy_of(&mut self, other: &Self) {
+        self.consistency = other.consistency;
+        self.balance = other.balance;
+        self.read_only_transactions = other.read_only_transactions;
+        self.administration = other.administration;
+    }
+
     /// How connections to one of its servers are compressed, if it offers that.
     pub fn compression_of(&self, server: &ServerConfig) -> ServerCompression {
         server.compression.unwrap_or(self.compression)

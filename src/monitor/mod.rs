@@ -47,12 +47,12 @@ pub struct Target {
     pub tls: ServerTls,
 }
 
-/// The servers of this configuration.
+/// The servers of this configuration's own cluster.
 pub fn targets(config: &Config) -> Vec<Target> {
-    let targets = (0_u16..)
+    let targets = (0_u8..=u8::MAX)
         .zip(&config.cluster.servers)
-        .map(|(id, server)| Target {
-            id: ServerId(id),
+        .map(|(place, server)| Target {
+            id: ServerId::new(config.cluster.number, place),
             name: server.name.as_str().into(),
             address: server.address.clone(),
             user: config.monitor.user.clone(),

@@ -56,7 +56,6 @@ pub fn matches(when: &Conditions, statement: &Statement<'_>) -> bool {
         let second = u32::try_from(statement.now % 86_400).unwrap_or(0);
         when.time.iter().any(|time| time.contains(second))
     };
-    let schema = statement.schema.unwrap_or_default();
     // What costs least stands first.
     (when.kind.is_empty() || kind_of(class).is_some_and(|kind| when.kind.contains(&kind)))
         && (when.digest.is_empty() || when.digest.contains(&class.digest))
@@ -64,7 +63,7 @@ pub fn matches(when: &Conditions, statement: &Statement<'_>) -> bool {
             || class
                 .tag
                 .is_some_and(|tag| when.tag.iter().any(|word| tag.is(word))))
-        && (when.schema.is_empty() || when.schema.iter().any(|name| name.fits(schema)))
+        && (when.schema.is_empty() || is_in_schema(when, statement))
         && (when.time.is_empty() || is_now())
         && (when.application.is_empty() || is_of_application(when, statement))
         && when
@@ -93,6 +92,11 @@ pub fn kind_of(class: &StatementClass) -> Option<RuleKind> {
         Kind::Multi => RuleKind::Multi,
         Kind::Unknown => RuleKind::Unknown,
     })
+}
+
+fn is_in_schema(when: &Conditions, statement: &Statement<'_>) -> bool {
+    let fits = |schema: &[u8]| when.schema.iter().any(|name| name.fits(schema));
+    statement.schema.is_some_and(fits)
 }
 
 fn names_table(when: &Conditions, statement: &Statement<'_>) -> bool {

@@ -198,7 +198,9 @@ impl Session {
         (server, thread_id): (ServerId, u32),
     ) -> Result<(), Error> {
         let key = Key::new(server, &self.login, self.profile());
-        let Some(bucket) = self.context.pool.bucket(key) else {
+        // It may be of another cluster, where this account has a say too, or none.
+        let cluster = self.clusters.get(server.cluster());
+        let Some(bucket) = cluster.and_then(|cluster| cluster.pool.bucket(key)) else {
             return Err(Error::server(ErrorKind::Closed));
         };
         // It may have ended meanwhile, and its connection may serve somebody else.

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Context, Flow, Handle, Registration, Session,
+    Context, Flow, Handle, Registration, Session, clusters,
     door::{Admitted, Claim, Door, Entered, PROGRAM},
     limits::Seat,
     prepared::Statements,
@@ -48,8 +48,11 @@ pub(super) async fn login(
     peer: Peer,
     entrance: Entrance,
     mut registration: Registration,
-    context: Arc<Context>,
+    clusters: Arc<[Arc<Context>]>,
 ) -> Result<Session, Error> {
+    let Some(context) = clusters::greeter(&clusters).cloned() else {
+        return Err(Error::setup("there is no cluster".to_owned()));
+    };
     let mut input = BytesMut::new();
     let capabilities = Capabilities::empty();
     let mut door = Door {
@@ -57,6 +60,7 @@ pub(super) async fn login(
         peer,
         admission: entrance.admission,
         context: &context,
+        clusters: &clusters,
         input: &mut input,
         seq: 0,
         capabilities,
@@ -94,12 +98,14 @@ pub(super) async fn login(
         scramble,
         compression,
         program,
+        context,
     } = admitted;
     let initial = Arc::new(state);
     let mut session = Session {
         account: context.states.of(&account.key),
         seat,
         since: Instant::now(),
+        clusters: Arc::clone(&clusters),
         rules: View::new(&context.policy, entrance.listener, program),
         ruling: None,
         written: None,
@@ -304,11 +310,13 @@ impl Session {
             // It came in already.
             admission: Admission::Any,
             context: &context,
+            clusters: &self.clusters,
             input: &mut self.input,
             seq: 1,
             capabilities: self.capabilities,
         };
         let entered = async {
+            door.stay_in_cluster(&request)?;
             let claim = Claim {
                 user: request.user,
                 answer: request.answer(self.scramble),

@@ -3,6 +3,7 @@
 mod account_changes;
 mod administration;
 mod ask;
+mod clusters;
 mod command;
 mod complaints;
 mod definitions;
@@ -76,7 +77,7 @@ use relay::News;
 use crate::{
     accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
     backend::{Login, SessionState},
-    config::{Compression, Limits, Network},
+    config::{Compression, Limits, Network, Serves},
     error::{Answer, Error, ErrorKind, Origin},
     net::{Buffers, Entrance, Peer, Stream, tls::Acceptor},
     pool::{Bucket, Pool, PooledConn, WorkerId},
@@ -85,11 +86,15 @@ use crate::{
     topology::{Flavor, ServerId, Topology},
 };
 
-/// What a worker's sessions share.
+/// What a worker's sessions of one cluster share.
 #[derive(Debug)]
 pub struct Context {
     /// The worker.
     pub worker: WorkerId,
+    /// The cluster's number.
+    pub cluster: u8,
+    /// Whose sessions it serves.
+    pub serves: Serves,
     /// Its buffers.
     pub buffers: Buffers,
     /// Server connections, shared with the other workers.
@@ -146,6 +151,8 @@ const COLLECTED: usize = 1 << 20;
 /// A logged-in client.
 struct Session {
     context: Arc<Context>,
+    /// All clusters, its own among them.
+    clusters: Arc<[Arc<Context>]>,
     registration: Registration,
     client: Stream,
     /// Bytes from the client that were read and not yet dealt with.
@@ -215,17 +222,19 @@ enum Flow {
     Pipe,
 }
 
-/// Serves one client from the greeting to its end. It connected at this listener.
+/// Serves one client of one of these clusters from the greeting to its end. It connected at this listener.
 pub async fn serve(
     client: Stream,
     peer: Peer,
     entrance: Entrance,
     registration: Registration,
-    context: Arc<Context>,
+    clusters: Arc<[Arc<Context>]>,
 ) {
     let id = registration.handle().id();
-    let limit = context.limits.login;
-    let login = Box::pin(login::login(client, peer, entrance, registration, context));
+    let Some(limit) = clusters.first().map(|context| context.limits.login) else {
+        return;
+    };
+    let login = Box::pin(login::login(client, peer, entrance, registration, clusters));
     let mut session = match timeout(limit, login).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => return debug!(session = id, %error, "login failed"),

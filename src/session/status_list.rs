@@ -75,6 +75,7 @@ mod tests {
             cipher: "TLS_AES_256_GCM_SHA384",
             certificate: None,
             shown: None,
+            server_name: None,
         };
         let of_server = list(&[
             ["Rsa_public_key", "theirs"],

@@ -127,12 +127,14 @@ pub(super) struct Reading {
 /// The replication connections of all servers.
 #[derive(Clone, Copy)]
 pub(super) struct Replication<'a> {
+    /// The cluster's number.
+    cluster: u8,
     servers: &'a [Watched],
 }
 
 impl<'a> Replication<'a> {
-    pub(super) fn new(servers: &'a [Watched]) -> Self {
-        Self { servers }
+    pub(super) fn new(cluster: u8, servers: &'a [Watched]) -> Self {
+        Self { cluster, servers }
     }
 
     fn facts(&self, id: ServerId) -> Option<&'a ServerFacts> {
@@ -225,7 +227,7 @@ impl<'a> Replication<'a> {
     }
 
     fn ids(&self) -> impl Iterator<Item = ServerId> + use<> {
-        (0..u16::try_from(self.servers.len()).unwrap_or(u16::MAX)).map(ServerId)
+        ServerId::first_of(self.cluster, self.servers.len())
     }
 
     /// What `replica` is good for. `now` is the primary's time.

@@ -16,9 +16,26 @@ use crate::config::ServerAddress;
 pub struct ServerId(pub u16);
 
 impl ServerId {
+    /// A server by the number of its cluster and its place in there.
+    pub fn new(cluster: u8, place: u8) -> Self {
+        Self(u16::from(cluster) << 8 | u16::from(place))
+    }
+
+    /// The first servers of a cluster, as many as `count`. A configuration holds no more than an id can count.
+    pub(super) fn first_of(cluster: u8, count: usize) -> impl Iterator<Item = Self> {
+        (0..=u8::MAX)
+            .take(count)
+            .map(move |place| Self::new(cluster, place))
+    }
+
     /// The place in [`Topology::servers`].
     pub fn index(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0 & 0xFF)
+    }
+
+    /// The number of its cluster.
+    pub fn cluster(self) -> usize {
+        usize::from(self.0 >> 8)
     }
 }
 
@@ -267,9 +284,11 @@ impl Server {
 }
 
 impl Topology {
-    /// The server with this id; `None` for an id of another configuration.
+    /// The server with this id; `None` for an id of another cluster or configuration.
     pub fn server(&self, id: ServerId) -> Option<&Server> {
-        self.servers.get(id.index())
+        self.servers
+            .get(id.index())
+            .filter(|server| server.id == id)
     }
 
     /// The server with this name in the configuration.

@@ -201,6 +201,8 @@ fn identity(facts: &ServerFacts) -> Arc<str> {
 /// Folds observations into the topology. Reads no clock: time comes with the observations and [`Tracker::tick`].
 #[derive(Debug)]
 pub struct Tracker {
+    /// The number of the cluster.
+    cluster: u8,
     servers: Vec<Watched>,
     stale_after: Duration,
     max_lag: Duration,
@@ -219,8 +221,20 @@ impl Tracker {
         max_lag: Duration,
         now: Instant,
     ) -> Self {
+        Self::of_cluster(0, servers, interval, max_lag, now)
+    }
+
+    /// The same for the cluster of this number.
+    pub fn of_cluster(
+        cluster: u8,
+        servers: &[ServerConfig],
+        interval: Duration,
+        max_lag: Duration,
+        now: Instant,
+    ) -> Self {
         let stale_after = interval.saturating_mul(STALE_INTERVALS).max(STALE_AT_LEAST);
         let mut tracker = Self {
+            cluster,
             servers: servers.iter().map(Watched::new).collect(),
             stale_after,
             max_lag,
@@ -306,12 +320,13 @@ impl Tracker {
     }
 
     fn watched(&self, id: ServerId) -> Option<&Watched> {
-        self.servers.get(id.index())
+        self.servers
+            .get(id.index())
+            .filter(|_| id.cluster() == usize::from(self.cluster))
     }
 
     fn ids(&self) -> impl Iterator<Item = ServerId> + use<> {
-        // The configuration holds fewer servers than an id can count.
-        (0..u16::try_from(self.servers.len()).unwrap_or(u16::MAX)).map(ServerId)
+        ServerId::first_of(self.cluster, self.servers.len())
     }
 
     // --- who is the primary
@@ -364,7 +379,7 @@ impl Tracker {
             return Some(Claim::First);
         };
         let watched = self.watched(id)?;
-        let replication = Replication::new(&self.servers);
+        let replication = Replication::new(self.cluster, &self.servers);
         let follows = replication.path(id, old).is_some();
         if watched.opened {
             Some(Claim::Opened)
@@ -381,7 +396,7 @@ impl Tracker {
 
     /// How many servers replicate from this one, over others or not.
     fn followers(&self, id: ServerId) -> usize {
-        let replication = Replication::new(&self.servers);
+        let replication = Replication::new(self.cluster, &self.servers);
         self.ids()
             .filter(|other| *other != id && replication.path(*other, id).is_some())
             .count()
@@ -429,7 +444,7 @@ impl Tracker {
             }
             return;
         }
-        let replication = Replication::new(&self.servers);
+        let replication = Replication::new(self.cluster, &self.servers);
         if replication.path(server, primary).is_none() {
             return;
         }
@@ -541,7 +556,7 @@ impl Tracker {
         let Some(primary) = self.primary else {
             return (Lag::Unknown, Duration::ZERO, Some(Unreadable::NoPrimary));
         };
-        let Reading { lag, delay, barred } = Replication::new(&self.servers).read(
+        let Reading { lag, delay, barred } = Replication::new(self.cluster, &self.servers).read(
             id,
             primary,
             &self.progress,
@@ -644,7 +659,7 @@ impl Tracker {
     fn why_replica(&self, id: ServerId) -> String {
         let through = self
             .primary
-            .and_then(|primary| Replication::new(&self.servers).path(id, primary))
+            .and_then(|primary| Replication::new(self.cluster, &self.servers).path(id, primary))
             .map(|path| path.through)
             .unwrap_or_default();
         let name = |id: &ServerId| self.watched(*id).map_or("", |watched| &*watched.name);

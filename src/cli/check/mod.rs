@@ -52,9 +52,15 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
         return Ok(Status::Fine);
     }
     let config = loaded.config;
-    let inspections = super::runtime()?.block_on(inspect(&config));
-    let topology = fold(&config, &inspections);
-    let errors = report::write(&report::judge(&config, &inspections, &topology), out)?;
+    let runtime = super::runtime()?;
+    let mut blocks = Vec::new();
+    for cluster in config.all_clusters() {
+        let config = config.with_cluster(cluster);
+        let inspections = runtime.block_on(inspect(&config));
+        let topology = fold(&config, &inspections);
+        blocks.extend(report::judge(&config, &inspections, &topology));
+    }
+    let errors = report::write(&blocks, out)?;
     Ok(if errors {
         Status::Problems
     } else {
@@ -85,7 +91,8 @@ async fn inspect(config: &Config) -> Vec<Inspection> {
 fn fold(config: &Config, inspections: &[Inspection]) -> Topology {
     let now = Instant::now();
     let (servers, interval) = (&config.cluster.servers, config.monitor.interval);
-    let mut tracker = Tracker::new(servers, interval, config.cluster.max_lag, now);
+    let cluster = &config.cluster;
+    let mut tracker = Tracker::of_cluster(cluster.number, servers, interval, cluster.max_lag, now);
     for (target, inspection) in monitor::targets(config).iter().zip(inspections) {
         tracker.observe(Observation {
             server: target.id,

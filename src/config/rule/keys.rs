@@ -45,16 +45,21 @@ const fn own<K>(kind: K, otherwise: &'static str) -> Own<K> {
 const GLOB: Several<Glob> = Several {
     described: "name with `*`",
     parse: Glob::parse,
+    otherwise: "any",
 };
 
 key!(NAME: Own<Text> = "rule[].name", own(Text { default: None }, "`rule` and its number"),
     "What logs, errors and `SHOW DBPROXY RULES` call it.");
 key!(ACCOUNT: Several<Glob> = "rule[].account", GLOB,
     "Matches statements of these users.");
-key!(CLIENT: Several<Network> = "rule[].client", Several { described: "`address/bits` or `address`", parse: Network::parse },
+key!(CLIENT: Several<Network> = "rule[].client", Several { described: "`address/bits` or `address`", parse: Network::parse,
+        otherwise: "any",
+    },
     "Matches those of clients in these networks.");
 key!(LISTENER: Several<ListenAddress> = "rule[].listener",
-    Several { described: "address as in `listen`", parse: ListenAddress::parse },
+    Several { described: "address as in `listen`", parse: ListenAddress::parse,
+        otherwise: "any",
+    },
     "Matches those of clients that connected here.");
 key!(APPLICATION: Several<Glob> = "rule[].application", GLOB,
     "Matches those of clients that call themselves so: by the connection attribute `program_name`, or by \
@@ -62,23 +67,33 @@ key!(APPLICATION: Several<Glob> = "rule[].application", GLOB,
 key!(SCHEMA: Several<Glob> = "rule[].schema", GLOB,
     "Matches while this schema is in use.");
 key!(TABLE: Several<Glob> = "rule[].table",
-    Several { described: "`table` or `schema.table`, with `*`", parse: table },
+    Several { described: "`table` or `schema.table`, with `*`", parse: table,
+        otherwise: "any",
+    },
     "Matches statements that name such a table; without a schema: in any. Found by reading the statement: for steering, \
      never in place of grants.");
 key!(KIND: Several<RuleKind> = "rule[].kind",
     Several { described: "`read`, `primary-read`, `write`, `definition`, `show`, `call`, `set`, `transaction`, `lock`, \
-              `administration`, `multi`, `unknown`", parse: kind },
+              `administration`, `multi`, `unknown`", parse: kind,
+        otherwise: "any",
+    },
     "Matches statements of this kind. `read` is what a replica may answer, `primary-read` any other SELECT. COMMIT, ROLLBACK, \
      savepoints and UNLOCK TABLES are never matched.");
-key!(TAG: Several<String> = "rule[].tag", Several { described: "word", parse: tag },
+key!(TAG: Several<String> = "rule[].tag", Several { described: "word", parse: tag,
+        otherwise: "any",
+    },
     "Matches statements with the hint `/* dbproxy: tag=WORD */`.");
-key!(DIGEST: Several<u64> = "rule[].digest", Several { described: "16 hexadecimal digits", parse: digest },
+key!(DIGEST: Several<u64> = "rule[].digest", Several { described: "16 hexadecimal digits", parse: digest,
+        otherwise: "any",
+    },
     "Matches statements of this digest, as `EXPLAIN ROUTE` shows it.");
 key!(PATTERN: Own<Parsed<Pattern>> = "rule[].pattern",
     own(Parsed { described: "regular expression", parse: Pattern::parse }, "any"),
     "Matches statements in whose text it is found ([syntax](https://docs.rs/regex/1/regex/#syntax)); `(?i)` for any case.");
 key!(TIME: Several<TimeOfDay> = "rule[].time",
-    Several { described: "`HH:MM-HH:MM`, in UTC, or with an offset: `22:00-06:00+01:00`", parse: TimeOfDay::parse },
+    Several { described: "`HH:MM-HH:MM`, in UTC, or with an offset: `22:00-06:00+01:00`", parse: TimeOfDay::parse,
+        otherwise: "any",
+    },
     "Matches at these times of day.");
 key!(SAMPLE: Own<Share> = "rule[].sample", own(Share, "1"),
     "The share of what would match that does.");

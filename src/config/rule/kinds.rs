@@ -14,6 +14,8 @@ use super::FixedAnswer;
 pub(in crate::config) struct Several<T> {
     pub(in crate::config) described: &'static str,
     pub(in crate::config) parse: fn(&str) -> Result<T, String>,
+    /// What it means to leave it out.
+    pub(in crate::config) otherwise: &'static str,
 }
 
 impl<T> Kind for Several<T> {
@@ -24,7 +26,7 @@ impl<T> Kind for Several<T> {
     }
 
     fn shown_default(&self) -> String {
-        "any".to_owned()
+        self.otherwise.to_owned()
     }
 
     fn default(&self) -> Option<Vec<T>> {

@@ -2,7 +2,7 @@
 
 mod glob;
 pub(super) mod keys;
-mod kinds;
+pub(super) mod kinds;
 mod read;
 mod time;
 

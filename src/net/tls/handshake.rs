@@ -1,11 +1,18 @@
 //! The handshakes: bytes go to and fro until both sides have agreed.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rustls::{
-    ClientConfig, ServerConfig, client::UnbufferedClientConnection, pki_types::ServerName,
-    server::UnbufferedServerConnection,
+    ClientConfig, ServerConfig,
+    client::UnbufferedClientConnection,
+    pki_types::ServerName,
+    server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection},
+    sign::CertifiedKey,
 };
 use tokio::{sync::Semaphore, task};
 
@@ -33,9 +40,35 @@ pub(in crate::net) async fn accept(
     turns: &Semaphore,
     incoming: &mut BytesMut,
 ) -> io::Result<Agreed> {
-    let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+    let name = Arc::new(OnceLock::new());
+    let mut config = ServerConfig::clone(&config);
+    config.cert_resolver = Arc::new(Overhearing {
+        resolver: Arc::clone(&config.cert_resolver),
+        name: Arc::clone(&name),
+    });
+    let connection = UnbufferedServerConnection::new(Arc::new(config)).map_err(io::Error::other)?;
     let tls = Tls::accepting(connection);
-    shake_hands(socket, tls, Some(turns), incoming).await
+    let mut agreed = shake_hands(socket, tls, Some(turns), incoming).await?;
+    agreed.secured.server_name = name.get().cloned();
+    Ok(agreed)
+}
+
+/// Finds the certificate as another one does, and remembers which name the client asked for: connections without buffers of their
+/// own do not tell.
+#[derive(Debug)]
+struct Overhearing {
+    resolver: Arc<dyn ResolvesServerCert>,
+    name: Arc<OnceLock<String>>,
+}
+
+impl ResolvesServerCert for Overhearing {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(name) = hello.server_name() {
+            // The first one stays, if a client is asked to begin again.
+            let _ = self.name.set(name.to_owned());
+        }
+        self.resolver.resolve(hello)
+    }
 }
 
 /// Shakes hands with a server.

@@ -31,6 +31,8 @@ pub struct Secured {
     pub certificate: Option<Names>,
     /// Of the certificate that this side has shown to a client.
     pub shown: Option<Fingerprint>,
+    /// The name that a client asked for (SNI).
+    pub server_name: Option<String>,
 }
 
 /// The names in a certificate as OpenSSL writes them in one line, such as `/C=SE/O=MySQL/CN=db1`.
@@ -58,6 +60,7 @@ impl Secured {
                 .map_or("", |suite| openssl_name(suite.suite())),
             certificate,
             shown: None,
+            server_name: None,
         }
     }
 }

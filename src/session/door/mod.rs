@@ -10,6 +10,7 @@ use aws_lc_rs::rand;
 use bytes::BytesMut;
 use dbproxy_proto::{
     capability::Capabilities,
+    command::ChangeUser,
     compress::Method,
     handshake::{
         auth::{AuthPlugin, Channel, Scramble},
@@ -20,7 +21,7 @@ use dbproxy_proto::{
 use tokio::{select, time::timeout};
 use tracing::debug;
 
-use super::{Context, Registration, Source, login::initial_status};
+use super::{Context, Registration, Source, clusters, login::initial_status};
 use crate::{
     accounts::{Account, ClientAddress, Proof},
     backend::{Charset, Login, SessionState},
@@ -74,7 +75,9 @@ pub(super) struct Door<'a> {
     pub(super) client: &'a mut Stream,
     pub(super) peer: Peer,
     pub(super) admission: Admission,
-    pub(super) context: &'a Context,
+    /// The cluster that is greeted for, and then the client's own.
+    pub(super) context: &'a Arc<Context>,
+    pub(super) clusters: &'a [Arc<Context>],
     pub(super) input: &'a mut BytesMut,
     /// The sequence id of the next packet, in either direction.
     pub(super) seq: u8,
@@ -104,12 +107,22 @@ pub(super) struct Admitted {
     pub(super) compression: Option<Method>,
     /// What the client calls itself.
     pub(super) program: Option<Box<[u8]>>,
+    /// Its cluster.
+    pub(super) context: Arc<Context>,
 }
 
 /// Who wants in, and by what right.
 pub(super) struct Claim<'a> {
     pub(super) user: &'a [u8],
     pub(super) answer: AuthAnswer<'a>,
+}
+
+/// How statements are read when a session begins.
+fn dialect(servers: &Greeting) -> Dialect {
+    let maria = servers.version.flavor == Flavor::MariaDb;
+    Dialect::of(maria, servers.version.number())
+        .with_sql_mode(servers.sql_mode.as_bytes())
+        .with_charset(Charset::name_of(servers.collation).as_bytes())
 }
 
 impl Door<'_> {
@@ -144,19 +157,13 @@ impl Door<'_> {
         let Some(servers) = &topology.greeting else {
             return Err(unreachable(&topology));
         };
-        let directory = Arc::clone(&self.context.directory.borrow());
-        if !directory.allows_host(&self.address()) {
-            return Err(self.host_not_allowed(servers.version.flavor));
-        }
-        let maria = servers.version.flavor == Flavor::MariaDb;
+        self.check_host(servers)?;
         let scramble = scramble()?;
         let setting = &self.context.compression;
         let compressions = compressions(setting.client, servers.version.flavor);
         let plugin = self.default_plugin();
         let version = servers.version.greeting();
-        let base = Dialect::of(maria, servers.version.number())
-            .with_sql_mode(servers.sql_mode.as_bytes())
-            .with_charset(Charset::name_of(servers.collation).as_bytes());
+        let base = dialect(servers);
         let greeting = FirstWords {
             version: &version,
             connection_id: id,
@@ -177,6 +184,17 @@ impl Door<'_> {
         let compression = compression(&request, compressions, setting)?;
         self.capabilities =
             request.capabilities & (self.offered(servers) | Capabilities::LONG_PASSWORD);
+        let greeted = self.context;
+        self.choose_cluster(request.user, request.database);
+        let topology = Arc::clone(&self.context.topology.borrow());
+        let Some(own) = &topology.greeting else {
+            return Err(unreachable(&topology));
+        };
+        let base = if Arc::ptr_eq(greeted, self.context) {
+            base
+        } else {
+            self.greeted_for_another(servers, own)?
+        };
         let claim = Claim {
             user: request.user,
             answer: request.answer(scramble),
@@ -199,13 +217,55 @@ impl Door<'_> {
             scramble,
             compression,
             program: request.attributes.find(PROGRAM).map(Into::into),
+            context: Arc::clone(self.context),
         })
+    }
+
+    /// Refuses a change to a user whose sessions are another cluster's: nothing of the session could go on.
+    pub(super) fn stay_in_cluster(&self, request: &ChangeUser<'_>) -> Result<(), Error> {
+        let tls = self.client.tls();
+        let name = tls.and_then(|tls| tls.server_name.as_deref());
+        let chosen = clusters::choose(self.clusters, name, request.user, request.database);
+        if chosen.is_none_or(|chosen| Arc::ptr_eq(chosen, self.context)) {
+            return Ok(());
+        }
+        let text =
+            "dbproxy: the sessions of this user or schema belong to another cluster: connect anew";
+        Err(Error::answer_with(Origin::Proxy, 1105, b"HY000", text))
+    }
+
+    fn check_host(&self, servers: &Greeting) -> Result<(), Error> {
+        if self.context.directory.borrow().allows_host(&self.address()) {
+            Ok(())
+        } else {
+            Err(self.host_not_allowed(servers.version.flavor))
+        }
+    }
+
+    /// Takes the client to the cluster that serves it.
+    fn choose_cluster(&mut self, user: &[u8], schema: Option<&[u8]>) {
+        let tls = self.client.tls();
+        let name = tls.and_then(|tls| tls.server_name.as_deref());
+        if let Some(chosen) = clusters::choose(self.clusters, name, user, schema) {
+            self.context = chosen;
+        }
+    }
+
+    /// How statements are read in the client's own cluster, when it was greeted for another one.
+    fn greeted_for_another(&self, greeted: &Greeting, own: &Greeting) -> Result<Dialect, Error> {
+        if own.version.flavor != greeted.version.flavor {
+            let text = "Clients of this cluster need a dbproxy of their own: its servers are of another family than those \
+                        that clients are greeted for";
+            return Err(Error::answer_with(Origin::Proxy, 1105, b"HY000", text));
+        }
+        self.check_host(own)?;
+        Ok(dialect(own))
     }
 
     /// What clients of these servers are offered: to those of MariaDB the absence of the first flag tells that its
     /// extended capabilities follow.
     fn offered(&self, servers: &Greeting) -> Capabilities {
-        let mut offered = OFFERED | servers.extensions;
+        let mut offered = OFFERED | servers.extensions & clusters::extensions(self.clusters);
         offered.set(Capabilities::SSL, self.context.tls.is_some());
         match servers.version.flavor {
             Flavor::MySql => offered,

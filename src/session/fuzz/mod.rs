@@ -42,7 +42,8 @@ use crate::{
     accounts::{AccountStates, Credentials, Directory, Reading},
     backend::Target,
     config::{
-        self, Config, ListenAddress, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Sources,
+        self, Config, ListenAddress, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Serves,
+        Sources,
     },
     net::{
         Buffers, Entrance, Peer, Stream,
@@ -125,7 +126,10 @@ impl World {
             Reading::default(),
             Instant::now(),
         ));
+        let policy = Policy::of_all(&config, &[]).remove(0);
         let context = Context {
+            cluster: 0,
+            serves: Serves::default(),
             worker: WorkerId(0),
             buffers: Buffers::default(),
             pool,
@@ -147,7 +151,7 @@ impl World {
             compression: config.compression,
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
-            policy: watch::channel(Arc::new(Policy::new(&config, None))).1,
+            policy: watch::channel(Arc::new(policy)).1,
             answers: Arc::new(AnswerCache::new(1 << 20)),
             firewall: Arc::default(),
             classifier: Classifier::new(100),
@@ -179,7 +183,7 @@ impl World {
                 admission: Admission::Any,
             },
             registration,
-            context,
+            Arc::new([context]),
         );
         let session = tokio::spawn(session);
         let progress = Arc::clone(&self.model.progress);

@@ -42,6 +42,8 @@ const LONGEST: usize = 1 << 20;
 /// What has to be the same for an answer to be the right one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::session) struct AnswerKey {
+    /// The cluster's number.
+    pub(super) cluster: u8,
     pub(super) account: AccountKey,
     /// Of the session's state.
     pub(super) state: u64,
@@ -239,6 +241,7 @@ mod tests {
 
     fn key(command: &str) -> AnswerKey {
         AnswerKey {
+            cluster: 0,
             account: AccountKey {
                 user: "app".into(),
                 host: "%".into(),

@@ -96,7 +96,7 @@ impl Session {
             client: self.peer.ip(),
             listener: &view.listener,
         };
-        let rules = (0..).zip(&view.current.rules);
+        let rules = (0..).zip(view.current.rules.iter());
         view.mine = rules
             .filter(|(_, entry)| concerns(&entry.rule.when, &asker))
             .map(|(number, _)| number)
@@ -403,6 +403,7 @@ impl Session {
             return Ok(None);
         }
         let key = AnswerKey {
+            cluster: self.context.cluster,
             account: self.login.account.clone(),
             state: self.wanted.fingerprint(),
             capabilities: self.capabilities,

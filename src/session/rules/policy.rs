@@ -27,26 +27,32 @@ pub struct Policy {
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
     pub administration: Administration,
-    pub(super) rules: Box<[Arc<Entry>]>,
+    pub(super) rules: Arc<[Arc<Entry>]>,
 }
 
 impl Policy {
-    /// That of a configuration. Rules that stand in the one before as they are keep their counters.
-    pub fn new(config: &Config, before: Option<&Self>) -> Self {
+    /// Those of a configuration's clusters, which have the rules in common. Rules that stand in the ones `before` as they are
+    /// keep their counters.
+    pub fn of_all(config: &Config, before: &[Arc<Self>]) -> Vec<Self> {
         let known = |rule: &Rule| {
-            let mut before = before?.rules.iter();
+            let mut before = before.first()?.rules.iter();
             before.find(|entry| entry.rule == *rule).cloned()
         };
-        let rules = config.rules.iter();
-        Self {
-            consistency: config.cluster.consistency,
-            balance: config.cluster.balance,
-            read_only_transactions: config.cluster.read_only_transactions,
-            administration: config.cluster.administration,
-            rules: rules
-                .map(|rule| known(rule).unwrap_or_else(|| Arc::new(Entry::new(rule.clone()))))
-                .collect(),
-        }
+        let rules: Arc<[_]> = config
+            .rules
+            .iter()
+            .map(|rule| known(rule).unwrap_or_else(|| Arc::new(Entry::new(rule.clone()))))
+            .collect();
+        let clusters = config.all_clusters();
+        clusters
+            .map(|cluster| Self {
+                consistency: cluster.consistency,
+                balance: cluster.balance,
+                read_only_transactions: cluster.read_only_transactions,
+                administration: cluster.administration,
+                rules: Arc::clone(&rules),
+            })
+            .collect()
     }
 
     /// What people see of the rules, a row each: name, conditions, actions, hits, last match.

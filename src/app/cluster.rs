@@ -1,0 +1,210 @@
+//! One cluster: what watches it, and what its sessions share.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use dbproxy_proto::compress::Method;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    accounts::{AccountStates, Credentials, Directory},
+    backend,
+    config::{Config, ServerCompression, ServerConfig},
+    control, monitor,
+    net::{
+        Buffers,
+        tls::{Acceptor, Connector, Incoming, Outgoing},
+    },
+    pool::{Pool, WorkerId},
+    session::{
+        AccountChanges, AnswerCache, Complaints, Context, Definitions, Firewall, InFlight,
+        Observer, Policy, Registry, Schemas, ServerKey,
+    },
+    sql::{Classifier, catalogue::Catalogue},
+    topology::{Health, ServerId, Topology},
+};
+
+/// Passwords that each worker has checked at a time.
+const CHECKS: usize = 2;
+
+/// Statements, by digest, whose tables each worker remembers.
+const DIGESTS: usize = 2_000;
+
+/// What the clusters share.
+pub(super) struct Common {
+    pub(super) registry: Arc<Registry>,
+    pub(super) server_key: Arc<ServerKey>,
+    pub(super) answers: Arc<AnswerCache>,
+    pub(super) firewall: Arc<Firewall>,
+    pub(super) for_clients: Option<watch::Receiver<Arc<Incoming>>>,
+    pub(super) for_servers: watch::Receiver<Arc<Outgoing>>,
+}
+
+/// A cluster that is watched, and what its sessions share on all workers.
+pub(super) struct Cluster {
+    /// The configuration as if it had this cluster only.
+    config: Config,
+    pool: Arc<Pool>,
+    topology: watch::Receiver<Arc<Topology>>,
+    directory: watch::Receiver<Arc<Directory>>,
+    account_changes: Arc<AccountChanges>,
+    definitions: Arc<Definitions>,
+    credentials: Arc<Credentials>,
+    states: Arc<AccountStates>,
+    policy: watch::Receiver<Arc<Policy>>,
+}
+
+impl Cluster {
+    /// Begins to watch the cluster that `config` has as its own.
+    pub(super) fn start(
+        config: Config,
+        policy: watch::Receiver<Arc<Policy>>,
+        common: &Common,
+        control_plane: &mut JoinSet<()>,
+    ) -> Self {
+        let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
+        control_plane.spawn(control.run());
+        let targets = monitor::targets(&config);
+        for target in &targets {
+            control_plane.spawn(monitor::watch(target.clone(), evidence.clone()));
+        }
+        drop(evidence);
+        let (directory_sender, directory) =
+            watch::channel(Arc::new(Directory::unloaded(&config.users)));
+        let nudge = Arc::new(Notify::new());
+        control_plane.spawn(monitor::accounts::watch(
+            targets.clone(),
+            config.users.clone(),
+            topology.clone(),
+            directory_sender,
+            Arc::clone(&nudge),
+        ));
+        let (catalogue_sender, catalogue) = watch::channel(Arc::new(Catalogue::unread()));
+        let definitions = Arc::new(Definitions::new(catalogue, Arc::default()));
+        control_plane.spawn(monitor::catalogue::watch(
+            targets,
+            config.cluster.max_lag,
+            topology.clone(),
+            catalogue_sender,
+            definitions.nudged(),
+        ));
+        let credentials = Arc::new(Credentials::new());
+        control_plane.spawn(forget_changed_proofs(
+            directory.clone(),
+            Arc::clone(&credentials),
+        ));
+        control_plane.spawn(announce_deaths(
+            topology.clone(),
+            Arc::clone(&common.registry),
+        ));
+        let pool = Arc::new(Pool::new(
+            server_targets(&config, &common.for_servers),
+            config.workers,
+            &config.limits,
+        ));
+        Self {
+            config,
+            pool,
+            topology,
+            directory,
+            account_changes: Arc::new(AccountChanges::new(nudge)),
+            definitions,
+            credentials,
+            states: Arc::new(AccountStates::new()),
+            policy,
+        }
+    }
+
+    /// What a worker's sessions of this cluster share.
+    pub(super) fn context(
+        &self,
+        worker: WorkerId,
+        common: &Common,
+        observer: Option<Arc<Observer>>,
+    ) -> Context {
+        let config = &self.config;
+        Context {
+            worker,
+            cluster: config.cluster.number,
+            serves: config.cluster.serves.clone(),
+            buffers: Buffers::default(),
+            pool: Arc::clone(&self.pool),
+            topology: self.topology.clone(),
+            directory: self.directory.clone(),
+            account_changes: Arc::clone(&self.account_changes),
+            definitions: Arc::clone(&self.definitions),
+            complaints: Complaints::default(),
+            credentials: Arc::clone(&self.credentials),
+            states: Arc::clone(&self.states),
+            schemas: Schemas::default(),
+            registry: Arc::clone(&common.registry),
+            server_key: Arc::clone(&common.server_key),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            tls: common.for_clients.clone().map(Acceptor::new),
+            limits: config.limits.clone(),
+            compression: config.compression,
+            balancers: config.listen.proxy_protocol.clone(),
+            policy: self.policy.clone(),
+            answers: Arc::clone(&common.answers),
+            firewall: Arc::clone(&common.firewall),
+            classifier: Classifier::new(DIGESTS),
+            in_flight: InFlight::new(config.cluster.servers.len()),
+            turn: AtomicU64::new(0),
+            observer,
+        }
+    }
+}
+
+fn server_targets(
+    config: &Config,
+    outgoing: &watch::Receiver<Arc<Outgoing>>,
+) -> impl Iterator<Item = backend::Target> {
+    (0_u8..=u8::MAX)
+        .zip(&config.cluster.servers)
+        .map(|(place, server)| backend::Target {
+            id: ServerId::new(config.cluster.number, place),
+            name: server.name.as_str().into(),
+            address: server.address.clone(),
+            deadline: config.limits.login,
+            accepted: Arc::default(),
+            compression: compression(config, server),
+            proxy_protocol: config.cluster.proxy_protocol_of(server),
+            tls: Connector::new(config.tls.mode_towards(server), outgoing.clone()),
+        })
+}
+
+fn compression(config: &Config, server: &ServerConfig) -> Option<Method> {
+    match config.cluster.compression_of(server) {
+        ServerCompression::Off => None,
+        ServerCompression::Zlib => Some(Method::Zlib(config.compression.zlib_level)),
+        ServerCompression::Zstd => Some(Method::Zstd(config.compression.zstd_level)),
+    }
+}
+
+async fn forget_changed_proofs(
+    mut directory: watch::Receiver<Arc<Directory>>,
+    credentials: Arc<Credentials>,
+) {
+    while directory.changed().await.is_ok() {
+        let current = Arc::clone(&directory.borrow_and_update());
+        credentials.retain(&current);
+    }
+}
+
+/// Tells the sessions that wait for a server when it is found dead.
+async fn announce_deaths(mut topology: watch::Receiver<Arc<Topology>>, registry: Arc<Registry>) {
+    let mut down: Vec<bool> = Vec::new();
+    while topology.changed().await.is_ok() {
+        let current = Arc::clone(&topology.borrow_and_update());
+        down.resize(current.servers.len(), false);
+        for (server, was_down) in current.servers.iter().zip(&mut down) {
+            let is_down = matches!(server.health, Health::Down { .. });
+            if is_down && !*was_down {
+                registry.server_down(server.id);
+            }
+            *was_down = is_down;
+        }
+    }
+}

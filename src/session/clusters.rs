@@ -1,0 +1,45 @@
+//! Which cluster a session belongs to.
+
+use std::sync::Arc;
+
+use dbproxy_proto::capability::Capabilities;
+
+use super::Context;
+use crate::config::Glob;
+
+/// The cluster that serves the sessions of this user: by the name that the client asked for by TLS, else by the user's name, else by
+/// the schema; else the first.
+pub(super) fn choose<'a>(
+    clusters: &'a [Arc<Context>],
+    server_name: Option<&str>,
+    user: &[u8],
+    schema: Option<&[u8]>,
+) -> Option<&'a Arc<Context>> {
+    fn fits(globs: &[Glob], name: Option<&[u8]>) -> bool {
+        name.is_some_and(|name| globs.iter().any(|glob| glob.fits(name)))
+    }
+    let server_name = server_name.map(str::as_bytes);
+    let by = |fits: &dyn Fn(&Context) -> bool| clusters.iter().find(|context| fits(context));
+    by(&|context| fits(&context.serves.server_names, server_name))
+        .or_else(|| by(&|context| fits(&context.serves.accounts, Some(user))))
+        .or_else(|| by(&|context| fits(&context.serves.schemas, schema)))
+        .or_else(|| clusters.first())
+}
+
+/// The cluster that a client is greeted for, of which nothing is known yet: the first whose servers have been seen.
+pub(super) fn greeter(clusters: &[Arc<Context>]) -> Option<&Arc<Context>> {
+    let seen = |context: &&Arc<Context>| context.topology.borrow().greeting.is_some();
+    clusters.iter().find(seen).or_else(|| clusters.first())
+}
+
+/// What the servers of all clusters understand: a client is told before it is known whose it is.
+pub(super) fn extensions(clusters: &[Arc<Context>]) -> Capabilities {
+    let extensions = clusters.iter().map(|context| {
+        let topology = context.topology.borrow();
+        let greeting = topology.greeting.as_ref();
+        greeting.map_or_else(Capabilities::empty, |greeting| greeting.extensions)
+    });
+    extensions
+        .reduce(|all, one| all & one)
+        .unwrap_or_else(Capabilities::empty)
+}
