@@ -29,6 +29,9 @@ on_both_flavors!(
     a_firewall_learns,
     priorities_order_the_line,
     answers_are_kept,
+    kept_answers_are_nobody_elses,
+    executions_without_types_find_theirs,
+    rules_keep_nothing_open,
 );
 
 /// Number and text of the error that a statement ends with.
@@ -989,4 +992,237 @@ async fn answers_are_kept(flavor: Flavor) {
     .await;
     assert_ne!(first, again);
     assert!(rig.proxy.log().contains("statement, from the cache"));
+}
+
+async fn kept_answers_are_nobody_elses(flavor: Flavor) {
+    let rules = r#"
+        [[rule]]
+        kind = "read"
+        table = "prices"
+        cache = "10m"
+    "#;
+    let options = Options {
+        sections: rules.to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut conn = rig.connect().await;
+    for schema in ["first", "second"] {
+        for sql in [
+            format!("CREATE DATABASE {schema}"),
+            format!("CREATE TABLE {schema}.prices (id INT PRIMARY KEY, name VARCHAR(9))"),
+            format!("INSERT INTO {schema}.prices VALUES (1, '{schema}'), (2, 'two')"),
+        ] {
+            conn.query_drop(sql).await.unwrap();
+        }
+    }
+    rig.cluster.caught_up().await.unwrap();
+    // A prepared statement means what it meant when it was prepared, whatever schema is in use when it is executed.
+    let sql = "SELECT name FROM prices WHERE id = 1";
+    conn.query_drop("USE first").await.unwrap();
+    let mut other = rig.connect().await;
+    other.query_drop("USE second").await.unwrap();
+    let of_first = conn.prep(sql).await.unwrap();
+    let of_second = other.prep(sql).await.unwrap();
+    conn.query_drop("USE second").await.unwrap();
+    for _ in 0..3 {
+        let name: Option<String> = conn.exec_first(&of_first, ()).await.unwrap();
+        assert_eq!(name.as_deref(), Some("first"));
+        let name: Option<String> = other.exec_first(&of_second, ()).await.unwrap();
+        assert_eq!(name.as_deref(), Some("second"));
+    }
+    let change = conn
+        .prep("UPDATE second.prices SET name = ? WHERE id = 1")
+        .await
+        .unwrap();
+    let unqualified = other
+        .prep("UPDATE prices SET name = ? WHERE id = 1")
+        .await
+        .unwrap();
+    other.query_drop("USE first").await.unwrap();
+    for (name, statement) in [("a", &change), ("b", &unqualified)] {
+        let writer = if name == "a" { &mut conn } else { &mut other };
+        writer.exec_drop(statement, (name,)).await.unwrap();
+        let found: Option<String> = other.exec_first(&of_second, ()).await.unwrap();
+        assert_eq!(found.as_deref(), Some(name));
+    }
+    // A commit that begins the next transaction is a commit.
+    let count = "SELECT COUNT(*) FROM first.prices";
+    assert_eq!(one::<u32>(&mut other, count).await, 2);
+    for end in ["COMMIT AND CHAIN", "BEGIN"] {
+        let before: u32 = one(&mut other, count).await;
+        conn.query_drop("BEGIN").await.unwrap();
+        conn.query_drop(format!(
+            "INSERT INTO first.prices VALUES ({}, 'x')",
+            before + 1
+        ))
+        .await
+        .unwrap();
+        conn.query_drop(end).await.unwrap();
+        assert_eq!(one::<u32>(&mut other, count).await, before + 1, "{end}");
+        conn.query_drop("COMMIT").await.unwrap();
+    }
+    // FOUND_ROWS() is asked of the statement before, which has to have run.
+    for _ in 0..2 {
+        conn.query_drop("SELECT SQL_CALC_FOUND_ROWS id FROM first.prices LIMIT 1")
+            .await
+            .unwrap();
+        assert_eq!(one::<u32>(&mut conn, "SELECT FOUND_ROWS()").await, 4);
+    }
+    // What may be old for one is not given to another who wants to see what was written.
+    let stop = match flavor {
+        Flavor::MariaDb => "STOP SLAVE SQL_THREAD",
+        Flavor::MySql => "STOP REPLICA SQL_THREAD",
+    };
+    let replica = rig.cluster.server("db2").unwrap();
+    replica.run(stop).await.unwrap();
+    conn.query_drop("UPDATE first.prices SET name = 'new' WHERE id = 2")
+        .await
+        .unwrap();
+    let name = "SELECT name FROM first.prices WHERE id = 2";
+    other
+        .query_drop("SET @dbproxy_consistency = 'eventual'")
+        .await
+        .unwrap();
+    let _: String = one(&mut other, name).await;
+    assert_eq!(one::<String>(&mut conn, name).await, "new");
+    replica.run(&stop.replace("STOP", "START")).await.unwrap();
+}
+
+async fn executions_without_types_find_theirs(flavor: Flavor) {
+    let rules = "[[rule]]\nkind = \"read\"\ncache = \"10m\"\n";
+    let options = Options {
+        sections: rules.to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut raw = support::raw::Raw::app(rig.proxy.port()).await;
+    let sql = b"SELECT name, ? FROM test.where_am_i";
+    let prepare = [&[0x16][..], sql].concat();
+    let execute = |id: [u8; 4], types: &[u8], value: &[u8]| {
+        let bound = u8::from(!types.is_empty());
+        [&[0x17][..], &id, &[0, 1, 0, 0, 0, 0, bound], types, value].concat()
+    };
+    let long = [0x08, 0];
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let prepared = raw.exchange(&prepare).await;
+        let id: [u8; 4] = prepared[0].1[1..5].try_into().unwrap();
+        answers.push(
+            raw.exchange(&execute(id, &long, &7_u64.to_le_bytes()))
+                .await,
+        );
+        // This one brings none: they are those of the one before, which was answered from memory the second time.
+        answers.push(raw.exchange(&execute(id, &[], &7_u64.to_le_bytes())).await);
+        let other = raw.exchange(&execute(id, &[], &8_u64.to_le_bytes())).await;
+        assert_ne!(other, answers[0]);
+    }
+    assert!(answers[0].len() > 3, "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+}
+
+async fn rules_keep_nothing_open(flavor: Flavor) {
+    let rules = r#"
+        [[rule]]
+        name = "writes"
+        kind = "write"
+        limit.concurrency = 1
+        continue = true
+
+        [[rule]]
+        tag = "closed"
+        block = "closed"
+
+        [[rule]]
+        pattern = "^SELECT slowly"
+        rewrite = "SELECT COUNT(*) FROM test.locked WHERE SLEEP(600) = 0 AND (SELECT MAX(a) FROM test.locked) > 0"
+        timeout = "200ms"
+
+        [[rule]]
+        pattern = "STATUS|PROCESSLIST"
+        limit.rows = 2
+    "#;
+    let options = Options {
+        sections: format!("{rules}\n[limits]\nqueue_wait = \"20s\"\n"),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut holder = rig.connect().await;
+    holder
+        .query_drop("CREATE TABLE test.locked (id INT PRIMARY KEY, a INT)")
+        .await
+        .unwrap();
+    holder
+        .query_drop("INSERT INTO test.locked VALUES (1, 1), (2, 2)")
+        .await
+        .unwrap();
+    // Who waits for a lock has the only place. Who has the lock needs none.
+    holder.query_drop("BEGIN").await.unwrap();
+    holder
+        .query_drop("UPDATE test.locked SET a = 5 WHERE id = 1")
+        .await
+        .unwrap();
+    let mut waiter = rig.connect().await;
+    let waiting = tokio::spawn(async move {
+        waiter
+            .query_drop("UPDATE test.locked SET a = 6 WHERE id = 1")
+            .await
+            .unwrap();
+        waiter
+    });
+    let primary = rig.cluster.primary();
+    eventually("it to wait for the lock", async || {
+        let sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'UPDATE test.locked SET a = 6%'";
+        primary.first::<u64>(sql).await.unwrap() == 1
+    })
+    .await;
+    holder
+        .query_drop("UPDATE test.locked SET a = 7 WHERE id = 2")
+        .await
+        .unwrap();
+    holder.query_drop("COMMIT").await.unwrap();
+    waiting.await.unwrap();
+    // XA goes through to its end.
+    for sql in [
+        "XA START 'x'",
+        "INSERT INTO test.locked VALUES (3, 3)",
+        "XA END 'x'",
+        "XA PREPARE 'x'",
+        "XA COMMIT 'x'",
+    ] {
+        holder
+            .query_drop(format!(
+                "/* dbproxy: tag={} */ {sql}",
+                if sql.starts_with("XA") {
+                    "closed"
+                } else {
+                    "open"
+                }
+            ))
+            .await
+            .unwrap();
+    }
+    // A rule that rewrites goes on to count when the statement is prepared.
+    let text = holder.query_drop("SELECT slowly").await;
+    let prepared = holder.exec_drop("SELECT slowly", ()).await;
+    for ended in [text, prepared] {
+        // Servers end a SLEEP() that is interrupted with its rows, or with the error.
+        assert!(
+            matches!(&ended, Err(Error::Server(error)) if error.code == 3024) || ended.is_ok(),
+            "{ended:?}"
+        );
+    }
+    // Lists that the proxy makes are whole.
+    let status: Vec<(String, String)> = holder.query("SHOW STATUS").await.unwrap();
+    assert!(status.len() > 100);
+    assert!(
+        !holder
+            .query::<Row, _>("SHOW FULL PROCESSLIST")
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -76,7 +76,12 @@ pub fn matches(when: &Conditions, statement: &Statement<'_>) -> bool {
 /// The kind that rules call it by; `None` for what ends a transaction or lock, which rules leave alone.
 pub fn kind_of(class: &StatementClass) -> Option<RuleKind> {
     Some(match class.kind {
-        Kind::Commit | Kind::Rollback | Kind::Savepoint | Kind::UnlockTables | Kind::Empty => {
+        Kind::Commit
+        | Kind::Rollback
+        | Kind::Savepoint
+        | Kind::UnlockTables
+        | Kind::Xa
+        | Kind::Empty => {
             return None;
         }
         Kind::Read if class.is_replica_read() => RuleKind::Read,
@@ -86,7 +91,7 @@ pub fn kind_of(class: &StatementClass) -> Option<RuleKind> {
         Kind::Show | Kind::Explain => RuleKind::Show,
         Kind::Call | Kind::Do | Kind::Compound | Kind::Prepare => RuleKind::Call,
         Kind::Set | Kind::Use => RuleKind::Set,
-        Kind::Begin { .. } | Kind::Xa => RuleKind::Transaction,
+        Kind::Begin { .. } => RuleKind::Transaction,
         Kind::LockTables | Kind::Handler => RuleKind::Lock,
         Kind::Admin | Kind::Kill | Kind::Diagnostics => RuleKind::Administration,
         Kind::Multi => RuleKind::Multi,

@@ -8,7 +8,7 @@ use crate::sql::setting::Settings;
 use crate::sql::{Hint, Name};
 
 /// Where a read should go, and what it must see there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// Where.
     pub place: Place,
@@ -21,7 +21,7 @@ pub struct Wish {
 }
 
 /// Where a read should go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Place {
     /// Wherever it is best.
     #[default]

@@ -15,7 +15,7 @@ use super::{
     administration::refused,
     command::Changed,
     finish::Effect,
-    prepared::Statement,
+    prepared::{BeforeRules, Statement},
     statement::{Finished, Request},
 };
 use crate::{
@@ -213,6 +213,13 @@ impl Session {
                 Err(answer) => return self.reply_error(&answer).await,
             }
         }
+        let before_rules = ruled.as_ref().map(|_| {
+            let class = text_class;
+            Arc::new(BeforeRules {
+                text: text.into(),
+                class,
+            })
+        });
         let (packet, text) = ruled.as_ref().map_or((packet, text), Changed::parts);
         if ruled.is_some() {
             text_class = self.classify(text);
@@ -250,6 +257,7 @@ impl Session {
                 Statement {
                     key,
                     class: text_class,
+                    before_rules,
                     parameters,
                     types: Vec::new(),
                 },
@@ -287,6 +295,11 @@ impl Session {
         let Some(statement) = self.prepared.find(id).cloned() else {
             return self.unknown_statement(id, "mysqld_stmt_execute").await;
         };
+        if self.ruling.is_some()
+            && let Some(flow) = Box::pin(self.execution_again(execution, &statement)).await?
+        {
+            return Ok(flow);
+        }
         let (class, effect) = self
             .begin_execution(&statement, execution.wants_cursor())
             .await?;

@@ -1,6 +1,6 @@
 //! The prepared statements of a session.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
@@ -27,11 +27,28 @@ pub(super) struct Statement {
     pub(super) key: StatementKey,
     /// As far as its text tells: what it calls and names may change between executions.
     pub(super) class: StatementClass,
+    /// What a rule made it from.
+    pub(super) before_rules: Option<Arc<BeforeRules>>,
     /// Number of parameters.
     pub(super) parameters: u16,
     /// The parameter types that the client sent last, with names if it gives them: it sends them once, servers need them
     /// on each new connection.
     pub(super) types: Vec<u8>,
+}
+
+impl Statement {
+    /// Bytes of its texts.
+    fn size(&self) -> usize {
+        let before = self.before_rules.as_ref();
+        self.key.text().len() + before.map_or(0, |before| before.text.len())
+    }
+}
+
+/// A statement as the client sent it.
+#[derive(Debug)]
+pub(super) struct BeforeRules {
+    pub(super) text: Box<[u8]>,
+    pub(super) class: StatementClass,
 }
 
 /// The prepared statements of a session, by the ids that its client knows.
@@ -109,7 +126,7 @@ impl Statements {
     }
 
     pub(super) fn insert(&mut self, id: u32, statement: Statement) {
-        self.size += statement.key.text().len();
+        self.size += statement.size();
         self.last_prepared = Some(id);
         let first = statement.key.clone().with_copy(0);
         let copies = self.copies.entry(first).or_default();
@@ -146,7 +163,7 @@ impl Statements {
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
         let statement = self.by_id.remove(&self.resolve(id))?;
-        let size = statement.key.text().len() + statement.types.len();
+        let size = statement.size() + statement.types.len();
         self.size = self.size.saturating_sub(size);
         let first = statement.key.clone().with_copy(0);
         if let Some(copies) = self.copies.get_mut(&first) {
@@ -343,10 +360,10 @@ pub(super) async fn prepare_again(
 ) -> Result<ServerStatement, Error> {
     let key = &statement.key;
     // The text means what it meant when the client prepared it.
-    let wanted = std::sync::Arc::clone(conn.state());
+    let wanted = Arc::clone(conn.state());
     let mut commands = BytesMut::new();
     // Nothing else: a change of autocommit would commit an open transaction.
-    let reading = std::sync::Arc::new(wanted.reading_as(key.state()));
+    let reading = Arc::new(wanted.reading_as(key.state()));
     conn.put_sync(&mut commands, &reading, "");
     put_command(&mut commands, code::STMT_PREPARE, key.text());
     conn.send(&commands, &[]).await?;
@@ -407,8 +424,6 @@ async fn read_preparation(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         backend::{Charset, SessionState},
@@ -422,6 +437,7 @@ mod tests {
         let statement = Statement {
             key: StatementKey::new(b"SELECT ?", state),
             class: classify(b"SELECT ?", Dialect::default()),
+            before_rules: None,
             parameters,
             types: Vec::new(),
         };

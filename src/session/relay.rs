@@ -205,7 +205,8 @@ impl Relay<'_> {
                 });
             }
             passed += walked.end as u64;
-            if let (Some(curb), None, Some(begun)) = (&mut self.curb, &cut, begun)
+            // A list that is collected has not begun for the client: it is whole or not at all.
+            if let (Some(curb), None, Some(begun), None) = (&mut self.curb, &cut, begun, &list)
                 && let Some(next) = conn.input.get(begun..walked.end)
                 && let Some(next) = PacketHeader::parse(next)
                 && let Some(answer) = curb.too_long(tracker.rows(), passed)
@@ -532,12 +533,27 @@ impl Relay<'_> {
             Some(status) => status.contains(StatusFlags::IN_TRANS),
             None => self.in_transaction,
         };
-        if let Some(written) = self.written.filter(|_| !in_transaction) {
-            self.answers.forget(written);
+        if !(outcome.tracked || in_transaction || self.class.kind == Kind::Rollback) {
+            self.note_untold(outcome);
         }
-        if outcome.tracked || in_transaction || self.class.kind == Kind::Rollback {
-            return;
+        // Behind what makes readers wait: or they would fill the cache with what was before.
+        let commits = outcome.tracked
+            || matches!(
+                self.class.kind,
+                Kind::Commit | Kind::Rollback | Kind::Begin { .. } | Kind::Ddl | Kind::Multi
+            );
+        match self.written {
+            Some(written) if !in_transaction || commits => self.answers.forget(written),
+            // It was written before anybody kept answers.
+            None if self.wrote_before && !in_transaction && self.answers.is_used() => {
+                self.answers.forget_all();
+            }
+            _ => {}
         }
+    }
+
+    /// A write whose position was not told.
+    fn note_untold(&self, outcome: &Outcome) {
         let wrote = match outcome.error {
             // Parts of it may have been committed before it failed.
             Some(_) => {

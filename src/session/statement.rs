@@ -16,7 +16,6 @@ use super::{
     Flow, Session,
     execution::Execution,
     handle::Interrupt,
-    observe::text_of,
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
@@ -125,7 +124,7 @@ impl Session {
             self.log_route(route.reason, conn.server());
             self.look_on(class, would);
             if class.facts.contains(Facts::MAY_WRITE) && context.answers.is_used() {
-                self.note_written(class, text_of(request, self.capabilities));
+                self.note_written(class, Some(request));
             }
             match self.attempt(&mut conn, class, request).await {
                 Ok(outcome) => {

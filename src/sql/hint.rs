@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::Consistency;
 
 /// A name in a hint, kept as a hash so that hints stay small and free of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(u64);
 
 impl Name {

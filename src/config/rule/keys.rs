@@ -78,7 +78,7 @@ key!(KIND: Several<RuleKind> = "rule[].kind",
         otherwise: "any",
     },
     "Matches statements of this kind. `read` is what a replica may answer, `primary-read` any other SELECT. COMMIT, ROLLBACK, \
-     savepoints and UNLOCK TABLES are never matched.");
+     savepoints and UNLOCK TABLES are never matched, nor is XA.");
 key!(TAG: Several<String> = "rule[].tag", Several { described: "word", parse: tag,
         otherwise: "any",
     },

@@ -190,7 +190,7 @@ pub enum RuleKind {
     Call,
     /// SET and USE.
     Set,
-    /// BEGIN, START TRANSACTION, XA.
+    /// BEGIN, START TRANSACTION.
     Transaction,
     /// LOCK TABLES, HANDLER.
     Lock,

@@ -17,7 +17,7 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{accounts::AccountKey, session::relay::News, sql::Tables};
+use crate::{accounts::AccountKey, routing::Wish, session::relay::News, sql::Tables};
 
 /// Answers of servers, until they are too old or a table that they tell of is written through this proxy.
 #[derive(Debug)]
@@ -45,10 +45,12 @@ pub(in crate::session) struct AnswerKey {
     /// The cluster's number.
     pub(super) cluster: u8,
     pub(super) account: AccountKey,
-    /// Of the session's state.
-    pub(super) state: u64,
+    /// Fingerprints of the session's state, and of the one in which the text was prepared.
+    pub(super) states: (u64, u64),
     pub(super) capabilities: Capabilities,
     pub(super) news: News,
+    /// Where it was to be asked for: another session may want to see more.
+    pub(super) wish: Wish,
     /// The whole command.
     pub(super) command: Box<[u8]>,
     /// The text of a prepared statement.
@@ -191,12 +193,18 @@ impl AnswerCache {
         self.used.load(Relaxed)
     }
 
+    /// Something was written of which nobody knows what it was.
+    pub(in crate::session) fn forget_all(&self) {
+        self.any.fetch_add(1, SeqCst);
+        self.unknown.fetch_add(1, SeqCst);
+    }
+
     /// What was written can be seen from now on.
     pub(in crate::session) fn forget(&self, written: &Written) {
-        self.any.fetch_add(1, SeqCst);
         if written.is_unknown {
-            self.unknown.fetch_add(1, SeqCst);
+            return self.forget_all();
         }
+        self.any.fetch_add(1, SeqCst);
         for slot in &written.tables {
             if let Some(count) = self.writes.get(*slot) {
                 count.fetch_add(1, SeqCst);
@@ -237,7 +245,10 @@ fn slot(name: &str, schema: &[u8]) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::sql::{Dialect, tables};
+    use crate::{
+        config::Consistency,
+        sql::{Dialect, Hint, setting::Settings, tables},
+    };
 
     fn key(command: &str) -> AnswerKey {
         AnswerKey {
@@ -246,9 +257,10 @@ mod tests {
                 user: "app".into(),
                 host: "%".into(),
             },
-            state: 1,
+            states: (1, 1),
             capabilities: Capabilities::empty(),
             news: News::None,
+            wish: Wish::new(Hint::None, &Settings::default(), Consistency::User),
             command: command.as_bytes().into(),
             prepared: Box::default(),
         }

@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::debug;
 
@@ -20,6 +21,9 @@ use crate::{
     error::Answer,
     pool::{Bucket, PooledConn},
 };
+
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What rules allow one answer, and what ends it when it is over.
 pub(in crate::session) struct Curb {
@@ -110,9 +114,16 @@ impl Curb {
             (Arc::clone(&self.bucket), self.login.clone(), self.thread_id);
         let runs = Arc::clone(&self.runs);
         self.killing = Some(tokio::spawn(async move {
-            let killed = bucket.kill_query(&login, thread_id, || runs.load(SeqCst));
-            if let Err(error) = killed.await {
-                debug!(thread_id, %error, "a statement that a rule ends could not be ended");
+            while runs.load(SeqCst) {
+                let killed = bucket.kill_query(&login, thread_id, || runs.load(SeqCst));
+                match killed.await {
+                    Ok(()) => return,
+                    // A server that has no room for one more connection may have it soon.
+                    Err(error) => {
+                        debug!(thread_id, %error, "a statement that a rule ends could not be ended");
+                        sleep(AGAIN).await;
+                    }
+                }
             }
         }));
     }

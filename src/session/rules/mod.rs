@@ -28,10 +28,11 @@ pub use policy::Policy;
 pub(super) use ruling::Ruling;
 
 use super::{
-    Flow, Session, command::Changed, execution::Execution, prepared::Statement as Prepared,
-    relay::Outcome,
+    Flow, Session, command::Changed, execution::Execution, observe::text_of,
+    prepared::Statement as Prepared, relay::Outcome, statement::Request,
 };
 use crate::{
+    backend::SessionState,
     config::{
         Consistency, ListenAddress,
         rule::{self, FixedAnswer},
@@ -112,8 +113,12 @@ impl Session {
         !self.rules.mine.is_empty()
     }
 
-    /// What the rules say of a statement; `None` if nothing. Its sample is drawn, but nothing is counted yet.
+    /// What the rules say of a statement; `None` if nothing. Their samples are drawn, but nothing else is counted yet.
     fn judge(&self, text: &[u8], class: &StatementClass) -> Option<Ruling> {
+        self.judged(text, class, true)
+    }
+
+    fn judged(&self, text: &[u8], class: &StatementClass, counts: bool) -> Option<Ruling> {
         kind_of(class)?;
         let dialect = self.dialect;
         let find_tables = || self.context.classifier.tables(text, class, dialect);
@@ -131,7 +136,7 @@ impl Session {
             let Some(entry) = self.rules.current.rules.get(usize::from(*number)) else {
                 continue;
             };
-            if matches(&entry.rule.when, &statement) && entry.draws() {
+            if matches(&entry.rule.when, &statement) && (!counts || entry.draws()) {
                 matched.push(Arc::clone(entry));
                 if !entry.rule.go_on {
                     break;
@@ -141,7 +146,7 @@ impl Session {
         Ruling::new(matched, Instant::now())
     }
 
-    /// What the rules would say of a statement, by their names and with where they would send it.
+    /// What the rules would say of a statement, whatever their samples are.
     pub(super) fn would_rule(
         &mut self,
         text: &[u8],
@@ -150,7 +155,7 @@ impl Session {
         if !self.has_rules() {
             return None;
         }
-        self.judge(text, class).map(Box::new)
+        self.judged(text, class, false).map(Box::new)
     }
 
     /// Runs a text query that rules may have a say in.
@@ -186,15 +191,16 @@ impl Session {
         } else {
             class
         };
-        if let Some(flow) = self
-            .answer_again(&mut ruling, &class, packet, run, false)
-            .await?
-        {
-            self.log_ruling(&ruling, text);
-            return Ok(flow);
-        }
         self.ruling = Some(Box::new(ruling));
-        let flow = self.run_query(packet, run, class).await;
+        let wanted = Arc::clone(&self.wanted);
+        let flow = match self
+            .answer_again(&class, packet, (run, &wanted), false)
+            .await
+        {
+            Ok(None) => self.run_query(packet, run, class).await,
+            Ok(Some(flow)) => Ok(flow),
+            Err(error) => Err(error),
+        };
         self.close_ruling(text);
         flow
     }
@@ -207,8 +213,12 @@ impl Session {
         let Some(statement) = self.prepared.find(execution.statement()).cloned() else {
             return self.run_prepared(execution).await;
         };
-        let text = statement.key.text();
-        let Some(mut ruling) = self.judge(text, &statement.class) else {
+        // The client's own, if a rule made another one of it.
+        let (text, class) = match &statement.before_rules {
+            Some(before) => (&*before.text, before.class),
+            None => (statement.key.text(), statement.class),
+        };
+        let Some(mut ruling) = self.judge(text, &class) else {
             return self.run_prepared(execution).await;
         };
         ruling.count(now());
@@ -220,18 +230,6 @@ impl Session {
             let answer = prepared_answer(answer, &ruling.names());
             self.log_ruling(&ruling, text);
             return self.reply_error(&answer).await;
-        }
-        if !execution.wants_cursor()
-            && let Some(command) = self.learned_command(&statement, execution)
-        {
-            let class = &statement.class;
-            if let Some(flow) = self
-                .answer_again(&mut ruling, class, &command, text, true)
-                .await?
-            {
-                self.log_ruling(&ruling, text);
-                return Ok(flow);
-            }
         }
         self.ruling = Some(Box::new(ruling));
         let flow = self.run_prepared(execution).await;
@@ -304,6 +302,8 @@ impl Session {
         }
         let patience = self.context.limits.queue_wait;
         let (account, client) = (self.login.account.clone(), self.peer.ip());
+        // Others may wait for what it has locked, in places that it would wait for.
+        let patience = (!self.is_bound()).then_some(patience);
         let admitted = async { Ok(ruling.admit(&account, client, patience).await) };
         self.patiently(admitted).await
     }
@@ -362,52 +362,65 @@ impl Session {
         }
     }
 
-    /// The command by which a server would be asked for an execution, with the types of its parameters.
-    fn learned_command(&self, statement: &Prepared, execution: Execution<'_>) -> Option<BytesMut> {
-        let mut command = BytesMut::new();
-        let Execution::Once(_) = execution else {
-            return None;
-        };
-        if execution.lacks_types(statement) {
-            return None;
+    /// The answer that the same execution got before, if a rule has kept it.
+    pub(super) async fn execution_again(
+        &mut self,
+        execution: Execution<'_>,
+        statement: &Prepared,
+    ) -> Result<Option<Flow>, Error> {
+        let keeps = |ruling: &Ruling| ruling.actions().cache.is_some();
+        if !self.ruling.as_deref().is_some_and(keeps) || execution.wants_cursor() {
+            return Ok(None);
         }
-        execution.put(&mut command, 0, statement).ok()?;
-        Some(command)
+        let mut command = BytesMut::new();
+        if !matches!(execution, Execution::Once(_))
+            || execution.put(&mut command, 0, statement).is_err()
+        {
+            return Ok(None);
+        }
+        let key = &statement.key;
+        let of_key = (key.text(), key.state());
+        self.answer_again(&statement.class, &command, of_key, true)
+            .await
     }
 
     /// Gives the answer that the same command got before, if a rule has kept it. Otherwise its answer is going to be kept, if a
-    /// rule wants that.
+    /// rule wants that. The text is understood in this state.
     async fn answer_again(
         &mut self,
-        ruling: &mut Ruling,
         class: &StatementClass,
         command: &[u8],
-        text: &[u8],
+        (text, state): (&[u8], &Arc<SessionState>),
         prepared: bool,
     ) -> Result<Option<Flow>, Error> {
+        let Some(ruling) = &self.ruling else {
+            return Ok(None);
+        };
         let Some(ttl) = ruling.actions().cache else {
             return Ok(None);
         };
         let configured = self.rules.policy().consistency;
         let wish = Wish::new(class.hint, &self.settings, configured).under(ruling.actions());
         let plain = class.is_replica_read()
-            && !class.facts.contains(Facts::MULTI)
+            && !class
+                .facts
+                .intersects(Facts::MULTI.union(Facts::CALC_FOUND_ROWS))
             && !self.is_bound()
             && self.status.contains(StatusFlags::AUTOCOMMIT)
             && wish.place != Place::Primary
             && wish.consistency != Consistency::Strong
             && !sql::varies(text, self.dialect);
         // A view that it names may do more than its text tells.
-        let wanted = Arc::clone(&self.wanted);
-        if !plain || !self.look_up(*class, text, &wanted).await.is_replica_read() {
+        if !plain || !self.look_up(*class, text, state).await.is_replica_read() {
             return Ok(None);
         }
         let key = AnswerKey {
             cluster: self.context.cluster,
             account: self.login.account.clone(),
-            state: self.wanted.fingerprint(),
+            states: (self.wanted.fingerprint(), state.fingerprint()),
             capabilities: self.capabilities,
             news: self.news,
+            wish,
             command: command.into(),
             prepared: if prepared {
                 text.into()
@@ -417,7 +430,9 @@ impl Session {
         };
         let context = Arc::clone(&self.context);
         if let Some(answer) = context.answers.find(&key, ttl, Instant::now()) {
-            ruling.came_from_cache();
+            if let Some(ruling) = &mut self.ruling {
+                ruling.came_from_cache();
+            }
             if let Some(kept) = &mut self.kept {
                 // It is not the statement before any more.
                 kept.previous = false;
@@ -425,16 +440,28 @@ impl Session {
             return self.reply(&answer).await.map(Some);
         }
         let tables = context.classifier.tables(text, class, self.dialect);
-        let schema = self.wanted.schema().unwrap_or_default();
-        ruling.filling = Some(Box::new(context.answers.begin(key, &tables, schema)));
+        let schema = state.schema().unwrap_or_default();
+        if let Some(ruling) = &mut self.ruling {
+            let filling = context.answers.begin(key, &tables, schema);
+            ruling.filling = Some(Box::new(filling));
+        }
         Ok(None)
     }
 
     /// Takes down what a statement may write: what was kept of it does not count any more when it has ended.
-    pub(super) fn note_written(&mut self, class: &StatementClass, text: Option<&[u8]>) {
+    pub(super) fn note_written(&mut self, class: &StatementClass, request: Option<Request<'_>>) {
+        let (text, state) = match request {
+            // Nothing runs.
+            Some(Request::Prepare { .. }) => return,
+            Some(Request::Execute { statement, .. }) => {
+                (Some(statement.key.text()), statement.key.state())
+            }
+            Some(request) => (text_of(request, self.capabilities), &self.wanted),
+            None => (None, &self.wanted),
+        };
         let text = text.filter(|_| class.kind == Kind::Write);
         let tables = text.map(|text| self.context.classifier.tables(text, class, self.dialect));
-        let schema = self.wanted.schema().unwrap_or_default();
+        let schema = state.schema().unwrap_or_default();
         let written = self.written.get_or_insert_default();
         written.add(tables.as_deref(), schema);
     }

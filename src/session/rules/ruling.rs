@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     accounts::AccountKey,
-    config::rule::{Actions, Firewall, FixedAnswer},
+    config::rule::{Actions, Firewall, FixedAnswer, Rule},
     error::Answer,
     routing::Reason,
     sql::{self, Dialect},
@@ -116,7 +116,7 @@ impl Ruling {
             .min_by_key(|(_, most)| *most)
     }
 
-    /// Waits for a place among the statements that may run, if there are limits.
+    /// Waits for a place among the statements that may run, if there are limits. Without patience it runs beside those that have one.
     ///
     /// # Errors
     /// What the client is told if there is none.
@@ -124,7 +124,7 @@ impl Ruling {
         &mut self,
         account: &AccountKey,
         client: Option<std::net::IpAddr>,
-        patience: Duration,
+        patience: Option<Duration>,
     ) -> Result<(), Answer> {
         for entry in &self.matched {
             let (name, limit) = (&entry.rule.name, &entry.rule.then.limit);
@@ -134,9 +134,11 @@ impl Ruling {
             let now = Instant::now();
             let whose = Whose::new(limit.per, account, client);
             let quota = entry.quotas.of(whose, limit, now);
-            match quota.place(patience).await {
-                Some(place) => self.places.push(place),
-                None => {
+            let place = quota.place(patience.unwrap_or_default()).await;
+            match (place, patience) {
+                (Some(place), _) => self.places.push(place),
+                (None, None) => {}
+                (None, Some(patience)) => {
                     let most = limit.concurrency.unwrap_or(0);
                     return Err(exceeded(
                         name,
@@ -171,23 +173,16 @@ impl Ruling {
         else {
             return Ok(None);
         };
-        if let Some(pattern) = &rule.when.pattern {
-            let replaced = pattern.regex().replace_all(text, |found: &Captures<'_>| {
-                let mut out = Vec::new();
-                found.expand(template.as_bytes(), &mut out);
-                out
+        let rewritten =
+            rewritten(rule, template, text, dialect).and_then(|text| match text.len() {
+                ..=LONGEST => Ok(text),
+                _ => Err("it would get too long".to_owned()),
             });
-            return Ok(Some(replaced.into_owned()));
-        }
-        filled(template.as_bytes(), text, dialect)
-            .map(Some)
-            .map_err(|why| {
-                let text = format!(
-                    "dbproxy: rule \"{}\" cannot rewrite this statement: {why}",
-                    rule.name
-                );
-                Answer::new(1105, b"HY000", text)
-            })
+        rewritten.map(Some).map_err(|why| {
+            let name = &rule.name;
+            let text = format!("dbproxy: rule \"{name}\" cannot rewrite this statement: {why}");
+            Answer::new(1105, b"HY000", text)
+        })
     }
 
     /// Takes down that the answer was kept from an earlier one.
@@ -235,6 +230,26 @@ const LOGGED: usize = 2_048;
 pub(super) fn exceeded(rule: &str, what: &str) -> Answer {
     let text = format!("dbproxy: rule \"{rule}\" allows {what}");
     Answer::new(1226, b"42000", text)
+}
+
+/// The longest statement that rules make: one packet has room for it.
+const LONGEST: usize = 15 << 20;
+
+fn rewritten(
+    rule: &Rule,
+    template: &str,
+    text: &[u8],
+    dialect: Dialect,
+) -> Result<Vec<u8>, String> {
+    let Some(pattern) = &rule.when.pattern else {
+        return filled(template.as_bytes(), text, dialect);
+    };
+    let replaced = pattern.regex().replace_all(text, |found: &Captures<'_>| {
+        let mut out = Vec::new();
+        found.expand(template.as_bytes(), &mut out);
+        out
+    });
+    Ok(replaced.into_owned())
 }
 
 /// A template with the statement's literals in place of `?1`, `?2`, …
