@@ -44,7 +44,8 @@ fn read_corpus() -> Vec<Case> {
         .collect()
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// The bytes of a statement as it stands in a file of cases.
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
