@@ -36,10 +36,7 @@ mod status_list;
 use std::{
     future::pending,
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -426,11 +423,6 @@ impl Session {
     async fn reply(&mut self, bytes: &[u8]) -> Result<Flow, Error> {
         self.client.write_all(bytes).await.map_err(client_io)?;
         Ok(Flow::Continue)
-    }
-
-    /// A number that grows with each read that is balanced.
-    fn turn(&self) -> u64 {
-        self.context.turn.fetch_add(1, Ordering::Relaxed)
     }
 }
 

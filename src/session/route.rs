@@ -1,6 +1,6 @@
 //! From a statement's class to a connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use dbproxy_proto::capability::{Capabilities, StatusFlags};
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Session, relay::given_up};
+use super::{Session, relay::given_up, statement::Request};
 use crate::{
     backend::LAYOUT,
     config::Consistency,
@@ -85,8 +85,19 @@ impl Session {
         };
         let in_flight = |server: ServerId| self.context.in_flight.of(server);
         let balance = self.rules.policy().balance;
-        let turn = self.turn();
+        let turn = self.context.turn.load(Ordering::Relaxed);
         routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
+    }
+
+    /// Lets the next read be another replica's turn.
+    ///
+    /// Only a read that runs takes one: of a client that reads and writes by turns, or prepares each read, all reads
+    /// would run on the same replica. What is executed next has its turn where it was prepared.
+    pub(super) fn take_turn(&self, route: &Route, request: Request<'_>) {
+        if matches!(route.target, Target::Replica(_)) && !matches!(request, Request::Prepare { .. })
+        {
+            self.context.turn.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What rules, the statement's hint, the session and the configuration ask for.

@@ -86,6 +86,7 @@ impl Session {
                 return Err(error);
             }
             let (route, would) = self.place(class, tried);
+            self.take_turn(&would.unwrap_or(route), request);
             let replica = matches!(route.target, Target::Replica(_));
             // A transaction that only reads can begin anywhere.
             let movable = (replica || class.is_replica_read()) && !self.is_bound();
