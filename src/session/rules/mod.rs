@@ -24,6 +24,7 @@ pub use cache::AnswerCache;
 pub(super) use cache::{AnswerKey, Filling, Written};
 pub(super) use curb::Curb;
 pub use firewall::Firewall;
+use policy::Entry;
 pub use policy::Policy;
 pub(super) use ruling::Ruling;
 
@@ -115,10 +116,15 @@ impl Session {
 
     /// What the rules say of a statement; `None` if nothing. Their samples are drawn, but nothing else is counted yet.
     fn judge(&self, text: &[u8], class: &StatementClass) -> Option<Ruling> {
-        self.judged(text, class, true)
+        self.judged(text, class, Entry::draws)
     }
 
-    fn judged(&self, text: &[u8], class: &StatementClass, counts: bool) -> Option<Ruling> {
+    fn judged(
+        &self,
+        text: &[u8],
+        class: &StatementClass,
+        draws: impl Fn(&Entry) -> bool,
+    ) -> Option<Ruling> {
         kind_of(class)?;
         let dialect = self.dialect;
         let find_tables = || self.context.classifier.tables(text, class, dialect);
@@ -136,7 +142,7 @@ impl Session {
             let Some(entry) = self.rules.current.rules.get(usize::from(*number)) else {
                 continue;
             };
-            if matches(&entry.rule.when, &statement) && (!counts || entry.draws()) {
+            if matches(&entry.rule.when, &statement) && draws(entry) {
                 matched.push(Arc::clone(entry));
                 if !entry.rule.go_on {
                     break;
@@ -146,7 +152,7 @@ impl Session {
         Ruling::new(matched, Instant::now())
     }
 
-    /// What the rules would say of a statement, whatever their samples are.
+    /// What the rules would most likely say of a statement.
     pub(super) fn would_rule(
         &mut self,
         text: &[u8],
@@ -155,7 +161,7 @@ impl Session {
         if !self.has_rules() {
             return None;
         }
-        self.judged(text, class, false).map(Box::new)
+        self.judged(text, class, Entry::mostly_draws).map(Box::new)
     }
 
     /// Runs a text query that rules may have a say in.

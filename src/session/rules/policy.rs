@@ -98,6 +98,12 @@ impl Entry {
         part(number) < part(number + 1) || number + 1 == WHOLE && sample > 0
     }
 
+    /// Whether more statements that fit match than do not.
+    pub(super) fn mostly_draws(&self) -> bool {
+        let sample = self.rule.when.sample;
+        sample.is_none_or(|sample| sample >= 500_000)
+    }
+
     /// Counts a match, `now` seconds after 1970.
     pub(super) fn hit(&self, now: u64) {
         self.hits.fetch_add(1, Relaxed);
