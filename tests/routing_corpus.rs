@@ -90,6 +90,7 @@ const DEFAULT: Wish = Wish {
     author: Author::Hint,
     consistency: Consistency::User,
     max_lag: None,
+    reads_only: false,
 };
 
 const FREE: SessionView = SessionView {

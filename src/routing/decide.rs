@@ -83,6 +83,12 @@ pub fn decide(
         target: Target::Kept,
         reason,
     };
+    if session.wish.reads_only && class.may_change_data() {
+        return Route {
+            target: Target::Nowhere,
+            reason: Reason::ReadOnlySession,
+        };
+    }
     if let Some(reading) = session.reading
         && !ends_reading(class)
     {
@@ -110,14 +116,14 @@ pub fn decide(
     let by_default =
         session.read_only_transactions == ReadOnlyTransactions::Replica && !session.locks_reads;
     let wish = session.wish;
-    // A rule says where reads go, a hint means this very statement.
-    let by_hint = wish.author == Author::Hint
+    // A rule says where reads go, a hint means this very statement, and a session that only reads all of its own.
+    let by_wish = wish.author != Author::Rule
         && matches!(
             wish.place,
             Place::Replica | Place::Server(_) | Place::Group(_)
         )
         && !session.locks_reads;
-    let begins = (by_default || by_hint) && begins_reading(class, session.read_only);
+    let begins = (by_default || by_wish) && begins_reading(class, session.read_only);
     if !class.is_replica_read() && !begins {
         return primary(Reason::Statement(class.cause));
     }
@@ -126,11 +132,11 @@ pub fn decide(
         return primary(Reason::AutocommitOff);
     }
     let asked = |by_hint, by_rule| match wish.author {
-        Author::Hint => by_hint,
         Author::Rule => by_rule,
+        _ => by_hint,
     };
     if wish.place == Place::Primary {
-        return primary(asked(Reason::HintPrimary, Reason::RulePrimary));
+        return primary(asks_for_primary(wish.author));
     }
     if wish.consistency == Consistency::Strong {
         return primary(Reason::StrongConsistency);
@@ -166,7 +172,13 @@ pub fn decide(
             }
             reason = Reason::NoneOfGroup;
         }
-        Place::Replica if !opens => reason = asked(Reason::HintReplica, Reason::RuleReplica),
+        Place::Replica if !opens => {
+            reason = match wish.author {
+                Author::Hint => Reason::HintReplica,
+                Author::Rule => Reason::RuleReplica,
+                Author::Session => Reason::SessionReplica,
+            };
+        }
         _ => {}
     }
     match choose(&|_| true) {
@@ -177,6 +189,14 @@ pub fn decide(
         Choice::NotFresh => primary(Reason::NoFreshReplica),
         Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
         Choice::None => primary(Reason::NoReplica),
+    }
+}
+
+fn asks_for_primary(author: Author) -> Reason {
+    match author {
+        Author::Hint => Reason::HintPrimary,
+        Author::Rule => Reason::RulePrimary,
+        Author::Session => Reason::SessionPrimary,
     }
 }
 
@@ -201,11 +221,7 @@ fn within(
                     && (reading.eventual || fresh(server))
             };
             if session.wish.place == Place::Primary {
-                let reason = match session.wish.author {
-                    Author::Hint => Reason::HintPrimary,
-                    Author::Rule => Reason::RulePrimary,
-                };
-                (Target::Primary, reason)
+                (Target::Primary, asks_for_primary(session.wish.author))
             } else if session.wish.consistency == Consistency::Strong {
                 (Target::Primary, Reason::StrongConsistency)
             } else if server.is_some_and(will_do) {

@@ -30,6 +30,12 @@ pub enum Reason {
     RuleServer,
     /// A rule names the group.
     RuleGroup,
+    /// A read of a session that asks for replicas.
+    SessionReplica,
+    /// The session asks for the primary.
+    SessionPrimary,
+    /// It may change data, and the session is set to read only.
+    ReadOnlySession,
     /// A read; no server of the group that is asked for may serve it, another replica does.
     NoneOfGroup,
     /// A read, but there is no replica that may serve any.
@@ -77,6 +83,9 @@ impl fmt::Display for Reason {
             Self::RulePrimary => f.write_str("a rule asks for the primary"),
             Self::RuleServer => f.write_str("a rule names the server"),
             Self::RuleGroup => f.write_str("a rule names the server's group"),
+            Self::SessionReplica => f.write_str("read: the session asks for replicas"),
+            Self::SessionPrimary => f.write_str("the session asks for the primary"),
+            Self::ReadOnlySession => f.write_str("may write, and the session is set to read only"),
             Self::NoneOfGroup => {
                 f.write_str("read: no server of the group may serve it now, this replica may")
             }

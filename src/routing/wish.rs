@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Consistency;
 use crate::config::rule::{Actions, RouteTo};
-use crate::sql::setting::Settings;
+use crate::sql::setting::{Access, Settings};
 use crate::sql::{Hint, Name};
 
 /// Where a read should go, and what it must see there.
@@ -18,6 +18,8 @@ pub struct Wish {
     pub consistency: Consistency,
     /// How far behind the replica may be, if less than the configuration allows.
     pub max_lag: Option<Duration>,
+    /// Nothing is to be changed.
+    pub reads_only: bool,
 }
 
 /// Where a read should go.
@@ -46,27 +48,41 @@ pub enum Author {
     Hint,
     /// The configuration.
     Rule,
+    /// The session, in a statement of its own.
+    Session,
 }
 
 impl Wish {
     /// What a statement's hint asks for, else the session's settings, else the configuration.
     pub fn new(hint: Hint, settings: &Settings, configured: Consistency) -> Self {
         let mut wish = Self {
-            place: Place::Any,
-            author: Author::Hint,
+            place: match settings.access {
+                None => Place::Any,
+                Some(Access::ReadOnly) => Place::Replica,
+                Some(Access::ReadWrite) => Place::Primary,
+            },
+            author: Author::Session,
             consistency: settings.consistency.unwrap_or(configured),
             max_lag: settings.max_lag.map(millis),
+            reads_only: settings.access == Some(Access::ReadOnly),
         };
-        match hint {
-            Hint::None | Hint::Unknown => {}
-            Hint::Primary => wish.place = Place::Primary,
-            Hint::Replica => wish.place = Place::Replica,
-            Hint::LastUsed => wish.place = Place::LastUsed,
-            Hint::Server(name) => wish.place = Place::Server(name),
-            Hint::Group(name) => wish.place = Place::Group(name),
-            Hint::Consistency(consistency) => wish.consistency = consistency,
-            Hint::MaxLag(lag) => wish.max_lag = Some(millis(lag)),
-        }
+        let place = match hint {
+            Hint::None | Hint::Unknown => return wish,
+            Hint::Primary => Place::Primary,
+            Hint::Replica => Place::Replica,
+            Hint::LastUsed => Place::LastUsed,
+            Hint::Server(name) => Place::Server(name),
+            Hint::Group(name) => Place::Group(name),
+            Hint::Consistency(consistency) => {
+                wish.consistency = consistency;
+                return wish;
+            }
+            Hint::MaxLag(lag) => {
+                wish.max_lag = Some(millis(lag));
+                return wish;
+            }
+        };
+        (wish.place, wish.author) = (place, Author::Hint);
         wish
     }
 

@@ -17,8 +17,11 @@ use crate::{
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{
-        self, Cause, Facts, Kind, StatementClass, administration::Harm, kill::Scope,
-        set::Assignment, setting::Settings,
+        self, Cause, Facts, Kind, StatementClass,
+        administration::Harm,
+        kill::Scope,
+        set::Assignment,
+        setting::{Settings, Wrong},
     },
     topology::Flavor,
 };
@@ -274,6 +277,9 @@ impl Session {
                 Some(settings) => return Box::pin(self.take_settings(settings)).await,
                 None => self.effect_of(&class, text),
             },
+            Kind::Unknown if let Some(settings) = self.router_settings(text) => {
+                return Box::pin(self.take_settings(settings)).await;
+            }
             _ => self.effect_of(&class, text),
         };
         let class = self.weighed(class, &effect);
@@ -294,14 +300,22 @@ impl Session {
         }
     }
 
-    async fn take_settings(&mut self, settings: Result<Settings, String>) -> Result<Flow, Error> {
+    /// What a statement of MySQL Router's asks for; None if it is none.
+    pub(super) fn router_settings(&self, text: &[u8]) -> Option<Result<Settings, Wrong>> {
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
+        sql::router::apply(text, self.dialect, self.settings, in_transaction)
+    }
+
+    async fn take_settings(&mut self, settings: Result<Settings, Wrong>) -> Result<Flow, Error> {
         match settings {
             Ok(settings) => {
                 self.settings = settings;
                 self.reply_ok().await
             }
-            // ER_WRONG_VALUE_FOR_VAR
-            Err(text) => self.reply_error(&Answer::new(1231, b"42000", text)).await,
+            Err(Wrong { code, text }) => {
+                let answer = Answer::new(code, b"42000", text);
+                self.reply_error(&answer).await
+            }
         }
     }
 
@@ -344,6 +358,9 @@ impl Session {
 
     /// Leaves the session trackers of a connection to the session, which keeps it.
     pub(super) async fn untrack(&mut self, class: &StatementClass) -> Result<(), Error> {
+        if self.refuses(class) {
+            return Ok(());
+        }
         let bound = self.is_bound();
         let owned = async {
             let mut conn = self.settled_connection(class).await?;

@@ -184,7 +184,7 @@ pub(super) fn no_room_for_types() -> Answer {
 /// The answer to the preparation of what the proxy answers itself. Clients that know the number send it as text then.
 fn text_only() -> Answer {
     let text = "This command is not supported in the prepared statement protocol yet: dbproxy answers EXPLAIN ROUTE, \
-                SHOW DBPROXY ... and SET @dbproxy_... as text only";
+                SHOW DBPROXY ..., SET @dbproxy_... and ROUTER SET as text only";
     Answer::new(1295, b"HY000", text)
 }
 
@@ -194,6 +194,7 @@ impl Session {
         match class.kind {
             Kind::Explain | Kind::Show => sql::inquiry::parse(text, self.dialect).is_some(),
             Kind::Set => sql::setting::apply(text, self.dialect, self.settings).is_some(),
+            Kind::Unknown => self.router_settings(text).is_some(),
             _ => false,
         }
     }
@@ -240,10 +241,12 @@ impl Session {
             key: &key,
             id,
         };
-        // Within a transaction on a replica it is prepared there: it may never run, and if it does, elsewhere.
-        let routed = match self.reading {
-            Some(_) => self.of_connection(),
-            None => class,
+        // Within a transaction on a replica it is prepared there: it may never run, and if it does, elsewhere. Nor is it
+        // refused before it runs.
+        let routed = if self.reading.is_some() || self.refuses(&class) {
+            self.of_connection()
+        } else {
+            class
         };
         let Some(finished) = self.execute(&routed, request).await? else {
             return Ok(Flow::Continue);

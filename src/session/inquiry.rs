@@ -130,6 +130,8 @@ impl Session {
             Some(_) => "observe: everything goes to the primary",
             None => "route",
         };
+        let access = self.settings.access.map(|access| access.to_string());
+        let access = access.unwrap_or_else(|| "auto".to_owned());
         let position = self.account.position();
         let is_set = |flag| {
             if self.status.contains(flag) {
@@ -158,6 +160,7 @@ impl Session {
                 Some(is_set(StatusFlags::AUTOCOMMIT).to_owned()),
             ),
             ("mode", Some(mode.to_owned())),
+            ("access_mode", Some(access)),
             ("consistency", Some(consistency)),
             (
                 "max_lag",

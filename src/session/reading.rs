@@ -7,7 +7,7 @@ use super::{Session, finish::Effect, route::Tried};
 use crate::{
     error::{Answer, Error, Origin},
     routing::{self, Reason, Target},
-    sql::{Cause, Facts, Kind, StatementClass, set::Assignment},
+    sql::{Cause, Facts, Kind, StatementClass, set::Assignment, setting::Access},
     topology::ServerId,
 };
 
@@ -15,15 +15,23 @@ impl Session {
     /// Leaves the replica that has the session's transaction if the statement must not run there: the transaction ends, or
     /// begins anew on the primary. If neither is right, the client is told so.
     ///
-    /// What the client is to be told; None if the statement is to run.
+    /// What the client is to be told, also if it has promised not to write; None if the statement is to run.
     pub(super) async fn leave_replica_for(
         &mut self,
         class: &StatementClass,
     ) -> Result<Option<Answer>, Error> {
+        if self.refuses(class) {
+            return Ok(Some(refused_write()));
+        }
         if self.reading.is_none() {
             return Ok(None);
         }
         Box::pin(self.leave_replica(class)).await
+    }
+
+    /// Whether the session has said that it only reads, and this may be more.
+    pub(super) fn refuses(&self, class: &StatementClass) -> bool {
+        self.settings.access == Some(Access::ReadOnly) && class.may_change_data()
     }
 
     async fn leave_replica(&mut self, class: &StatementClass) -> Result<Option<Answer>, Error> {
@@ -140,6 +148,13 @@ impl Session {
         }
         class
     }
+}
+
+/// The answer to what may write in a session that only reads: the server's number for that.
+fn refused_write() -> Answer {
+    let text = "dbproxy is set to read only in this session so it cannot execute this statement, which writes or cannot be \
+                shown not to; ROUTER SET access_mode = 'auto' allows it again";
+    Answer::new(1290, b"HY000", text)
 }
 
 const ON: &[&str] = &["1", "ON", "TRUE"];

@@ -251,6 +251,11 @@ impl StatementClass {
         self.cause = Cause::None;
         only_objection.then_some(self)
     }
+
+    /// Whether it has no place where nothing is to be changed. What runs on is ended there, and a table's rows are walked.
+    pub fn may_change_data(&self) -> bool {
+        self.facts.contains(Facts::MAY_WRITE) && !matches!(self.kind, Kind::Kill | Kind::Handler)
+    }
 }
 
 /// Classifies a statement: one pass, no allocation, for any bytes.

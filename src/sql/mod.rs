@@ -21,6 +21,7 @@ pub mod kill;
 mod lexer;
 mod literals;
 mod parse;
+pub mod router;
 pub mod set;
 pub mod setting;
 pub mod variables;

@@ -1,5 +1,7 @@
 //! User variables that are meant for the proxy: `SET @dbproxy_consistency = 'strong'`. Without it they are variables like others.
 
+use std::fmt;
+
 use super::dialect::Dialect;
 use super::lexer::{Token, TokenKind, tokens};
 use super::words::Word;
@@ -12,7 +14,39 @@ pub struct Settings {
     pub consistency: Option<Consistency>,
     /// Reads use a replica at most this many milliseconds behind.
     pub max_lag: Option<u32>,
+    /// Where reads go, and whether there are writes.
+    pub access: Option<Access>,
 }
+
+/// What a session is for, if it has said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Its reads go to replicas, and it writes nothing.
+    ReadOnly,
+    /// Its reads go to the primary.
+    ReadWrite,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "read_only",
+            Self::ReadWrite => "read_write",
+        })
+    }
+}
+
+/// Why a setting is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// The number of the server's error for such a thing.
+    pub code: u16,
+    /// What is wrong, and what it may be.
+    pub text: String,
+}
+
+/// ER_WRONG_VALUE_FOR_VAR
+const WRONG_VALUE: u16 = 1231;
 
 /// Takes in a SET statement of variables for the proxy.
 ///
@@ -24,7 +58,7 @@ pub fn apply(
     sql: &[u8],
     dialect: Dialect,
     mut settings: Settings,
-) -> Option<Result<Settings, String>> {
+) -> Option<Result<Settings, Wrong>> {
     // Most are not meant, and this is quicker than to take them apart.
     let is_prefix = |window: &[u8]| window.eq_ignore_ascii_case(PREFIX);
     if !sql.windows(PREFIX.len()).any(is_prefix) {
@@ -37,7 +71,8 @@ pub fn apply(
     }
     for assignment in list.split(|token| token.is(b',')) {
         if let Err(text) = assign(assignment, sql, &mut settings) {
-            return Some(Err(text));
+            let code = WRONG_VALUE;
+            return Some(Err(Wrong { code, text }));
         }
     }
     Some(Ok(settings))
@@ -111,7 +146,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn set(sql: &str) -> Option<Result<Settings, String>> {
+    fn set(sql: &str) -> Option<Result<Settings, Wrong>> {
         apply(sql.as_bytes(), Dialect::default(), Settings::default())
     }
 
@@ -121,6 +156,7 @@ mod tests {
             let settings = Settings {
                 consistency,
                 max_lag,
+                access: None,
             };
             Some(Ok(settings))
         };
@@ -162,7 +198,7 @@ mod tests {
             ),
         ] {
             let error = set(sql).unwrap().unwrap_err();
-            assert!(error.contains(text), "{sql}: {error}");
+            assert!(error.text.contains(text), "{sql}: {error:?}");
         }
     }
 }
