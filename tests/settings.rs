@@ -20,6 +20,7 @@ on_both_flavors!(
     routers_access_mode_is_understood,
     router_waits_for_writes,
     what_router_does_not_know_is_an_error,
+    unknown_hints_are_counted_and_logged,
 );
 
 async fn run(conn: &mut Conn, sql: &str) {
@@ -181,4 +182,34 @@ async fn what_router_does_not_know_is_an_error(flavor: Flavor) {
     let error = conn.prep("ROUTER SET trace = 0").await.unwrap_err();
     assert_eq!(code(&error), 1295, "{error}");
     assert!(matches!(error, Error::Server(error) if error.message.contains("as text only")));
+}
+
+async fn unknown_hints_are_counted_and_logged(flavor: Flavor) {
+    let mut conn = connect(flavor, "settings_hints").await;
+    assert_eq!(said(&mut conn, "unknown_hints").await.as_deref(), Some("0"));
+    run(&mut conn, "/* dbproxy: primary */ SELECT 1").await;
+    run(&mut conn, "SELECT 1 /* dbproxy: fast */").await;
+    assert_eq!(said(&mut conn, "unknown_hints").await.as_deref(), Some("0"));
+    run(&mut conn, "/* dbproxy: fa\nst */ SELECT 1").await;
+    run(&mut conn, "/*ms=bogus*/ SELECT 1").await;
+    run(&mut conn, "-- maxscale begin route to master\nSELECT 1").await;
+    run(
+        &mut conn,
+        "-- maxscale mine prepare route to master\nSELECT 1",
+    )
+    .await;
+    let prepared = conn.prep("/*ms=bogus*/ SELECT 1").await.unwrap();
+    for _ in 0..3 {
+        conn.exec_drop(&prepared, ()).await.unwrap();
+    }
+    let long = format!("/* dbproxy: far */ SELECT '{}'", "x".repeat(2 << 20));
+    run(&mut conn, &long).await;
+    assert_eq!(said(&mut conn, "unknown_hints").await.as_deref(), Some("6"));
+
+    // Once, with who and what.
+    let log = Rig::shared(flavor).await.proxy.log();
+    let of_account = |line: &&str| line.contains("WARN") && line.contains("'settings_hints'@'%'");
+    let lines: Vec<_> = log.lines().filter(of_account).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("dbproxy: fa st"), "{}", lines[0]);
 }

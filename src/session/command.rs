@@ -17,7 +17,7 @@ use crate::{
     error::{Answer, Error},
     routing::{self, PinReason},
     sql::{
-        self, Cause, Facts, Kind, StatementClass,
+        self, Cause, Facts, Hint, Kind, StatementClass,
         administration::Harm,
         kill::Scope,
         set::Assignment,
@@ -233,6 +233,9 @@ impl Session {
 
     async fn query(&mut self, packet: &[u8], text: &[u8]) -> Result<Flow, Error> {
         let class = self.classify(text);
+        if class.hint == Hint::Unknown {
+            self.note_unknown_hint(text);
+        }
         if self.has_rules() {
             return Box::pin(self.query_under_rules(packet, text, class)).await;
         }

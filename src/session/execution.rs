@@ -22,7 +22,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::PinReason,
-    sql::{self, Cause, Kind, StatementClass},
+    sql::{self, Cause, Hint, Kind, StatementClass},
 };
 
 /// One execution of a prepared statement, as the client asks for it.
@@ -207,6 +207,9 @@ impl Session {
             return self.reply_error(&Answer::new(1461, b"42000", text)).await;
         };
         let mut text_class = self.classify(text);
+        if text_class.hint == Hint::Unknown {
+            self.note_unknown_hint(text);
+        }
         let mut ruled = None;
         if self.has_rules() {
             match self.rule_preparation(packet, text, &text_class) {

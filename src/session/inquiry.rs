@@ -166,6 +166,7 @@ impl Session {
                 "max_lag",
                 self.settings.max_lag.map(|millis| format!("{millis}ms")),
             ),
+            ("unknown_hints", Some(self.unknown_hints.to_string())),
             ("position", (!position.is_empty()).then_some(position)),
         ]
     }

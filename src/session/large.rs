@@ -24,7 +24,7 @@ use crate::{
     net::{Buffers, conversation},
     pool::PooledConn,
     routing::{PinReason, Reason},
-    sql::{self, Facts, Kind, StatementClass},
+    sql::{self, Facts, Hint, Kind, StatementClass},
 };
 
 /// Bytes beyond the limit that a client may still send after it was told so, and the time that it has for them.
@@ -131,6 +131,15 @@ impl Session {
         };
         let begun = !start.is_empty();
         let mut class = sql::classify(start, self.dialect);
+        let has_unknown_hint = class.hint == Hint::Unknown;
+        let start = if has_rules || has_unknown_hint {
+            start.to_vec()
+        } else {
+            Vec::new()
+        };
+        if has_unknown_hint {
+            self.note_unknown_hint(&start);
+        }
         // What was not seen could be anything.
         let effect = match class.kind {
             Kind::Write | Kind::LoadData if begun && !self.wanted.multi_statements() => {
@@ -146,7 +155,6 @@ impl Session {
         class.cause = sql::Cause::Write;
         class.facts |= Facts::MAY_WRITE;
         if has_rules {
-            let start = start.to_vec();
             if let Err(answer) = Box::pin(self.rule_long(&start, &class)).await? {
                 return self.discard_with(&answer).await;
             }

@@ -129,6 +129,7 @@ pub(super) async fn login(
         reading: None,
         buckets: Vec::new(),
         kept: None,
+        unknown_hints: 0,
         last_insert_id: 0,
         taken_previous: false,
         wrote_in_transaction: false,

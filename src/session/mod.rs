@@ -13,6 +13,7 @@ mod finish;
 #[doc(hidden)]
 pub mod fuzz;
 mod handle;
+mod hints;
 mod in_flight;
 mod inquiry;
 mod kill;
@@ -192,6 +193,8 @@ struct Session {
     buckets: Vec<(ServerId, Arc<Bucket>)>,
     /// A connection in the pool that may still be asked about an earlier statement.
     kept: Option<Kept>,
+    /// How many hints were not understood.
+    unknown_hints: u32,
     last_insert_id: u64,
     /// The connection just taken ran the statement before.
     taken_previous: bool,

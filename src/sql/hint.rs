@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::dialect::Dialect;
+use super::lexer::Lexer;
 use crate::config::Consistency;
 
 /// A name in a hint, kept as a hash so that hints stay small and free of the text.
@@ -50,6 +52,59 @@ pub enum Hint {
     Group(Name),
     /// Meant for the proxy, but not understood: to be counted and logged.
     Unknown,
+}
+
+/// The comment in front of a statement that a hint is in, one that is not understood if there is such a one: short, and without
+/// control characters.
+pub fn hint_text(sql: &[u8], dialect: Dialect) -> Option<String> {
+    const MOST: usize = 120;
+    let statement = Lexer::new(sql, dialect).next();
+    let mut front = sql.get(..statement.start()).unwrap_or(&[]);
+    let mut found = None;
+    while !front.is_empty() {
+        let (body, rest) = first_comment(front);
+        front = rest;
+        let mut hints = Hints::default();
+        hints.comment(body);
+        match (hints.hint(), hints.tag()) {
+            (Hint::None, None) => continue,
+            (Hint::Unknown, _) => {
+                found = Some(body);
+                break;
+            }
+            _ => found = found.or(Some(body)),
+        }
+    }
+    let text = String::from_utf8_lossy(found?.trim_ascii()).into_owned();
+    let mut short: String = text
+        .chars()
+        .take(MOST)
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push('…');
+    }
+    Some(short)
+}
+
+/// The comment that begins here, without its marks, and what is behind it. Nothing and one byte less if none does.
+fn first_comment(text: &[u8]) -> (&[u8], &[u8]) {
+    let none: (&[u8], &[u8]) = (&[], text.get(1..).unwrap_or(&[]));
+    let (body, end) = match text {
+        // What is in it is code.
+        [b'/', b'*', b'!', ..] | [b'/', b'*', b'M', b'!', ..] => return none,
+        [b'/', b'*', body @ ..] => match body.windows(2).position(|pair| pair == b"*/") {
+            Some(end) => (body, Some(end)),
+            None => return none,
+        },
+        [b'-', b'-', body @ ..] | [b'#', body @ ..] => {
+            let ends = |byte: &u8| matches!(byte, b'\n' | 0);
+            (body, body.iter().position(ends))
+        }
+        _ => return none,
+    };
+    body.split_at_checked(end.unwrap_or(body.len()))
+        .unwrap_or((body, &[]))
 }
 
 /// Collects hints from the comments in front of a statement.
@@ -307,6 +362,36 @@ mod tests {
             ("", Hint::None),
         ] {
             assert_eq!(hint(comment), expected, "{comment}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_hint_is_found() {
+        let long = format!("/* dbproxy: {} */ SELECT 1", "x".repeat(500));
+        let shortened = format!("dbproxy: {}…", "x".repeat(111));
+        for (sql, expected) in [
+            ("SELECT 1", None),
+            ("/* nothing */ SELECT 1 /* dbproxy: fast */", None),
+            ("/* dbproxy: primary */ SELECT 1", Some("dbproxy: primary")),
+            (
+                "/* dbproxy: primary */ /*ms=bogus*/ # x\nSELECT 1",
+                Some("ms=bogus"),
+            ),
+            (
+                "-- maxscale begin route to master\nSELECT 1",
+                Some("maxscale begin route to master"),
+            ),
+            ("/*! /* dbproxy: fast */ SELECT 1 */", Some("dbproxy: fast")),
+            (
+                "/*!99999 x */ /* dbproxy: a\nb\x1b[1m */ SELECT 1",
+                Some("dbproxy: a b [1m"),
+            ),
+            ("/* dbproxy: tag=x */ SELECT 1", Some("dbproxy: tag=x")),
+            ("/* dbproxy: fast", None),
+            (&long, Some(shortened.as_str())),
+        ] {
+            let text = hint_text(sql.as_bytes(), Dialect::default());
+            assert_eq!(text.as_deref(), expected, "{sql}");
         }
     }
 

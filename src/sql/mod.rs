@@ -35,7 +35,7 @@ pub use dialect::Dialect;
 pub use digest::digest_text;
 pub use facts::Facts;
 pub use functions::pure_functions;
-pub use hint::{Hint, Name};
+pub use hint::{Hint, Name, hint_text};
 pub use literals::literals;
 pub use parse::{Tables, tables};
 pub use varying::varies;

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::super::complaints::Matter;
 use super::{Door, authenticate::Checked, refusal::unreachable};
 use crate::{
     accounts::{Account, AccountKey, ClientAddress, Lookup, Proof, Requirement},
@@ -141,7 +142,8 @@ impl Door<'_> {
     /// lacks to log in as it, only the log tells.
     fn unusable(&self, target: &Target, trial: &Trial<'_>, why: &str) -> Error {
         let (server, account) = (&target.name, &trial.account.key);
-        if self.context.complaints.is_due(account, Instant::now()) {
+        let complaints = &self.context.complaints;
+        if complaints.is_due(account, Matter::Login, Instant::now()) {
             warn!(%server, %account, "refused, whatever the password: dbproxy cannot log in as the account: {why}");
         } else {
             debug!(%server, %account, "refused, whatever the password, as before");
