@@ -95,6 +95,23 @@ fn explain_reads_arguments_or_lines() {
 }
 
 #[test]
+fn explain_names_what_a_statement_speaks_of() {
+    let sql = "/*ms=x*/ SELECT f(1) INTO @a; UPDATE t SET a = @b; SAVEPOINT s";
+    let text = stdout(&output(&["explain", sql]));
+    for line in [
+        "  calls   f",
+        "  variables read  @b",
+        "  variables set  @a",
+        "  savepoints  s",
+        "  hint not understood  ms=x",
+        "  parts   1 read: calls a function that is not known to only read; 2 write: write; \
+         3 savepoint: controls a transaction",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn explain_follows_one_session() {
     let text = stdout(&output(&[
         "explain",

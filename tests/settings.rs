@@ -21,6 +21,7 @@ on_both_flavors!(
     router_waits_for_writes,
     what_router_does_not_know_is_an_error,
     unknown_hints_are_counted_and_logged,
+    explanations_tell_what_a_statement_speaks_of,
 );
 
 async fn run(conn: &mut Conn, sql: &str) {
@@ -212,4 +213,21 @@ async fn unknown_hints_are_counted_and_logged(flavor: Flavor) {
     let lines: Vec<_> = log.lines().filter(of_account).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("dbproxy: fa st"), "{}", lines[0]);
+}
+
+async fn explanations_tell_what_a_statement_speaks_of(flavor: Flavor) {
+    let mut conn = connect(flavor, "settings_facts").await;
+    let sql = "EXPLAIN ROUTE /*ms=bogus*/ SELECT ABS(@a), @@sql_mode FROM t INTO @b";
+    let told = row(&mut conn, sql).await;
+    for (column, expected) in [
+        ("Calls", "ABS"),
+        ("Variables read", "@a, @@sql_mode"),
+        ("Variables set", "@b"),
+        ("Hint not understood", "ms=bogus"),
+    ] {
+        let text = told.get(column).and_then(Option::as_deref);
+        assert_eq!(text, Some(expected), "{column}: {told:?}");
+    }
+    // It is no statement with a hint.
+    assert_eq!(said(&mut conn, "unknown_hints").await.as_deref(), Some("0"));
 }

@@ -169,6 +169,9 @@ impl Session {
                 writeln!(out, "  {label}  {}{doubt}", names.join(", "))?;
             }
         }
+        for (label, text) in sql::mentions(statement, &class, self.dialect) {
+            writeln!(out, "  {:<6}  {text}", label.to_lowercase())?;
+        }
         writeln!(out, "  digest  {:016x}", class.digest)?;
         self.follow(statement, &class, &route);
         Ok(())

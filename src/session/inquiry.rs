@@ -110,6 +110,8 @@ impl Session {
             ("Writes", list(tables.written)),
             ("Digest", Some(format!("{:016x}", class.digest))),
         ];
+        let told = sql::mentions(statement, &class, self.dialect);
+        columns.extend(told.into_iter().map(|(label, text)| (label, Some(text))));
         if observed.is_some() {
             columns.push(("With mode route", observed));
         }

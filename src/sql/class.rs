@@ -293,6 +293,31 @@ pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
     }
 }
 
+/// What the statements of a packet are, each by itself, up to a number that people can read.
+pub(super) fn parts(sql: &[u8], dialect: Dialect) -> Vec<(Kind, Cause)> {
+    const MOST: usize = 50;
+    let mut lexer = Lexer::new(sql, dialect);
+    let mut parts = Vec::new();
+    let mut part = Part::new(sql, dialect);
+    loop {
+        let token = lexer.next();
+        let ends = token.kind() == TokenKind::End;
+        let separates = token.is(b';') && !part.body;
+        if !(ends || separates) {
+            part.token(&token, lexer.key);
+            continue;
+        }
+        if !part.is_empty() {
+            let (kind, _, cause) = part.finish();
+            parts.push((kind, cause));
+        }
+        if ends || parts.len() == MOST {
+            return parts;
+        }
+        part = Part::new(sql, dialect);
+    }
+}
+
 /// The statements of one packet, folded.
 #[derive(Default)]
 struct Packet {

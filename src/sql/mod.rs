@@ -20,6 +20,7 @@ pub mod inquiry;
 pub mod kill;
 mod lexer;
 mod literals;
+mod mentions;
 mod parse;
 pub mod router;
 pub mod set;
@@ -37,6 +38,7 @@ pub use facts::Facts;
 pub use functions::pure_functions;
 pub use hint::{Hint, Name, hint_text};
 pub use literals::literals;
+pub use mentions::mentions;
 pub use parse::{Tables, tables};
 pub use varying::varies;
 
