@@ -1169,9 +1169,7 @@ impl<'a> Part<'a> {
                 | Word::Databases
                 | Word::Collation
                 | Word::Charset
-                | Word::Engines
-                | Word::Triggers
-                | Word::Privileges,
+                | Word::Triggers,
                 _,
             )
             | (Word::Character, Word::Set)

@@ -153,15 +153,13 @@ pub(super) fn has_classic_hashes(dialect: Dialect) -> bool {
     dialect.maria || dialect.version < 90_600
 }
 
-/// Views of information_schema that show definitions, which replicate.
+/// Views of information_schema that show definitions, which replicate. What a server is able to do is not among them.
 pub(super) const SCHEMA_VIEWS: &[&str] = &[
     "CHARACTER_SETS",
     "CHECK_CONSTRAINTS",
     "COLLATIONS",
     "COLLATION_CHARACTER_SET_APPLICABILITY",
     "COLUMNS",
-    "ENGINES",
-    "KEYWORDS",
     "KEY_COLUMN_USAGE",
     "PARAMETERS",
     "PARTITIONS",
