@@ -10,9 +10,9 @@ mod support;
 
 use dbproxy::cli::demo::cluster::Flavor;
 
-use support::Rig;
 use support::pair::{Pair, shown};
 use support::raw::capability;
+use support::{Options, Rig};
 
 on_both_flavors!(
     commands_are_answered_as_by_the_server,
@@ -295,7 +295,7 @@ async fn answers(pair: &mut Pair, side: usize, commands: &[Vec<u8>]) -> Vec<Stri
 
 /// Holds the answers of the server itself against those through the proxy.
 async fn compare(rig: &Rig, standard: u32, commands: &[Vec<u8>]) {
-    let mut pair = Pair::new(rig, "test", standard, 0).await;
+    let mut pair = Pair::new(&rig, "test", standard, 0).await;
     let expected = answers(&mut pair, 0, commands).await;
     let found = answers(&mut pair, 1, commands).await;
     let differing: Vec<_> = commands
@@ -309,44 +309,53 @@ async fn compare(rig: &Rig, standard: u32, commands: &[Vec<u8>]) {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
+/// A proxy that passes administration on, so that the servers' own answers to it are seen.
+async fn rig(flavor: Flavor) -> Rig {
+    let options = Options {
+        cluster: "administration = \"allow\"".to_owned(),
+        ..Options::default()
+    };
+    Rig::start(flavor, 1, &options).await
+}
+
 async fn commands_are_answered_as_by_the_server(flavor: Flavor) {
-    let rig = Rig::shared(flavor).await;
+    let rig = rig(flavor).await;
     // On one connection: some count the warnings of the command before.
     let mut commands = vec![b"\x03SET @pinned = 1".to_vec()];
     commands.extend(COMMANDS.iter().map(|command| command.to_vec()));
     if flavor == Flavor::MySql {
         commands.extend(CUT_SHORT.iter().map(|command| command.to_vec()));
     }
-    compare(rig, 0, &commands).await;
+    compare(&rig, 0, &commands).await;
 }
 
 async fn statements_are_answered_as_by_the_server(flavor: Flavor) {
-    let rig = Rig::shared(flavor).await;
+    let rig = rig(flavor).await;
     for standard in [0, capability::DEPRECATE_EOF] {
         let commands: Vec<_> = STATEMENTS
             .iter()
             .map(|sql| [b"\x03", sql.as_bytes()].concat())
             .collect();
-        compare(rig, standard, &commands).await;
+        compare(&rig, standard, &commands).await;
     }
 }
 
 async fn preparations_are_answered_as_by_the_server(flavor: Flavor) {
-    let rig = Rig::shared(flavor).await;
+    let rig = rig(flavor).await;
     let commands: Vec<_> = STATEMENTS
         .iter()
         .map(|sql| [b"\x16", sql.as_bytes()].concat())
         .collect();
-    compare(rig, 0, &commands).await;
+    compare(&rig, 0, &commands).await;
 }
 
 async fn local_files_are_refused_as_by_the_server(flavor: Flavor) {
-    let rig = Rig::shared(flavor).await;
+    let rig = rig(flavor).await;
     let schema = rig.schema("answers_local").await;
     let primary = rig.cluster.primary();
     let create = format!("CREATE TABLE {schema}.t (a INT PRIMARY KEY, b VARCHAR(10))");
     primary.run(&create).await.unwrap();
-    let mut pair = Pair::new(rig, &schema, 0, 0).await;
+    let mut pair = Pair::new(&rig, &schema, 0, 0).await;
     let mut heard = [Vec::new(), Vec::new()];
     for (raw, heard) in pair.raws.iter_mut().zip(&mut heard) {
         for (sql, file) in [
@@ -378,7 +387,7 @@ async fn local_files_are_refused_as_by_the_server(flavor: Flavor) {
     }
     assert_eq!(heard[0], heard[1]);
     primary.run("SET GLOBAL local_infile = 0").await.unwrap();
-    let mut off = Pair::new(rig, &schema, 0, 0).await;
+    let mut off = Pair::new(&rig, &schema, 0, 0).await;
     off.query("LOAD DATA LOCAL INFILE 'file' INTO TABLE t")
         .await;
     primary.run("SET GLOBAL local_infile = 1").await.unwrap();
