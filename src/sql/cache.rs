@@ -6,7 +6,7 @@ use quick_cache::sync::Cache;
 
 use super::class::StatementClass;
 use super::dialect::Dialect;
-use super::parse::{Tables, tables};
+use super::parse::{Tables, may_have_code, tables};
 
 /// Remembers the tables of statements by digest, in bounded memory.
 ///
@@ -27,6 +27,10 @@ impl Classifier {
 
     /// The tables that a statement of this class names.
     pub fn tables(&self, sql: &[u8], class: &StatementClass, dialect: Dialect) -> Arc<Tables> {
+        // Its digest is that of a text in which the code stands outside, and which can be read better.
+        if may_have_code(sql) {
+            return Arc::new(tables(sql, dialect));
+        }
         let key = (class.digest, dialect.ansi_quotes);
         if let Some(known) = self.tables.get(&key) {
             return known;
@@ -51,6 +55,22 @@ impl Classifier {
 mod tests {
     use super::*;
     use crate::sql::classify;
+
+    #[test]
+    fn code_in_comments_is_told_from_code() {
+        let classifier = Classifier::new(16);
+        let dialect = Dialect::default();
+        for (sql, parsed) in [
+            ("SELECT a FROM t JOIN b", true),
+            ("SELECT a FROM t /*! JOIN b */", false),
+            ("SELECT a FROM u /*! JOIN b */", false),
+            ("SELECT a FROM u JOIN b", true),
+        ] {
+            let class = classify(sql.as_bytes(), dialect);
+            let found = classifier.tables(sql.as_bytes(), &class, dialect);
+            assert_eq!((found.read.len(), found.parsed), (2, parsed), "{sql}");
+        }
+    }
 
     #[test]
     fn equal_digests_share_one_answer_and_memory_is_bounded() {

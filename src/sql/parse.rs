@@ -3,11 +3,11 @@
 //! The parser reads three quarters of what the servers accept, and some of it wrongly, so nothing
 //! here decides whether a statement is a read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sqlparser::ast::{FromTable, ObjectName, Query, Statement, Visit, Visitor, visit_relations};
+use sqlparser::ast::{Delete, FromTable, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
 use sqlparser::dialect::MySqlDialect;
 use sqlparser::parser::Parser;
 
@@ -41,6 +41,7 @@ pub fn tables(sql: &[u8], dialect: Dialect) -> Tables {
         return Tables::default();
     };
     if tokens.len() <= TOKENS
+        && is_plain(sql, dialect)
         && let Ok(text) = std::str::from_utf8(sql)
         // A defect of the parser must not end the worker's thread.
         && let Ok(Some(tables)) = catch_unwind(AssertUnwindSafe(|| parsed(text)))
@@ -50,73 +51,176 @@ pub fn tables(sql: &[u8], dialect: Dialect) -> Tables {
     guessed(sql, &tokens)
 }
 
-fn parsed(text: &str) -> Option<Tables> {
-    let statements = Parser::parse_sql(&MySqlDialect {}, text).ok()?;
-    let mut all = BTreeSet::new();
-    let mut written = BTreeSet::new();
-    let mut defined = Defined::default();
-    for statement in &statements {
-        all.extend(relations(statement));
-        let _ = statement.visit(&mut defined);
-        match statement {
-            Statement::Query(_) | Statement::Explain { .. } | Statement::ExplainTable { .. } => {}
-            Statement::Insert(insert) => written.extend(relations(&insert.table)),
-            Statement::Update(update) => written.extend(relations(&update.table)),
-            Statement::Delete(delete) if !delete.tables.is_empty() => {
-                written.extend(delete.tables.iter().filter_map(written_name));
-            }
-            Statement::Delete(delete) => {
-                let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) =
-                    &delete.from;
-                written.extend(from.iter().flat_map(relations));
-            }
-            other => written.extend(relations(other)),
+/// Whether the parser reads the text as the servers do, as far as its bytes tell.
+fn is_plain(sql: &[u8], dialect: Dialect) -> bool {
+    let has_other_strings = dialect.no_backslash_escapes && sql.contains(&b'\\');
+    !has_other_strings && !may_have_code(sql)
+}
+
+/// Whether a comment may be code: the parser does not see it, and a digest does not tell it from other code.
+pub(super) fn may_have_code(sql: &[u8]) -> bool {
+    let mut rest = sql;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'/') {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        if rest.starts_with(b"*!") || rest.starts_with(b"*M!") {
+            return true;
         }
     }
+    false
+}
+
+fn parsed(text: &str) -> Option<Tables> {
+    let statements = Parser::parse_sql(&MySqlDialect {}, text).ok()?;
+    let mut all = Names::default();
+    let mut written = Names::default();
+    let mut expressions = Expressions::default();
+    for statement in &statements {
+        let _ = statement.visit(&mut all);
+        let _ = statement.visit(&mut expressions);
+        match statement {
+            Statement::Query(_) | Statement::Explain { .. } | Statement::ExplainTable { .. } => {}
+            Statement::Insert(insert) => written.visit(&insert.table),
+            Statement::Update(update) => written.visit(&update.table),
+            Statement::Delete(delete) => written.deleted(delete),
+            other => written.visit(other),
+        }
+    }
+    let is_doubtful = all.is_doubtful || written.is_doubtful || expressions.is_doubtful;
+    let written: BTreeSet<_> = written.all.into_iter().collect();
+    let mut uses = BTreeMap::<&str, usize>::new();
+    for name in &all.all {
+        *uses.entry(name).or_default() += 1;
+    }
     Some(Tables {
-        read: all
-            .difference(&written)
-            .filter(|name| !defined.names.contains(*name))
-            .cloned()
+        read: uses
+            .into_iter()
+            .filter(|(name, uses)| !written.contains(*name) && !expressions.are(name, *uses))
+            .map(|(name, _)| name.to_owned())
             .collect(),
         written: written.into_iter().collect(),
-        parsed: true,
+        parsed: !is_doubtful,
     })
 }
 
-/// Names of common table expressions: they look like tables where they are used.
+/// The names of tables in a part of a statement, as often as they stand there.
 #[derive(Default)]
-struct Defined {
-    names: BTreeSet<String>,
+struct Names {
+    all: Vec<String>,
+    /// A name holds a dot: what is then the schema cannot be told.
+    is_doubtful: bool,
 }
 
-impl Visitor for Defined {
+impl Names {
+    fn visit(&mut self, node: &impl Visit) {
+        let _ = node.visit(self);
+    }
+
+    fn of(node: &impl Visit) -> Self {
+        let mut names = Self::default();
+        names.visit(node);
+        names
+    }
+
+    /// Every table that is named before WHERE: those that rows are deleted from may stand there as aliases of others.
+    fn deleted(&mut self, delete: &Delete) {
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        self.visit(from);
+        self.visit(&delete.using);
+        delete.tables.iter().for_each(|name| self.add(name));
+    }
+
+    fn add(&mut self, name: &ObjectName) {
+        let parts: Option<Vec<&str>> = name
+            .0
+            .iter()
+            .map(|part| part.as_ident().map(|ident| ident.value.as_str()))
+            .collect();
+        match parts {
+            Some(parts) => self.put(&parts),
+            None => self.is_doubtful = true,
+        }
+    }
+
+    fn put(&mut self, parts: &[&str]) {
+        self.is_doubtful |= parts.iter().any(|part| part.contains('.'));
+        self.all.push(parts.join("."));
+    }
+
+    /// TABLE, which is no relation to the parser.
+    fn body(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::SetOperation { left, right, .. } => {
+                self.body(left);
+                self.body(right);
+            }
+            SetExpr::Table(table) => {
+                let parts: Vec<_> = [&table.schema_name, &table.table_name]
+                    .into_iter()
+                    .flatten()
+                    .map(String::as_str)
+                    .collect();
+                self.put(&parts);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Visitor for Names {
     type Break = ();
 
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+        self.add(name);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
-            self.names.insert(table.alias.name.value.clone());
-        }
+        self.body(&query.body);
         ControlFlow::Continue(())
     }
 }
 
-fn relations(node: &impl Visit) -> Vec<String> {
-    let mut names = Vec::new();
-    let _ = visit_relations(node, |name| {
-        names.extend(written_name(name));
-        ControlFlow::<()>::Continue(())
-    });
-    names
+/// Common table expressions: they look like tables where they are used.
+#[derive(Default)]
+struct Expressions {
+    /// How often each name stands where it is surely the expression; `None` if it has several.
+    uses: BTreeMap<String, Option<usize>>,
+    is_doubtful: bool,
 }
 
-fn written_name(name: &ObjectName) -> Option<String> {
-    let parts: Option<Vec<&str>> = name
-        .0
-        .iter()
-        .map(|part| part.as_ident().map(|ident| ident.value.as_str()))
-        .collect();
-    parts.map(|parts| parts.join("."))
+impl Expressions {
+    /// Whether a name that is used so often in all is never a table's.
+    fn are(&self, name: &str, uses: usize) -> bool {
+        self.uses.get(name) == Some(&Some(uses))
+    }
+}
+
+impl Visitor for Expressions {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let Some(with) = &query.with else {
+            return ControlFlow::Continue(());
+        };
+        let inside = Names::of(query).all;
+        for (index, table) in with.cte_tables.iter().enumerate() {
+            let name = &table.alias.name.value;
+            self.is_doubtful |= name.contains('.');
+            // In its own definition, and in those before, the name is a table's, but for its own in a recursive one.
+            let own = if with.recursive { index } else { index + 1 };
+            let tables = with.cte_tables.iter().take(own);
+            let of_tables = tables.flat_map(|table| Names::of(&table.query).all);
+            let count = |names: &mut dyn Iterator<Item = String>| {
+                names.filter(|other| other == name).count()
+            };
+            let uses = count(&mut inside.iter().cloned()) - count(&mut of_tables.into_iter());
+            self.uses
+                .entry(name.clone())
+                .and_modify(|uses| *uses = None)
+                .or_insert(Some(uses));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Names after FROM, JOIN, INTO, UPDATE and TABLE.
@@ -232,6 +336,48 @@ mod tests {
             ("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "", "t", false),
             ("DELETE FROM t LIMIT ROWS EXAMINED 5", "", "t", false),
             ("SELECT 'open", "", "", false),
+            (
+                "DELETE o FROM orders o JOIN x ON o.id = x.id",
+                "",
+                "o orders x",
+                true,
+            ),
+            (
+                "DELETE FROM o USING orders o JOIN x ON o.id = x.id",
+                "",
+                "o orders x",
+                true,
+            ),
+            ("DELETE orders, x FROM orders JOIN x", "", "orders x", true),
+            ("WITH t AS (SELECT a FROM t) SELECT a FROM t", "t", "", true),
+            (
+                "WITH c AS (SELECT a FROM d), d AS (SELECT 1) SELECT a FROM c, d",
+                "d",
+                "",
+                true,
+            ),
+            (
+                "WITH RECURSIVE c AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM c) SELECT n FROM c",
+                "",
+                "",
+                true,
+            ),
+            (
+                "SELECT a FROM (WITH t AS (SELECT 1) SELECT 1 FROM t) x JOIN t",
+                "t",
+                "",
+                true,
+            ),
+            ("SELECT a FROM x UNION TABLE orders", "orders x", "", true),
+            (
+                "SELECT a FROM t WHERE b IN (TABLE db.u)",
+                "db.u t",
+                "",
+                true,
+            ),
+            ("SELECT a FROM `b.c`", "b.c", "", false),
+            ("SELECT a FROM t /*! JOIN b */", "b t", "", false),
+            ("SELECT a FROM t /*M! JOIN b */", "t", "", false),
         ] {
             let found = tables(sql.as_bytes(), Dialect::default());
             assert_eq!(
@@ -240,6 +386,26 @@ mod tests {
                 "{sql}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_parser_would_read_otherwise_is_not_given_to_it() {
+        let maria = Dialect {
+            maria: true,
+            version: 101_100,
+            ..Dialect::default()
+        };
+        let found = tables(b"SELECT a FROM t /*M! JOIN b */", maria);
+        assert_eq!(
+            (found.read.join(" ").as_str(), found.parsed),
+            ("b t", false)
+        );
+        let plain = Dialect {
+            no_backslash_escapes: true,
+            ..Dialect::default()
+        };
+        let found = tables(b"SELECT '\\' FROM a WHERE b = '\\'", plain);
+        assert_eq!((found.read.join(" ").as_str(), found.parsed), ("a", false));
     }
 
     #[test]
