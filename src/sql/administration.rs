@@ -121,8 +121,10 @@ fn statement(tokens: &[Token], sql: &[u8]) -> Option<Breach> {
 /// A server-wide variable in a SET. Its scope holds on for those behind it.
 fn assignments(tokens: &[Token], sql: &[u8]) -> Option<Breach> {
     let mut server_wide = false;
-    let mut begins = false;
-    for token in tokens {
+    // What stands in a value only reads.
+    let mut is_target = true;
+    let mut depth = 0_usize;
+    for token in tokens.iter().skip(1) {
         let is = |words: &[&str]| {
             let name = token.plain_name(sql);
             words
@@ -131,18 +133,20 @@ fn assignments(tokens: &[Token], sql: &[u8]) -> Option<Breach> {
         };
         match token.kind() {
             TokenKind::Punct(b';') => return None,
-            TokenKind::Punct(b',') => begins = true,
-            // The value of an assignment.
-            TokenKind::Punct(b'=') => begins = false,
+            TokenKind::Punct(b'(') => depth += 1,
+            TokenKind::Punct(b')') => depth = depth.saturating_sub(1),
+            TokenKind::Punct(b',') if depth == 0 => is_target = true,
+            TokenKind::Punct(b'=') => is_target = false,
+            _ if !is_target => {}
             TokenKind::SystemVariable | TokenKind::Word
                 if is(&["GLOBAL", "PERSIST", "PERSIST_ONLY"]) =>
             {
-                (server_wide, begins) = (true, true);
+                server_wide = true;
             }
             TokenKind::SystemVariable | TokenKind::Word if is(&["SESSION", "LOCAL"]) => {
                 server_wide = false;
             }
-            TokenKind::Word | TokenKind::Quoted if server_wide && begins => {
+            TokenKind::Word | TokenKind::Quoted if server_wide => {
                 let name = token.plain_name(sql);
                 let known = VARIABLES.iter().find(|(variable, _)| {
                     name.eq_ignore_ascii_case(variable.trim_start_matches("SET GLOBAL ").as_bytes())
@@ -266,6 +270,10 @@ mod tests {
                 "SET GLOBAL max_connections = 5, read_only = 1",
                 "SET GLOBAL read_only",
             ),
+            (
+                "SET @z = IF(1, 2, 3), @@global.slow_launch_time = 2, server_id = (1)",
+                "SET GLOBAL server_id",
+            ),
             ("SELECT 1; SET GLOBAL read_only = 1", "SET GLOBAL read_only"),
             ("PREPARE s FROM 'STOP SLAVE'", "STOP SLAVE"),
             (
@@ -304,6 +312,11 @@ mod tests {
             "SET GLOBAL max_connections = 5, SESSION sql_mode = ''",
             "SET @read_only = 1, @global = 1",
             "SELECT 1; SELECT @@global.read_only",
+            "SET @x = @@global.read_only",
+            "SET @a = (SELECT @@global.server_id), @b = 1",
+            "SET @a = (SELECT 1, @@global.server_id)",
+            "SET @x := CONCAT(1, @@global.server_id)",
+            "SET GLOBAL slow_launch_time = 2, @z := @@global.read_only",
             "SET TRANSACTION READ ONLY",
             "SET GLOBAL TRANSACTION READ ONLY",
             "PREPARE s FROM 'SELECT 1'",
