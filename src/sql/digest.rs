@@ -3,6 +3,7 @@
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::dialect::Dialect;
+use super::facts::Facts;
 use super::lexer::{Lexer, Token, TokenKind};
 use super::words::{Flags, Key, Word};
 
@@ -12,6 +13,17 @@ use super::words::{Flags, Key, Word};
 /// Not SQL: for people and for counting. Without a limit its XXH3 hash is
 /// [`super::StatementClass::digest`].
 pub fn digest_text(sql: &[u8], dialect: Dialect, limit: usize) -> String {
+    digested(sql, dialect, limit).0
+}
+
+/// [`digest_text`] of a statement whose literals surely are where they seem to be; `None` for others, whose digest might show one,
+/// or be the same as that of a statement with another meaning.
+pub fn loggable_digest(sql: &[u8], dialect: Dialect, limit: usize) -> Option<String> {
+    let (text, facts) = digested(sql, dialect, limit);
+    (!facts.intersects(Facts::DOUBTFUL)).then_some(text)
+}
+
+fn digested(sql: &[u8], dialect: Dialect, limit: usize) -> (String, Facts) {
     let mut lexer = Lexer::new(sql, dialect);
     let mut digest = Digest::new(Text {
         bytes: Vec::new(),
@@ -26,7 +38,7 @@ pub fn digest_text(sql: &[u8], dialect: Dialect, limit: usize) -> String {
     }
     let mut bytes = std::mem::take(&mut digest.finish().bytes);
     bytes.truncate(limit);
-    String::from_utf8_lossy(&bytes).into_owned()
+    (String::from_utf8_lossy(&bytes).into_owned(), lexer.facts)
 }
 
 /// Where the bytes of a digest go.
@@ -519,6 +531,18 @@ mod tests {
         ] {
             assert_eq!(digest(sql), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn doubtful_literals_are_not_shown() {
+        let gbk = Dialect::default().with_charset(b"gbk");
+        let injected = b"SELECT a FROM t WHERE b = '\xbf\x5c' OR 1=1 -- '";
+        assert_eq!(loggable_digest(injected, gbk, 100), None);
+        assert_eq!(loggable_digest(b"SELECT 'open", gbk, 100), None);
+        assert_eq!(
+            loggable_digest(b"SELECT 'closed'", gbk, 100).as_deref(),
+            Some("SELECT ?")
+        );
     }
 
     #[test]

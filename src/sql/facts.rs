@@ -92,6 +92,9 @@ impl Facts {
     /// No facts.
     pub const NONE: Self = Self(0);
 
+    /// The servers may cut the text into other tokens than this room does.
+    pub const DOUBTFUL: Self = Self::UNTERMINATED.union(Self::AMBIGUOUS);
+
     /// Whether all of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

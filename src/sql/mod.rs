@@ -33,7 +33,7 @@ pub use cache::Classifier;
 pub use class::{Cause, Kind, StatementClass, classify};
 pub use connection_id::with_connection_id;
 pub use dialect::Dialect;
-pub use digest::digest_text;
+pub use digest::{digest_text, loggable_digest};
 pub use facts::Facts;
 pub use functions::pure_functions;
 pub use hint::{Hint, Name, hint_text};

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     routing::{Reason, Route, Target},
-    sql::{Dialect, Facts, StatementClass, digest_text},
+    sql::{Dialect, StatementClass, loggable_digest},
     stats::{Comparisons, Destination, Observations, Statement, Verdict},
 };
 
@@ -117,13 +117,7 @@ impl Observer {
         let entry = match table.statements.entry(class.digest) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(vacant) if room => {
-                // Where a literal ends must be sure, or one might be shown.
-                let doubtful = Facts::UNTERMINATED.union(Facts::AMBIGUOUS);
-                let text = if class.facts.intersects(doubtful) {
-                    String::new()
-                } else {
-                    digest_text(text, dialect, TEXT)
-                };
+                let text = loggable_digest(text, dialect, TEXT).unwrap_or_default();
                 vacant.insert(Entry::new(text, now))
             }
             std::collections::hash_map::Entry::Vacant(_) => {

@@ -206,7 +206,8 @@ impl Ruling {
         }
         let micros = self.began.elapsed().as_micros();
         let rules = self.names();
-        let statement = sql::digest_text(text, dialect, LOGGED);
+        let statement = sql::loggable_digest(text, dialect, LOGGED);
+        let statement = statement.as_deref().unwrap_or(UNSURE);
         match &self.ran {
             Some(Ran {
                 server,
@@ -222,6 +223,9 @@ impl Ruling {
         }
     }
 }
+
+/// In place of a statement whose literals might be shown.
+const UNSURE: &str = "(not shown: where its literals end is not certain)";
 
 /// Bytes of a statement that are logged.
 const LOGGED: usize = 2_048;
