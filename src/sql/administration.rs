@@ -5,6 +5,7 @@ use std::fmt;
 use super::class::Kind;
 use super::dialect::Dialect;
 use super::lexer::{Lexer, Token, TokenKind};
+use super::prepared_text::{Prepared, begins_behind, is_word, prepared};
 
 /// Such a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,21 +85,16 @@ fn in_text(sql: &[u8], anywhere: bool, dialect: Dialect, depth: Depth) -> Option
         let rest = tokens.get(at..).unwrap_or_default();
         if begins || anywhere {
             let found = statement(rest, sql).or_else(|| match depth {
-                Depth::Outer => prepared(rest, sql, dialect),
+                Depth::Outer => in_prepared(rest, sql, dialect),
                 Depth::Inner => None,
             });
             if found.is_some() {
                 return found;
             }
         }
-        // Also behind SET STATEMENT ... FOR. In other places FOR begins nothing that looks like these.
-        begins = token.is(b';') || is_word(*token, sql, "FOR");
+        begins = begins_behind(*token, sql);
     }
     None
-}
-
-fn is_word(token: Token, sql: &[u8], word: &str) -> bool {
-    token.kind() == TokenKind::Word && token.bytes(sql).eq_ignore_ascii_case(word.as_bytes())
 }
 
 /// The statement that these tokens begin with, if it is one of those.
@@ -162,17 +158,11 @@ fn assignments(tokens: &[Token], sql: &[u8]) -> Option<Breach> {
 }
 
 /// Such a statement in the text that is prepared.
-fn prepared(tokens: &[Token], sql: &[u8], dialect: Dialect) -> Option<Breach> {
-    let (first, second) = (*tokens.first()?, *tokens.get(1)?);
-    let text = if is_word(first, sql, "PREPARE") {
-        tokens.get(3)
-    } else if is_word(first, sql, "EXECUTE") && is_word(second, sql, "IMMEDIATE") {
-        tokens.get(2)
-    } else {
-        None
-    };
-    let text = text.filter(|text| text.kind() == TokenKind::String)?;
-    in_text(text.plain_name(sql), false, dialect, Depth::Inner)
+fn in_prepared(tokens: &[Token], sql: &[u8], dialect: Dialect) -> Option<Breach> {
+    match prepared(tokens, sql, dialect) {
+        Prepared::Text(text) => in_text(&text, false, dialect, Depth::Inner),
+        Prepared::Nothing | Prepared::Computed => None,
+    }
 }
 
 const STATEMENTS: &[(&str, Harm)] = &[
@@ -276,6 +266,7 @@ mod tests {
             ),
             ("SELECT 1; SET GLOBAL read_only = 1", "SET GLOBAL read_only"),
             ("PREPARE s FROM 'STOP SLAVE'", "STOP SLAVE"),
+            ("PREPARE s FROM 'STOP\\nSLAVE'", "STOP SLAVE"),
             (
                 "EXECUTE IMMEDIATE 'SET GLOBAL read_only=1'",
                 "SET GLOBAL read_only",

@@ -3,9 +3,13 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalogue::{self, Reading, Routine, RoutineKind, View};
-use super::{Dialect, classify, digest_text, kill, set, use_schema, with_connection_id};
+use super::{
+    Dialect, administration, classify, digest_text, kill, prepared_texts, set, use_schema,
+    with_connection_id,
+};
 
-/// Classifies `data` and reads it as SET, USE and KILL, and looks for CONNECTION_ID().
+/// Classifies `data` and reads it as SET, USE and KILL, and looks for CONNECTION_ID(), texts to prepare and
+/// administration.
 ///
 /// The first byte chooses the dialect. Panics are findings; so is a digest that is not the hash of
 /// the digest text, and a read with a word in it that can write or lock.
@@ -39,6 +43,8 @@ pub fn run(data: &[u8]) {
     let _ = set::parse(sql, dialect);
     let _ = use_schema(sql, dialect);
     let _ = kill::parse(sql, dialect);
+    let _ = prepared_texts(sql, class.kind, dialect);
+    let _ = administration::find(sql, class.kind, dialect);
     let _ = with_connection_id(sql, dialect, u32::MAX);
     catalogued(sql, dialect);
 }

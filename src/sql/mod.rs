@@ -22,6 +22,7 @@ mod lexer;
 mod literals;
 mod mentions;
 mod parse;
+mod prepared_text;
 pub mod router;
 pub mod set;
 pub mod setting;
@@ -40,6 +41,7 @@ pub use hint::{Hint, Name, hint_text};
 pub use literals::literals;
 pub use mentions::mentions;
 pub use parse::{Tables, tables};
+pub use prepared_text::prepared_texts;
 pub use varying::varies;
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.

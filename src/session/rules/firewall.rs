@@ -12,7 +12,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
@@ -25,7 +25,9 @@ use crate::{
 /// Statements that rules have learned, and others that they met.
 #[derive(Debug, Default)]
 pub struct Firewall {
-    met: DashMap<Key, Arc<Met>>,
+    learned: DashMap<Key, Arc<Met>>,
+    /// Those that were met and not learned.
+    unknown: DashMap<Key, Arc<Met>>,
     /// Something was learned that is not kept in the file yet.
     changed: AtomicBool,
     is_full: AtomicBool,
@@ -39,14 +41,16 @@ struct Met {
     rule: String,
     /// The beginning of the digest's text.
     statement: String,
-    is_learned: bool,
     hits: AtomicU64,
     /// Seconds since 1970.
     last: AtomicU64,
 }
 
-/// Statements that are remembered, those that were not learned among them.
-const MOST: usize = 100_000;
+/// Statements that are learned.
+const LEARNED: usize = 100_000;
+
+/// Others that are remembered: whoever makes up new ones takes no room from those that are learned.
+const UNKNOWN: usize = 10_000;
 
 /// Longest digest text, in bytes; of a longer one the beginning counts.
 const TEXT: usize = 1 << 20;
@@ -77,9 +81,8 @@ impl Firewall {
         for (rule, statements) in file.rules {
             for (hash, statement) in statements {
                 let key = unhex(&hash).ok_or_else(|| format!("\"{hash}\" is not a hash"))?;
-                firewall
-                    .met
-                    .insert(key, Arc::new(Met::new(&rule, statement, true, 0)));
+                let met = Met::new(&rule, statement, 0);
+                firewall.learned.insert(key, Arc::new(met));
             }
         }
         Ok(firewall)
@@ -91,7 +94,7 @@ impl Firewall {
             return None;
         }
         let mut rules = BTreeMap::<String, BTreeMap<String, String>>::new();
-        for entry in self.met.iter().filter(|entry| entry.is_learned) {
+        for entry in &self.learned {
             let statements = rules.entry(entry.rule.clone()).or_default();
             statements.insert(hex(entry.key()), entry.statement.clone());
         }
@@ -117,53 +120,82 @@ impl Firewall {
         dialect: Dialect,
         now: u64,
     ) -> bool {
-        let statement = sql::digest_text(text, dialect, TEXT);
-        let key = key(rule, &statement);
-        if let Some(met) = self.met.get(&key)
-            && (met.is_learned || mode != rule::Firewall::Learn)
-        {
-            met.hits.fetch_add(1, Relaxed);
-            met.last.fetch_max(now, Relaxed);
-            return met.is_learned || mode == rule::Firewall::Detect;
-        }
-        let learns = mode == rule::Firewall::Learn;
-        let statement = shortened(statement);
-        if self.met.len() >= MOST {
-            if !self.is_full.swap(true, SeqCst) {
-                error!(
-                    rule,
-                    "the firewall remembers {MOST} statements, and has no room for more"
-                );
+        let statement = match learnable(text, dialect) {
+            Ok(statement) => statement,
+            Err(shown) => {
+                self.meet(rule, key(rule, &shown), shown, now);
+                return mode != rule::Firewall::Enforce;
             }
-            return mode != rule::Firewall::Enforce;
+        };
+        let key = key(rule, &statement);
+        if let Some(met) = self.learned.get(&key) {
+            met.hit(now);
+            return true;
         }
-        if !learns {
-            warn!(rule, %statement, "the firewall has not learned this statement");
-        }
-        let met = Arc::new(Met::new(rule, statement, learns, now));
-        met.hits.fetch_add(1, Relaxed);
-        match self.met.entry(key) {
-            Entry::Occupied(mut known) if learns => drop(known.insert(met)),
-            Entry::Occupied(_) => {}
-            Entry::Vacant(place) => drop(place.insert(met)),
-        }
-        if learns {
-            self.changed.store(true, SeqCst);
+        if mode == rule::Firewall::Learn {
+            self.learn(rule, key, statement, now);
+        } else {
+            self.meet(rule, key, statement, now);
         }
         mode != rule::Firewall::Enforce
     }
 
+    fn learn(&self, rule: &str, key: Key, statement: String, now: u64) {
+        if self.learned.len() >= LEARNED {
+            if !self.is_full.swap(true, SeqCst) {
+                error!(
+                    rule,
+                    "the firewall has learned {LEARNED} statements, and has no room for more"
+                );
+            }
+            return;
+        }
+        let met = Met::new(rule, shortened(statement), now);
+        met.hit(now);
+        self.learned.insert(key, Arc::new(met));
+        self.unknown.remove(&key);
+        self.changed.store(true, SeqCst);
+    }
+
+    /// Takes down a statement that was not learned, and tells the log of it if it is new.
+    fn meet(&self, rule: &str, key: Key, statement: String, now: u64) {
+        if let Some(met) = self.unknown.get(&key) {
+            return met.hit(now);
+        }
+        if self.unknown.len() >= UNKNOWN {
+            self.forget_some();
+        }
+        let statement = shortened(statement);
+        warn!(rule, %statement, "the firewall has not learned this statement");
+        let met = Met::new(rule, statement, now);
+        met.hit(now);
+        self.unknown.insert(key, Arc::new(met));
+    }
+
+    /// Forgets a tenth of what was not learned: what was met longest ago.
+    fn forget_some(&self) {
+        let mut oldest: Vec<_> = self
+            .unknown
+            .iter()
+            .map(|met| (met.last.load(Relaxed), *met.key()))
+            .collect();
+        oldest.sort_unstable();
+        for (_, key) in oldest.iter().take(UNKNOWN / 10) {
+            self.unknown.remove(key);
+        }
+    }
+
     /// What people see of it, a row each: rule, whether it was learned, hits, last time, statement.
     pub(in crate::session) fn describe(&self) -> Vec<Vec<Option<String>>> {
-        let mut rows: Vec<_> = self
-            .met
-            .iter()
-            .map(|met| {
-                let learned = if met.is_learned { "learned" } else { "unknown" };
+        let states = [(&self.learned, "learned"), (&self.unknown, "unknown")];
+        let mut rows: Vec<_> = states
+            .into_iter()
+            .flat_map(|(all, state)| all.iter().map(move |met| (met, state)))
+            .map(|(met, state)| {
                 let last = met.last.load(Relaxed);
                 vec![
                     Some(met.rule.clone()),
-                    Some(learned.to_owned()),
+                    Some(state.to_owned()),
                     Some(met.hits.load(Relaxed).to_string()),
                     (last > 0).then(|| in_utc(last)),
                     Some(met.statement.clone()),
@@ -176,15 +208,46 @@ impl Firewall {
 }
 
 impl Met {
-    fn new(rule: &str, statement: String, is_learned: bool, last: u64) -> Self {
+    fn new(rule: &str, statement: String, last: u64) -> Self {
         Self {
             rule: rule.to_owned(),
             statement,
-            is_learned,
             hits: AtomicU64::new(0),
             last: AtomicU64::new(last),
         }
     }
+
+    fn hit(&self, now: u64) {
+        self.hits.fetch_add(1, Relaxed);
+        self.last.fetch_max(now, Relaxed);
+    }
+}
+
+/// What a statement is known by, with the text that it prepares if it prepares one.
+///
+/// # Errors
+/// What people see of one that cannot be learned, because its digest does not tell what it would run.
+fn learnable(text: &[u8], dialect: Dialect) -> Result<String, String> {
+    let digest = |text: &[u8]| {
+        let unsure = || "(a statement that servers may read in several ways)".to_owned();
+        sql::loggable_digest(text, dialect, TEXT).ok_or_else(unsure)
+    };
+    let prepared = |text: &[u8]| {
+        let kind = sql::classify(text, dialect).kind;
+        sql::prepared_texts(text, kind, dialect)
+    };
+    let mut statement = digest(text)?;
+    let computed = format!("{statement}: (a text that is not in the statement)");
+    let Some(texts) = prepared(text) else {
+        return Err(computed);
+    };
+    for text in texts {
+        if prepared(&text).is_none_or(|inner| !inner.is_empty()) {
+            return Err(computed);
+        }
+        statement = format!("{statement}: {}", digest(&text)?);
+    }
+    Ok(statement)
 }
 
 fn key(rule: &str, statement: &str) -> Key {
@@ -288,6 +351,80 @@ mod tests {
             Enforce,
             "SELECT a FROM u WHERE b = 2"
         ));
+    }
+
+    #[test]
+    fn what_may_be_read_otherwise_is_not_learned() {
+        let firewall = Firewall::default();
+        let gbk = Dialect::default().with_charset(b"gbk");
+        let plain = b"SELECT a FROM t WHERE b = 'x'";
+        let injected = b"SELECT a FROM t WHERE b = '\xbf\x5c' OR 1=1 -- '";
+        let admits = |mode, text: &[u8]| firewall.admits("web", mode, text, gbk, 1_000);
+        assert!(admits(Learn, plain) && admits(Enforce, plain));
+        assert!(!admits(Enforce, injected));
+        assert!(admits(Detect, injected) && admits(Learn, injected));
+        assert!(!admits(Enforce, injected));
+        assert!(!admits(Enforce, b"SELECT a FROM t WHERE b = 'x"));
+        let met = firewall.describe();
+        assert_eq!(met.len(), 2, "{met:?}");
+        assert!(!format!("{met:?}").contains("OR"));
+    }
+
+    #[test]
+    fn a_prepared_text_has_to_be_known_too() {
+        let firewall = Firewall::default();
+        let admits = |mode, sql: &str| admits(&firewall, "web", mode, sql);
+        for (learned, same, other) in [
+            (
+                "PREPARE s FROM 'SELECT a FROM t WHERE b = ''x'' '",
+                "PREPARE s FROM 'SELECT a FROM t WHERE b = 5'",
+                "PREPARE s FROM 'DROP TABLE t'",
+            ),
+            (
+                "EXECUTE IMMEDIATE 'SELECT 1'",
+                "EXECUTE IMMEDIATE \"SELECT 2\"",
+                "EXECUTE IMMEDIATE 'SELECT 1 FROM t'",
+            ),
+            (
+                "SELECT 1; PREPARE s FROM 'SELECT 1'",
+                "SELECT 2; PREPARE s FROM 'SELECT 2'",
+                "SELECT 1; PREPARE s FROM 'DROP TABLE t'",
+            ),
+        ] {
+            assert!(admits(Learn, learned));
+            assert!(admits(Enforce, same), "{same}");
+            assert!(!admits(Enforce, other), "{other}");
+        }
+        for computed in [
+            "PREPARE s FROM @text",
+            "EXECUTE IMMEDIATE CONCAT('SELECT', ' 1')",
+            "PREPARE s FROM 'EXECUTE IMMEDIATE ''SELECT 1'' '",
+        ] {
+            assert!(admits(Learn, computed));
+            assert!(!admits(Enforce, computed), "{computed}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_learned_takes_no_room_from_what_is() {
+        let firewall = Firewall::default();
+        for number in 0..2 * UNKNOWN {
+            let now = u64::try_from(number).unwrap();
+            let sql = format!("SELECT a{number} FROM t");
+            firewall.admits("web", Detect, sql.as_bytes(), Dialect::default(), now);
+        }
+        assert!(firewall.unknown.len() <= UNKNOWN);
+        // The latest are remembered.
+        let last = format!("SELECT a{} FROM t", 2 * UNKNOWN - 1);
+        let rows = firewall.describe();
+        assert!(
+            rows.iter()
+                .any(|row| row.last().unwrap().as_deref() == Some(&last))
+        );
+        assert!(admits(&firewall, "web", Learn, &last));
+        assert!(admits(&firewall, "web", Learn, "SELECT b FROM t"));
+        assert!(admits(&firewall, "web", Enforce, &last));
+        assert!(admits(&firewall, "web", Enforce, "SELECT b FROM t"));
     }
 
     #[test]
