@@ -3,11 +3,14 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 use tracing::{error, info, warn};
 
 use crate::{error::Error, session::Firewall, state};
@@ -23,6 +26,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(super) struct Keeper {
     pub(super) firewall: Arc<Firewall>,
     directory: PathBuf,
+    /// Whoever writes: what is newer is written later.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Keeper {
@@ -46,6 +51,7 @@ impl Keeper {
         Ok(Self {
             firewall: Arc::new(firewall),
             directory: directory.to_owned(),
+            writing: Arc::default(),
         })
     }
 
@@ -56,7 +62,10 @@ impl Keeper {
         let mut failed = false;
         loop {
             ticks.tick().await;
-            let saved = self.save();
+            // Away from this thread, which has servers to watch: a disk may be slow.
+            let keeper = self.clone();
+            let saved = spawn_blocking(move || keeper.save()).await;
+            let saved = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
             match &saved {
                 Err(error) if !failed => {
                     let directory = self.directory.display();
@@ -77,10 +86,39 @@ impl Keeper {
     }
 
     fn save(&self) -> io::Result<()> {
+        // It guards a file that is replaced whole.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(text) = self.firewall.write() else {
             return Ok(());
         };
         state::write(&self.directory, FILE, text.as_bytes(), 0o600)
             .inspect_err(|_| self.firewall.not_kept())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::{runtime, task::yield_now};
+
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_holds_nobody_else_up() {
+        let directory = std::env::temp_dir().join(format!("dbproxy-keep-{}", std::process::id()));
+        let keeper = Keeper::new(&directory).unwrap();
+        let writing = Arc::clone(&keeper.writing);
+        let disk = writing.lock().unwrap();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        // On this thread it would wait for the disk for ever.
+        runtime.block_on(async {
+            let keeping = tokio::spawn(keeper.keep());
+            yield_now().await;
+            keeping.abort();
+        });
+        drop(disk);
     }
 }
