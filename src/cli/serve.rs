@@ -61,12 +61,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 }
 
 /// How often the file is looked at.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// The configuration's file, and when it was last read.
 struct Reload {
     path: PathBuf,
-    seen: Mark,
+    seen: Seen,
     hangup: Signal,
 }
 
@@ -83,11 +83,37 @@ fn mark(path: &Path) -> Mark {
     ))
 }
 
+/// What the looks at a file have shown.
+struct Seen {
+    /// When it was last read.
+    read: Mark,
+    /// At the last look.
+    last: Mark,
+}
+
+impl Seen {
+    fn new(read: Mark) -> Self {
+        Self { read, last: read }
+    }
+
+    /// Whether a file that looks like this is to be read: it has changed, and whoever changes it seems to be done, since it
+    /// looked the same before.
+    fn wants_reading(&mut self, now: Mark) -> bool {
+        let stands = self.last == now;
+        self.last = now;
+        let wants = stands && self.read != now;
+        if wants {
+            self.read = now;
+        }
+        wants
+    }
+}
+
 impl Reload {
     fn new(path: &Path, seen: Mark) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            seen,
+            seen: Seen::new(seen),
             hangup: signal(SignalKind::hangup())?,
         })
     }
@@ -98,10 +124,11 @@ impl Reload {
         while !changed.is_closed() {
             let asked = timeout(PERIOD, self.hangup.recv()).await.is_ok();
             let now = mark(&self.path);
-            if !asked && now == self.seen {
+            if asked {
+                self.seen = Seen::new(now);
+            } else if !self.seen.wants_reading(now) {
                 continue;
             }
-            self.seen = now;
             match super::load(&self.path) {
                 Ok(loaded) => {
                     for warning in &loaded.warnings {
@@ -155,6 +182,35 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_it_stands_still() {
+        let at = |len| Some((1, 0, len, 1));
+        let mut seen = Seen::new(at(10));
+        for (now, wants) in [
+            (at(10), false),
+            // Being written.
+            (at(0), false),
+            (at(4), false),
+            (at(9), false),
+            (at(9), true),
+            (at(9), false),
+            // Replaced by nothing, which is told once.
+            (None, false),
+            (None, true),
+            (None, false),
+            // Back as it was.
+            (at(9), false),
+            (at(9), true),
+        ] {
+            assert_eq!(seen.wants_reading(now), wants, "{now:?}");
         }
     }
 }
