@@ -14,6 +14,7 @@ use dbproxy::cli::demo::cluster::{self, Flavor};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
+use support::raw::{Raw, capability};
 use support::{Options, Rig, WHERE, eventually, one, whereabouts};
 
 on_both_flavors!(
@@ -25,6 +26,7 @@ on_both_flavors!(
     statements_have_a_limit,
     rules_are_read_again,
     long_statements_are_ruled_too,
+    a_failed_change_of_user_keeps_the_program,
     rules_tell_what_they_did,
     a_firewall_learns,
     priorities_order_the_line,
@@ -639,6 +641,36 @@ async fn long_statements_are_ruled_too(flavor: Flavor) {
         one::<u64>(&mut conn, "SELECT COUNT(*) FROM test.long_one").await,
         1
     );
+}
+
+/// MariaDB goes on with the user before; MySQL ends the session.
+async fn a_failed_change_of_user_keeps_the_program(flavor: Flavor) {
+    let options = Options {
+        sections: "[[rule]]\napplication = \"batch\"\nblock = \"no batches\"\n".to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+    raw.program = Some("batch");
+    raw.login("app", "app", None, capability::USUAL)
+        .await
+        .unwrap();
+    assert_eq!(
+        raw.rows("SELECT 1").await.unwrap_err().message,
+        "no batches"
+    );
+    raw.program = Some("shop");
+    raw.change_user("app", "app", "no_such_schema")
+        .await
+        .unwrap_err();
+    if flavor == Flavor::MariaDb {
+        assert_eq!(
+            raw.rows("SELECT 1").await.unwrap_err().message,
+            "no batches"
+        );
+        raw.change_user("app", "app", "").await.unwrap();
+        raw.rows("SELECT 1").await.unwrap();
+    }
 }
 
 async fn rules_tell_what_they_did(flavor: Flavor) {

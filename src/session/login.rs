@@ -365,8 +365,9 @@ impl Session {
             mem::replace(&mut self.account, context.states.of(&account.key)),
             Arc::clone(&self.initial),
         );
+        let program = request.attributes.find(PROGRAM).map(Into::into);
+        let program = self.rules.rename(program);
         self.buckets.clear();
-        self.rules.rename(request.attributes.find(PROGRAM));
         self.look_up_rules();
         self.take_defaults();
         let charset = match request.collation {
@@ -377,6 +378,7 @@ impl Session {
         self.begin(state);
         if let Err(error) = self.enter(seq, &voucher).await {
             (self.login, self.account, self.initial) = before;
+            self.rules.rename(program);
             self.look_up_rules();
             return self.stay(error, stays);
         }

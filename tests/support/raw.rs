@@ -30,6 +30,7 @@ pub mod capability {
     pub const MULTI_RESULTS: u32 = 1 << 17;
     pub const PS_MULTI_RESULTS: u32 = 1 << 18;
     pub const PLUGIN_AUTH: u32 = 1 << 19;
+    pub const CONNECT_ATTRS: u32 = 1 << 20;
     pub const CAN_HANDLE_EXPIRED_PASSWORDS: u32 = 1 << 22;
     pub const SESSION_TRACK: u32 = 1 << 23;
     pub const DEPRECATE_EOF: u32 = 1 << 24;
@@ -112,6 +113,8 @@ pub struct Raw {
     /// Whether it answers COM_CHANGE_USER to the scramble that it was given last, as MariaDB's library does, or always to
     /// the greeting's.
     pub keeps_scramble: bool,
+    /// What it calls itself.
+    pub program: Option<&'static str>,
     /// What the last answer to a login said besides OK.
     pub info: String,
 }
@@ -156,6 +159,7 @@ impl Raw {
             collation: 45,
             extended: 0,
             keeps_scramble: false,
+            program: None,
             info: String::new(),
         };
         let payload = raw.packet().await.unwrap();
@@ -219,6 +223,9 @@ impl Raw {
         if self.extended != 0 {
             capabilities &= !1;
         }
+        if self.program.is_some() {
+            capabilities |= capability::CONNECT_ATTRS;
+        }
         self.capabilities = capabilities;
         let plugin = self.greeting.plugin.clone();
         let scramble = self.greeting.scramble.clone();
@@ -238,6 +245,7 @@ impl Raw {
         }
         payload.extend_from_slice(plugin.as_bytes());
         payload.push(0);
+        payload.extend(self.attributes());
         if capabilities & capability::ZSTD_COMPRESSION != 0 {
             payload.push(3);
         }
@@ -287,9 +295,26 @@ impl Raw {
         payload.extend_from_slice(&[0, self.collation, 0]);
         payload.extend_from_slice(self.greeting.plugin.as_bytes());
         payload.push(0);
+        payload.extend(self.attributes());
         self.send(&payload).await;
         let scramble = self.greeting.scramble.clone();
         self.authenticate(password, scramble).await
+    }
+
+    /// The connection attributes, if it sends any.
+    fn attributes(&self) -> Vec<u8> {
+        let strings = |strings: &[&str]| {
+            let mut out = Vec::new();
+            for string in strings {
+                out.push(u8::try_from(string.len()).unwrap());
+                out.extend_from_slice(string.as_bytes());
+            }
+            out
+        };
+        self.program.map_or_else(Vec::new, |program| {
+            let pair = strings(&["program_name", program]);
+            strings(&[std::str::from_utf8(&pair).unwrap()])
+        })
     }
 
     async fn authenticate(&mut self, password: &str, mut scramble: Vec<u8>) -> Result<(), Refused> {

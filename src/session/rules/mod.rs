@@ -9,6 +9,7 @@ mod ruling;
 
 use std::{
     cell::OnceCell,
+    mem,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -82,9 +83,9 @@ impl View {
         &self.current
     }
 
-    /// Takes over what the client calls itself.
-    pub(super) fn rename(&mut self, program: Option<&[u8]>) {
-        self.program = program.map(Into::into);
+    /// Takes over what the client calls itself; what it called itself before.
+    pub(super) fn rename(&mut self, program: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        mem::replace(&mut self.program, program)
     }
 }
 
