@@ -26,6 +26,7 @@ on_both_flavors!(
     statements_have_a_limit,
     rules_are_read_again,
     long_statements_are_ruled_too,
+    what_was_not_seen_passes_no_rule,
     a_failed_change_of_user_keeps_the_program,
     rules_tell_what_they_did,
     a_firewall_learns,
@@ -643,6 +644,88 @@ async fn long_statements_are_ruled_too(flavor: Flavor) {
     );
 }
 
+async fn what_was_not_seen_passes_no_rule(flavor: Flavor) {
+    let rules = r#"
+        [[rule]]
+        name = "reads"
+        kind = "read"
+        pattern = "/\\* read \\*/"
+        block = "a read"
+
+        [[rule]]
+        name = "locked"
+        kind = "primary-read"
+        pattern = "/\\* either \\*/"
+        block = "it may lock"
+
+        [[rule]]
+        kind = ["read", "primary-read", "write", "set", "definition", "administration"]
+        log = true
+
+        [[rule]]
+        block = "nothing else"
+    "#;
+    let options = Options {
+        sections: rules.to_owned(),
+        ..Options::default()
+    };
+    let rig = Rig::start(flavor, 1, &options).await;
+    let connected = async |capabilities: u32| {
+        let mut raw = Raw::tcp(rig.proxy.port()).await.unwrap();
+        raw.login("app", "app", None, capabilities).await.unwrap();
+        raw
+    };
+    let single = capability::USUAL & !capability::MULTI_STATEMENTS;
+    let mut raw = connected(single).await;
+    let long = "x".repeat(3 << 20);
+    let blanks = " ".repeat(3 << 20);
+    for (sql, code, text) in [
+        (format!("{blanks}DROP TABLE test.t"), 1227, "nothing else"),
+        (
+            format!("/*{blanks}*/ DROP TABLE test.t"),
+            1227,
+            "nothing else",
+        ),
+        (
+            format!("SELECT /* read */ LENGTH('{long}')"),
+            1227,
+            "a read",
+        ),
+        (
+            format!("SELECT /* either */ LENGTH('{long}')"),
+            1227,
+            "it may lock",
+        ),
+        // What would break the cluster is refused as in short ones.
+        (format!("STOP SLAVE /* {long} */"), 1290, "STOP SLAVE"),
+        (
+            format!("SET GLOBAL server_id = LENGTH('{long}')"),
+            1290,
+            "server_id",
+        ),
+    ] {
+        let refused = raw.rows(&sql).await.unwrap_err();
+        assert_eq!(refused.code, code, "{}", refused.message);
+        assert!(refused.message.contains(text), "{}", refused.message);
+    }
+    let select = format!("SELECT LENGTH('{long}')");
+    let rows = raw.rows(&select).await.unwrap();
+    assert_eq!(rows, [[Some(long.len().to_string())]]);
+    // Another statement could follow.
+    let mut raw = connected(capability::USUAL).await;
+    let refused = raw.rows(&select).await.unwrap_err();
+    assert_eq!(refused.message, "nothing else");
+    if flavor == Flavor::MySql {
+        // Attributes that fill what is looked at.
+        let mut raw = connected(single | capability::QUERY_ATTRIBUTES).await;
+        let mut query = vec![0x03, 1, 1, 0, 1, 0xfe, 0, 1, b'a', 0xfd, 0, 0, 0x20];
+        query.extend(vec![b'x'; 2 << 20]);
+        query.extend_from_slice(b"DROP TABLE test.t");
+        raw.send(&query).await;
+        assert_eq!(raw.refused().await.message, "nothing else");
+    }
+}
+
 /// MariaDB goes on with the user before; MySQL ends the session.
 async fn a_failed_change_of_user_keeps_the_program(flavor: Flavor) {
     let options = Options {
@@ -1128,7 +1211,7 @@ async fn executions_without_types_find_theirs(flavor: Flavor) {
         ..Options::default()
     };
     let rig = Rig::start(flavor, 1, &options).await;
-    let mut raw = support::raw::Raw::app(rig.proxy.port()).await;
+    let mut raw = Raw::app(rig.proxy.port()).await;
     let sql = b"SELECT name, ? FROM test.where_am_i";
     let prepare = [&[0x16][..], sql].concat();
     let execute = |id: [u8; 4], types: &[u8], value: &[u8]| {

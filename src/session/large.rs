@@ -12,10 +12,13 @@ use dbproxy_proto::{
 use tokio::time::timeout;
 
 use super::{
-    COLLECTED, Flow, Session, client_io,
+    COLLECTED, Flow, Session,
+    administration::refused,
+    client_io,
     execution::{Execution, no_room_for_types, untyped},
     finish::Effect,
     prepared::Statement,
+    rules::Known,
     span::Span,
     statement::Finished,
 };
@@ -131,6 +134,11 @@ impl Session {
         };
         let begun = !start.is_empty();
         let mut class = sql::classify(start, self.dialect);
+        // What was not seen could be anything.
+        if class.kind == Kind::Empty {
+            class.kind = Kind::Unknown;
+        }
+        let (seen, breach) = (class, self.breach(&class, start));
         let has_unknown_hint = class.hint == Hint::Unknown;
         let start = if has_rules || has_unknown_hint {
             start.to_vec()
@@ -140,7 +148,9 @@ impl Session {
         if has_unknown_hint {
             self.note_unknown_hint(&start);
         }
-        // What was not seen could be anything.
+        if let Some(breach) = breach {
+            return self.discard_with(&refused(breach)).await;
+        }
         let effect = match class.kind {
             Kind::Write | Kind::LoadData if begun && !self.wanted.multi_statements() => {
                 Effect::None
@@ -150,12 +160,11 @@ impl Session {
                 Effect::Pin(PinReason::LargeStatement)
             }
         };
-        // The digest is of what was seen only, and so no rule's.
         class.digest = 0;
         class.cause = sql::Cause::Write;
         class.facts |= Facts::MAY_WRITE;
         if has_rules {
-            if let Err(answer) = Box::pin(self.rule_long(&start, &class)).await? {
+            if let Err(answer) = Box::pin(self.rule_long(&start, &seen, Known::Start)).await? {
                 return self.discard_with(&answer).await;
             }
             let flow = Box::pin(self.stream_class(class, effect)).await;
@@ -233,7 +242,10 @@ impl Session {
         let (mut class, effect) = self.begin_execution(&statement, cursor).await?;
         class.cause = sql::Cause::Write;
         let rules = match self.has_rules() {
-            true => Box::pin(self.rule_long(statement.key.text(), &statement.class)).await?,
+            true => {
+                let text = statement.key.text();
+                Box::pin(self.rule_long(text, &statement.class, Known::Whole)).await?
+            }
             false => Ok(()),
         };
         if let Err(answer) = rules {

@@ -62,6 +62,14 @@ pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {
     }
 }
 
+/// Whether a statement begins with WITH: its beginning does not tell whether it reads or writes.
+pub fn begins_with_expressions(sql: &[u8], dialect: Dialect) -> bool {
+    let first = lexer::Lexer::new(sql, dialect).next();
+    first
+        .entry()
+        .is_some_and(|entry| entry.word == words::Word::With)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

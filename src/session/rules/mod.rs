@@ -6,6 +6,7 @@ mod firewall;
 mod policy;
 mod quota;
 mod ruling;
+mod start;
 
 use std::{
     cell::OnceCell,
@@ -28,6 +29,7 @@ pub use firewall::Firewall;
 use policy::Entry;
 pub use policy::Policy;
 pub(super) use ruling::Ruling;
+pub(super) use start::Known;
 
 use super::{
     Flow, Session, command::Changed, execution::Execution, observe::text_of,
@@ -265,7 +267,7 @@ impl Session {
         Ok(changed.and_then(|changed| replaced(packet, text, changed)))
     }
 
-    /// What rules say of a statement of which only the beginning is known.
+    /// What rules say of a statement that is too long to be collected.
     ///
     /// # Errors
     /// What the client is told in its place.
@@ -273,11 +275,16 @@ impl Session {
         &mut self,
         text: &[u8],
         class: &StatementClass,
+        known: Known,
     ) -> Result<Result<(), Answer>, Error> {
         if !self.has_rules() {
             return Ok(Ok(()));
         }
-        let Some(mut ruling) = self.judge(text, class) else {
+        let ruling = match known {
+            Known::Whole => self.judge(text, class),
+            Known::Start => self.judge_start(text, class),
+        };
+        let Some(mut ruling) = ruling else {
             return Ok(Ok(()));
         };
         ruling.count(now());
