@@ -295,7 +295,7 @@ async fn answers(pair: &mut Pair, side: usize, commands: &[Vec<u8>]) -> Vec<Stri
 
 /// Holds the answers of the server itself against those through the proxy.
 async fn compare(rig: &Rig, standard: u32, commands: &[Vec<u8>]) {
-    let mut pair = Pair::new(&rig, "test", standard, 0).await;
+    let mut pair = Pair::new(rig, "test", standard, 0).await;
     let expected = answers(&mut pair, 0, commands).await;
     let found = answers(&mut pair, 1, commands).await;
     let differing: Vec<_> = commands
