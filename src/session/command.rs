@@ -33,8 +33,14 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub(super) fn new(packet: BytesMut, text: Vec<u8>) -> Self {
-        Self { packet, text }
+    /// `packet`, whose text has `before` bytes, with this one; None if it is shorter than that.
+    pub(super) fn new(packet: &[u8], before: usize, text: Vec<u8>) -> Option<Self> {
+        // The command's code, and query attributes.
+        let front = packet.len().checked_sub(before)?;
+        let front = packet.get(HEADER_LEN..front)?;
+        let mut packet = BytesMut::new();
+        put_packet(&mut packet, &mut 0, &[front, &text].concat());
+        Some(Self { packet, text })
     }
 
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
@@ -335,14 +341,8 @@ impl Session {
         if !class.facts.intersects(asks) || class.facts.intersects(compares) {
             return None;
         }
-        let before = text.len();
-        let text = sql::with_connection_id(text, self.dialect, self.handle().id())?;
-        // The command's code, and query attributes.
-        let front = packet.len().checked_sub(before)?;
-        let front = packet.get(HEADER_LEN..front)?;
-        let mut packet = BytesMut::new();
-        put_packet(&mut packet, &mut 0, &[front, &text].concat());
-        Some(Changed { packet, text })
+        let changed = sql::with_connection_id(text, self.dialect, self.handle().id())?;
+        Changed::new(packet, text.len(), changed)
     }
 
     /// Whether a statement sets or shows session trackers, which are the proxy's own so far.

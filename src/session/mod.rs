@@ -38,7 +38,7 @@ use std::{
     future::pending,
     mem,
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{Buf, BytesMut};
@@ -433,6 +433,12 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.release_kept();
     }
+}
+
+/// Seconds since 1970.
+fn unix_time() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Waits until a server that should be silent says something, or closes.

@@ -71,15 +71,7 @@ enum Depth {
 }
 
 fn in_text(sql: &[u8], anywhere: bool, dialect: Dialect, depth: Depth) -> Option<Breach> {
-    let mut lexer = Lexer::new(sql, dialect);
-    let mut tokens = Vec::new();
-    loop {
-        let token = lexer.next();
-        if token.kind() == TokenKind::End {
-            break;
-        }
-        tokens.push(token);
-    }
+    let tokens = Lexer::new(sql, dialect).rest();
     let mut begins = true;
     for (at, token) in tokens.iter().enumerate() {
         let rest = tokens.get(at..).unwrap_or_default();

@@ -142,14 +142,7 @@ impl Token {
 /// All tokens of a single statement, without `;` at its end; `None` if its text is doubtful.
 pub(super) fn tokens(sql: &[u8], dialect: Dialect) -> Option<Vec<Token>> {
     let mut lexer = Lexer::new(sql, dialect);
-    let mut tokens = Vec::new();
-    loop {
-        let token = lexer.next();
-        if token.kind() == TokenKind::End {
-            break;
-        }
-        tokens.push(token);
-    }
+    let mut tokens = lexer.rest();
     while tokens.last().is_some_and(|token| token.is(b';')) {
         tokens.pop();
     }
@@ -218,6 +211,18 @@ fn class(byte: u8) -> u8 {
 }
 
 impl<'a> Lexer<'a> {
+    /// The tokens up to the end, which is none of them.
+    pub(super) fn rest(&mut self) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        loop {
+            let token = self.next();
+            if token.kind() == TokenKind::End {
+                return tokens;
+            }
+            tokens.push(token);
+        }
+    }
+
     pub(super) fn new(sql: &'a [u8], dialect: Dialect) -> Self {
         let mut facts = Facts::NONE;
         let mut sql = sql;

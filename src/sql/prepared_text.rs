@@ -16,15 +16,7 @@ pub fn prepared_texts(sql: &[u8], kind: Kind, dialect: Dialect) -> Option<Vec<Ve
     if !has(b"prepare") && !has(b"immediate") {
         return Some(texts);
     }
-    let mut lexer = Lexer::new(sql, dialect);
-    let mut tokens = Vec::new();
-    loop {
-        let token = lexer.next();
-        if token.kind() == TokenKind::End {
-            break;
-        }
-        tokens.push(token);
-    }
+    let tokens = Lexer::new(sql, dialect).rest();
     // Programs, and what may hold them.
     let anywhere = !matches!(kind, Kind::Read | Kind::Write | Kind::Prepare);
     let mut begins = true;

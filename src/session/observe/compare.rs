@@ -14,10 +14,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{
-    observer::now,
-    tap::{Likeness, Sum, Tap},
-};
+use super::tap::{Likeness, Sum, Tap};
 use crate::{
     accounts::AccountState,
     backend::{Login, SessionState},
@@ -28,6 +25,7 @@ use crate::{
         Context,
         finish::is_connection_error,
         prepared::{Statement, prepare_again},
+        unix_time,
     },
     stats::{Difference, Failed, Verdict},
     topology::{Role, ServerId},
@@ -145,14 +143,14 @@ impl Comparison {
             Ok(sum) if alike(&sum, &after) => Verdict::Later,
             Ok(sum) => Verdict::Different(Difference {
                 server: self.name(),
-                at: now(),
+                at: unix_time(),
                 primary_rows: after.rows,
                 replica_rows: sum.rows,
                 columns: sum.held_against(&after) == Likeness::Columns,
             }),
             Err(answer) => Verdict::Failed(Failed {
                 server: self.name(),
-                at: now(),
+                at: unix_time(),
                 code: answer.code,
                 message: shown(&answer),
             }),

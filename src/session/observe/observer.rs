@@ -6,13 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     routing::{Reason, Route, Target},
+    session::unix_time,
     sql::{Dialect, StatementClass, loggable_digest},
     stats::{Comparisons, Destination, Observations, Statement, Verdict},
 };
@@ -84,7 +84,7 @@ impl Observer {
         let beyond = std::mem::take(&mut table.beyond);
         // The worker does not wait for the rest.
         drop(table);
-        let now = now();
+        let now = unix_time();
         let first = taken.iter().map(|(_, entry)| entry.first).min();
         let statements = taken.into_iter().map(|(digest, entry)| {
             let digest = format!("{digest:016x}");
@@ -111,7 +111,7 @@ impl Observer {
             Target::Replica(_) => Destination::Replica,
             Target::Kept | Target::Nowhere => Destination::Connection,
         };
-        let now = now();
+        let now = unix_time();
         let mut table = self.lock();
         let room = table.statements.len() < Observations::LIMIT;
         let entry = match table.statements.entry(class.digest) {
@@ -225,12 +225,6 @@ impl Entry {
             compared: self.compared,
         }
     }
-}
-
-/// Seconds of Unix time.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -9,15 +9,9 @@ mod quota;
 mod ruling;
 mod start;
 
-use std::{
-    cell::OnceCell,
-    mem,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{cell::OnceCell, mem, sync::Arc};
 
 use bytes::BytesMut;
-use dbproxy_proto::packet::{HEADER_LEN, put_packet};
 use tokio::{sync::watch, time::Instant};
 
 pub use cache::AnswerCache;
@@ -29,7 +23,7 @@ pub use policy::Policy;
 pub(super) use ruling::Ruling;
 pub(super) use start::Known;
 
-use super::{Flow, Session, command::Changed, execution::Execution, relay::Outcome};
+use super::{Flow, Session, command::Changed, execution::Execution, relay::Outcome, unix_time};
 use crate::{
     config::{
         ListenAddress,
@@ -41,7 +35,7 @@ use crate::{
         Reason,
         rules::{Asker, Statement, concerns, kind_of, matches},
     },
-    sql::{Facts, Kind, StatementClass, inquiry},
+    sql::{Facts, Kind, StatementClass, Tables, inquiry},
 };
 
 /// The rules as they concern one session.
@@ -125,15 +119,7 @@ impl Session {
         kind_of(class)?;
         let dialect = self.dialect;
         let find_tables = || self.context.classifier.tables(text, class, dialect);
-        let statement = Statement {
-            text,
-            class,
-            schema: self.wanted.schema(),
-            program: self.rules.program.as_deref(),
-            now: now(),
-            find_tables: &find_tables,
-            tables: OnceCell::new(),
-        };
+        let statement = self.to_match(text, class, &find_tables);
         let mut matched = Vec::new();
         for number in &self.rules.mine {
             let Some(entry) = self.rules.current.rules.get(usize::from(*number)) else {
@@ -147,6 +133,24 @@ impl Session {
             }
         }
         Ruling::new(matched, Instant::now())
+    }
+
+    /// What rules look at in a statement.
+    fn to_match<'a>(
+        &'a self,
+        text: &'a [u8],
+        class: &'a StatementClass,
+        find_tables: &'a dyn Fn() -> Arc<Tables>,
+    ) -> Statement<'a> {
+        Statement {
+            text,
+            class,
+            schema: self.wanted.schema(),
+            program: self.rules.program.as_deref(),
+            now: unix_time(),
+            find_tables,
+            tables: OnceCell::new(),
+        }
     }
 
     /// What the rules would most likely say of a statement.
@@ -175,7 +179,7 @@ impl Session {
         let Some(mut ruling) = ruling else {
             return self.run_query(packet, text, class).await;
         };
-        ruling.count(now());
+        ruling.count(unix_time());
         if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
             return self.reply_error(&answer).await;
         }
@@ -185,7 +189,7 @@ impl Session {
             return self.reply_fixed(&answer).await;
         }
         let changed = match ruling.rewritten(text, self.dialect) {
-            Ok(changed) => changed.and_then(|text_| replaced(packet, text, text_)),
+            Ok(changed) => changed.and_then(|changed| Changed::new(packet, text.len(), changed)),
             Err(answer) => return self.reply_error(&answer).await,
         };
         let (packet, run) = changed.as_ref().map_or((packet, text), Changed::parts);
@@ -224,7 +228,7 @@ impl Session {
         let Some(mut ruling) = self.judge(text, &class) else {
             return self.run_prepared(execution).await;
         };
-        ruling.count(now());
+        ruling.count(unix_time());
         if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
             return self.reply_error(&answer).await;
         }
@@ -252,13 +256,13 @@ impl Session {
             return Ok(None);
         };
         if let Some(answer) = ruling.answer() {
-            ruling.count(now());
+            ruling.count(unix_time());
             self.log_ruling(&ruling, text);
             return Err(prepared_answer(answer, &ruling.names()));
         }
         self.pass_firewall(&ruling, Some(text))?;
         let changed = ruling.rewritten(text, self.dialect)?;
-        Ok(changed.and_then(|changed| replaced(packet, text, changed)))
+        Ok(changed.and_then(|changed| Changed::new(packet, text.len(), changed)))
     }
 
     /// What rules say of a statement that is too long to be collected.
@@ -281,7 +285,7 @@ impl Session {
         let Some(mut ruling) = ruling else {
             return Ok(Ok(()));
         };
-        ruling.count(now());
+        ruling.count(unix_time());
         if let Err(answer) = self.admit(&mut ruling, None).await? {
             return Ok(Err(answer));
         }
@@ -321,7 +325,7 @@ impl Session {
             let admitted = match text {
                 Some(text) => {
                     let firewall = &self.context.firewall;
-                    firewall.admits(rule, mode, text, self.dialect, now())
+                    firewall.admits(rule, mode, text, self.dialect, unix_time())
                 }
                 None => mode != rule::Firewall::Enforce,
             };
@@ -391,16 +395,6 @@ impl Session {
     }
 }
 
-/// A command with another text.
-fn replaced(packet: &[u8], before: &[u8], text: Vec<u8>) -> Option<Changed> {
-    // The command's code, and query attributes.
-    let front = packet.len().checked_sub(before.len())?;
-    let front = packet.get(HEADER_LEN..front)?;
-    let mut packet = BytesMut::new();
-    put_packet(&mut packet, &mut 0, &[front, &text].concat());
-    Some(Changed::new(packet, text))
-}
-
 /// A fixed answer where only an error can be given.
 fn prepared_answer(answer: &FixedAnswer, rules: &str) -> Answer {
     match answer {
@@ -418,11 +412,4 @@ fn prepared_answer(answer: &FixedAnswer, rules: &str) -> Answer {
             ),
         ),
     }
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -1,12 +1,12 @@
 //! What rules say of a statement of which only the beginning is known.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Ruling, now};
+use super::Ruling;
 use crate::{
-    routing::rules::{Statement, kind_of, matches},
+    routing::rules::{kind_of, matches},
     session::Session,
     sql::{self, Cause, Dialect, Kind, StatementClass, Tables},
 };
@@ -22,21 +22,12 @@ impl Session {
     /// What the rules say of a statement that begins like this, whatever its rest may be: a rule that may match is one that
     /// does, but only one that surely does keeps those behind it from being asked.
     pub(super) fn judge_start(&self, text: &[u8], class: &StatementClass) -> Option<Ruling> {
-        let schema = self.wanted.schema();
         let find_tables = || Arc::new(Tables::default());
         let readings = readings(text, class, self.dialect, self.wanted.multi_statements());
         let statements: Vec<_> = readings
             .iter()
             .filter(|class| kind_of(class).is_some())
-            .map(|class| Statement {
-                text,
-                class,
-                schema,
-                program: self.rules.program.as_deref(),
-                now: now(),
-                find_tables: &find_tables,
-                tables: OnceCell::new(),
-            })
+            .map(|class| self.to_match(text, class, &find_tables))
             .collect();
         let mut matched = Vec::new();
         for number in &self.rules.mine {
