@@ -55,9 +55,7 @@ pub async fn run(
     let keeper = firewall::Keeper::new(config.state_directory())?;
     control_plane.spawn(keeper.clone().keep());
     let answers = Arc::new(AnswerCache::new(config.limits.cache));
-    if config.rules.iter().any(|rule| rule.then.cache.is_some()) {
-        answers.turn_on();
-    }
+    answers.attend(&config.rules);
     let registry = Arc::new(Registry::default());
     control_plane.spawn(count_idleness(Arc::clone(&registry)));
     let common = Common {

@@ -23,9 +23,7 @@ pub(super) async fn follow(
             info!("the configuration was read again: nothing has changed");
             continue;
         }
-        if config.rules.iter().any(|rule| rule.then.cache.is_some()) {
-            answers.turn_on();
-        }
+        answers.attend(&config.rules);
         // Not the rest: it is told again as long as it waits for a restart.
         running.take_policy_of(&config);
         let before: Vec<_> = policies

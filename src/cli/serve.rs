@@ -1,8 +1,7 @@
 //! `dbproxy serve`: runs the proxy until a signal ends it, and reads its configuration again when that changes.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +16,10 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{ConfigFile, Failure, Status, log};
-use crate::{app, config::Config};
+use crate::{
+    app,
+    config::{Config, FileMark},
+};
 
 /// What to serve.
 #[derive(Debug, Args)]
@@ -29,7 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     keep_out_of_cores()?;
     // Before it is read: a change in between is not missed.
-    let seen = mark(&arguments.file.config);
+    let seen = FileMark::of(&arguments.file.config);
     let loaded = super::load(&arguments.file.config)?;
     log::start(&loaded.config.log).map_err(Failure::Other)?;
     for warning in &loaded.warnings {
@@ -66,39 +68,26 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The configuration's file, and when it was last read.
 struct Reload {
     path: PathBuf,
-    seen: Seen,
+    seen: Seen<FileMark>,
     hangup: Signal,
 }
 
-/// What changes when a file does.
-type Mark = Option<(i64, i64, u64, u64)>;
-
-fn mark(path: &Path) -> Mark {
-    let metadata = fs::metadata(path).ok()?;
-    Some((
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.len(),
-        metadata.ino(),
-    ))
-}
-
-/// What the looks at a file have shown.
-struct Seen {
+/// What the looks at a file have shown, by a mark that changes when it does.
+struct Seen<M> {
     /// When it was last read.
-    read: Mark,
+    read: M,
     /// At the last look.
-    last: Mark,
+    last: M,
 }
 
-impl Seen {
-    fn new(read: Mark) -> Self {
+impl<M: Copy + PartialEq> Seen<M> {
+    fn new(read: M) -> Self {
         Self { read, last: read }
     }
 
     /// Whether a file that looks like this is to be read: it has changed, and whoever changes it seems to be done, since it
     /// looked the same before.
-    fn wants_reading(&mut self, now: Mark) -> bool {
+    fn wants_reading(&mut self, now: M) -> bool {
         let stands = self.last == now;
         self.last = now;
         let wants = stands && self.read != now;
@@ -110,7 +99,7 @@ impl Seen {
 }
 
 impl Reload {
-    fn new(path: &Path, seen: Mark) -> io::Result<Self> {
+    fn new(path: &Path, seen: FileMark) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             seen: Seen::new(seen),
@@ -123,7 +112,7 @@ impl Reload {
     async fn follow(mut self, changed: mpsc::Sender<Config>) {
         while !changed.is_closed() {
             let asked = timeout(PERIOD, self.hangup.recv()).await.is_ok();
-            let now = mark(&self.path);
+            let now = FileMark::of(&self.path);
             if asked {
                 self.seen = Seen::new(now);
             } else if !self.seen.wants_reading(now) {

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -54,6 +55,25 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
             .push(general(Severity::Warning, message, suggestion));
     }
     Ok(loaded)
+}
+
+/// What changes when a file does; of one that is not there, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMark(Option<(i64, i64, u64, u64)>);
+
+impl FileMark {
+    /// That of a file as it is now.
+    pub fn of(path: &Path) -> Self {
+        let metadata = fs::metadata(path).ok();
+        Self(metadata.map(|metadata| {
+            (
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.len(),
+                metadata.ino(),
+            )
+        }))
+    }
 }
 
 /// This process's environment and files.

@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use address::{ListenAddress, Network, ServerAddress};
 pub use check::{fits, parse};
 pub use difference::Difference;
-pub use file::{Process, load};
+pub use file::{FileMark, Process, load};
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
 pub use rule::{Glob, Rule};

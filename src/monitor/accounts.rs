@@ -12,9 +12,8 @@ use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
 use super::Target;
-use super::connect::{classify, connect, options, within};
+use super::connect::{classify, open, within};
 use super::fields::Fields;
-use super::probe;
 use crate::accounts::{
     Account, AccountKey, Directory, Expiry, Method, Named, Reading, Requirement, Resolution,
 };
@@ -141,17 +140,8 @@ impl Reader {
     }
 
     async fn open(&self, server: ServerId) -> Result<(Flavor, Conn), ProbeError> {
-        let target = self
-            .targets
-            .iter()
-            .find(|target| target.id == server)
-            .ok_or_else(|| ProbeError::Other("not configured".into()))?;
-        within(DEADLINE, async {
-            let mut conn = connect(&options(target)).await?;
-            let version = probe::version(&mut conn).await?;
-            Ok((version.flavor, conn))
-        })
-        .await
+        let (version, conn) = open(&self.targets, server, DEADLINE).await?;
+        Ok((version.flavor, conn))
     }
 
     fn name(&self, server: ServerId) -> &str {

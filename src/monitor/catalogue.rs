@@ -10,10 +10,9 @@ use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 use super::Target;
-use super::connect::{classify, connect, options, within};
+use super::connect::{classify, open, within};
 use super::fields::Fields;
 use super::inspect::{Finding, good, warning};
-use super::probe;
 use crate::sql::Dialect;
 use crate::sql::catalogue::{Catalogue, Reading, Routine, RoutineKind, View};
 use crate::topology::{Flavor, ProbeError, ServerId, Topology, Version};
@@ -231,22 +230,13 @@ impl Reader {
     }
 
     async fn open(&self, server: ServerId) -> Result<Link, ProbeError> {
-        let target = self
-            .targets
-            .iter()
-            .find(|target| target.id == server)
-            .ok_or_else(|| ProbeError::Other("not configured".into()))?;
-        within(DEADLINE, async {
-            let mut conn = connect(&options(target)).await?;
-            let version = probe::version(&mut conn).await?;
-            Ok(Link {
-                server,
-                version,
-                conn,
-                fingerprint: None,
-            })
+        let (version, conn) = open(&self.targets, server, DEADLINE).await?;
+        Ok(Link {
+            server,
+            version,
+            conn,
+            fingerprint: None,
         })
-        .await
     }
 
     fn failed(

@@ -7,10 +7,10 @@ use std::time::Duration;
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
 use tokio::time;
 
-use super::Target;
+use super::{Target, probe};
 use crate::config::{ServerAddress, ServerMode, ServerTls};
 use crate::error::tls_problem;
-use crate::topology::ProbeError;
+use crate::topology::{ProbeError, ServerId, Version};
 
 /// Enough for the longest answer (accounts, large GTID sets); stated so that no query is spent on asking the server.
 const MAX_PACKET: usize = 64 << 20;
@@ -23,6 +23,24 @@ pub(super) struct Options {
     wanted: Opts,
     /// Without TLS, for a server that does not offer it, if that will do.
     plain: Option<Opts>,
+}
+
+/// A connection to one of `targets`, and the version of its server.
+pub(super) async fn open(
+    targets: &[Target],
+    server: ServerId,
+    deadline: Duration,
+) -> Result<(Version, Conn), ProbeError> {
+    let target = targets
+        .iter()
+        .find(|target| target.id == server)
+        .ok_or_else(|| ProbeError::Other("not configured".into()))?;
+    within(deadline, async {
+        let mut conn = connect(&options(target)).await?;
+        let version = probe::version(&mut conn).await?;
+        Ok((version, conn))
+    })
+    .await
 }
 
 /// Options for connections to `target`.

@@ -1,8 +1,6 @@
 //! What stands in files: reading it, and reading it again when it has changed.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -16,7 +14,10 @@ use rustls::{
 use tokio::{sync::watch, time};
 use tracing::{info, warn};
 
-use crate::{config::Identity, error::Error};
+use crate::{
+    config::{FileMark, Identity},
+    error::Error,
+};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -101,7 +102,7 @@ pub(super) fn follow<T: Send + Sync + 'static>(
 
 async fn keep_up<T>(
     files: Vec<PathBuf>,
-    mut seen: Vec<Mark>,
+    mut seen: Vec<FileMark>,
     load: impl Fn() -> Result<T, Error>,
     current: watch::Sender<Arc<T>>,
 ) {
@@ -129,18 +130,6 @@ async fn keep_up<T>(
     }
 }
 
-/// What changes when a file does.
-type Mark = Option<(i64, i64, u64, u64)>;
-
-fn marks(files: &[PathBuf]) -> Vec<Mark> {
-    let mark = |path: &PathBuf| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.len(),
-            metadata.ino(),
-        ))
-    };
-    files.iter().map(mark).collect()
+fn marks(files: &[PathBuf]) -> Vec<FileMark> {
+    files.iter().map(|file| FileMark::of(file)).collect()
 }

@@ -17,7 +17,7 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{accounts::AccountKey, routing::Wish, session::relay::News, sql::Tables};
+use crate::{accounts::AccountKey, config::Rule, routing::Wish, session::relay::News, sql::Tables};
 
 /// Answers of servers, until they are too old or a table that they tell of is written through this proxy.
 #[derive(Debug)]
@@ -183,9 +183,11 @@ impl AnswerCache {
             }
     }
 
-    /// Rules keep answers from now on: it counts what is written.
-    pub fn turn_on(&self) {
-        self.used.store(true, SeqCst);
+    /// If one of these rules keeps answers, it counts from now on what is written.
+    pub fn attend(&self, rules: &[Rule]) {
+        if rules.iter().any(|rule| rule.then.cache.is_some()) {
+            self.used.store(true, SeqCst);
+        }
     }
 
     /// Whether it can make a difference what is written.
