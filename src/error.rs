@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Protocol(String),
     /// A deadline passed; the text names what was waited for.
     Timeout(String),
+    /// A replica did not get in time what a read must see there.
+    Behind,
     /// The program cannot start or go on; the text says what to do.
     Setup(String),
 }
@@ -166,6 +168,7 @@ impl Error {
                 b"HY000",
                 format!("Lost connection to MySQL server: {self}"),
             ),
+            ErrorKind::Behind => Answer::new(1105, b"HY000", format!("dbproxy: {self}")),
             ErrorKind::Setup(text) => Answer::new(1105, b"HY000", text.clone()),
         }
     }
@@ -202,6 +205,7 @@ impl fmt::Display for Error {
             ErrorKind::Io(error) => write!(f, "{origin}: {error}"),
             ErrorKind::Protocol(text) => write!(f, "{origin}: protocol: {text}"),
             ErrorKind::Timeout(what) => write!(f, "{origin}: timed out: {what}"),
+            ErrorKind::Behind => write!(f, "{origin}: the replica has not caught up in time"),
             ErrorKind::Setup(text) => f.write_str(text),
         }
     }

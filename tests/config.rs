@@ -321,9 +321,9 @@ fn keys_of_later_versions_say_so() {
             "{problem}"
         );
     }
-    let problem = problem_with("consistency = \"global\"");
+    let problem = problem_with("balance = \"latency\"");
     assert!(
-        problem.contains("\"global\" is not supported yet; it can be \"eventual\", \"user\""),
+        problem.contains("\"latency\" is not supported yet; it can be \"least-connections\""),
         "{problem}"
     );
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use dbproxy::accounts::{ClientAddress, Directory, Lookup, Requirement, Verifier};
 use dbproxy::cli::demo::cluster::{self, ServerProcess};
 use dbproxy::config::{
-    Administration, Balance, Consistency, ProxyProtocol, ReadOnlyTransactions, Secret,
-    ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
+    Administration, Balance, Consistency, MonotonicReads, ProxyProtocol, ReadOnlyTransactions,
+    Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
 };
 use dbproxy::monitor::{self, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
@@ -77,6 +77,8 @@ impl Scene {
                 .map(|target| ServerConfig::new(&*target.name, target.address.clone()))
                 .collect(),
             consistency: Consistency::User,
+            monotonic_reads: MonotonicReads::default(),
+            replica_wait: Duration::ZERO,
             max_lag,
             balance: Balance::RoundRobin,
             read_only_transactions: ReadOnlyTransactions::Primary,
@@ -90,7 +92,11 @@ impl Scene {
         let mut tasks = JoinSet::new();
         tasks.spawn(control.run());
         for target in &targets {
-            tasks.spawn(monitor::watch(target.clone(), evidence.clone()));
+            tasks.spawn(monitor::watch(
+                target.clone(),
+                evidence.clone(),
+                Arc::default(),
+            ));
         }
         tasks.spawn(monitor::accounts::watch(
             targets,

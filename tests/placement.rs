@@ -73,7 +73,12 @@ async fn statements_run_where_they_belong(flavor: Flavor) {
     let mut logs = Logs::begin(&cluster).await;
     let (mut ran, mut wrong) = (0, Vec::new());
     for scenario in &scenarios {
-        let proxy = Proxy::start(&cluster, &scenario.options).await;
+        let mut options = scenario.options.clone();
+        // So that a place follows from what came before, and not from what replicas do meanwhile.
+        options
+            .cluster
+            .push_str("replica_wait = \"0s\"\nmonotonic_reads = \"off\"\n");
+        let proxy = Proxy::start(&cluster, &options).await;
         let mut asker = Raw::app(proxy.port()).await;
         let eventual = "SET @dbproxy_consistency = 'eventual'";
         asker.rows(eventual).await.unwrap();

@@ -676,7 +676,7 @@ const WRITES: &[&[&str]] = &[
 ];
 
 async fn writes_of_every_kind_are_seen_while_replicas_hang_behind(flavor: Flavor) {
-    let (rig, other) = own_rig(flavor, "max_lag = \"1h\"\n").await;
+    let (rig, other) = own_rig(flavor, "max_lag = \"1h\"\nmonotonic_reads = \"off\"\n").await;
     let primary = rig.cluster.primary();
     let mut root = primary.connect().await.unwrap();
     for sql in [
@@ -822,7 +822,11 @@ fn words(flavor: Flavor) -> (&'static str, &'static str, &'static str) {
 }
 
 async fn a_replica_that_falls_behind_gets_no_reads(flavor: Flavor) {
-    let (rig, account) = own_rig(flavor, "max_lag = \"2s\"\nbalance = \"round-robin\"\n").await;
+    let (rig, account) = own_rig(
+        flavor,
+        "max_lag = \"2s\"\nbalance = \"round-robin\"\nmonotonic_reads = \"off\"\n",
+    )
+    .await;
     let mut conn = Conn::new(account).await.unwrap();
     let (replica, delay, applier) = words(flavor);
     let [second, third] = [&rig.cluster.replicas()[0], &rig.cluster.replicas()[1]];
@@ -888,7 +892,11 @@ async fn a_replica_that_falls_behind_gets_no_reads(flavor: Flavor) {
 }
 
 async fn roles_are_followed(flavor: Flavor) {
-    let (rig, account) = own_rig(flavor, "balance = \"round-robin\"\n").await;
+    let (rig, account) = own_rig(
+        flavor,
+        "balance = \"round-robin\"\nmonotonic_reads = \"off\"\n",
+    )
+    .await;
     let mut conn = Conn::new(account).await.unwrap();
     conn.query_drop("CREATE TABLE test.roles (a INT PRIMARY KEY)")
         .await
@@ -933,7 +941,11 @@ async fn roles_are_followed(flavor: Flavor) {
 }
 
 async fn two_writable_servers_are_one_primary(flavor: Flavor) {
-    let (rig, account) = own_rig(flavor, "balance = \"round-robin\"\n").await;
+    let (rig, account) = own_rig(
+        flavor,
+        "balance = \"round-robin\"\nmonotonic_reads = \"off\"\n",
+    )
+    .await;
     let mut conn = Conn::new(account).await.unwrap();
     let second = &rig.cluster.replicas()[0];
     conn.query_drop("CREATE TABLE test.two (a INT PRIMARY KEY)")
@@ -1089,7 +1101,7 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
 }
 
 async fn sessions_choose_their_consistency(flavor: Flavor) {
-    let (rig, _) = own_rig(flavor, "max_lag = \"1h\"\n").await;
+    let (rig, _) = own_rig(flavor, "max_lag = \"1h\"\nmonotonic_reads = \"off\"\n").await;
     let mut conn = rig.connect().await;
     let place = async |conn: &mut Conn| match whereabouts(conn).await.as_str() {
         "db1" => Primary,

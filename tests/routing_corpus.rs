@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dbproxy::config::{Balance, Consistency, ReadOnlyTransactions, ServerAddress};
 use dbproxy::routing::{
-    Author, PinReason, Place, Reason, Route, SessionView, Target, Wish, decide,
+    Author, Freshness, PinReason, Place, Reason, Route, SessionView, Target, Wish, decide,
 };
 use dbproxy::sql::fuzz::{Excuse, dangers};
 use dbproxy::sql::setting::Settings;
@@ -110,7 +110,7 @@ fn route(class: &StatementClass, session: &SessionView, topology: &Topology) -> 
         class,
         &asked(class, session),
         topology,
-        |_| true,
+        |_| Freshness::Fresh,
         |_| 0,
         Balance::LeastConnections,
         1,
@@ -322,7 +322,10 @@ fn what_writes_or_locks_is_not_kept_on_a_replica() {
 fn only_readable_fresh_and_near_replicas_are_chosen() {
     let read = classify(b"SELECT 1", Dialect::default());
     let fresh_on = |topology: &Topology, fresh: Option<u16>, class: &StatementClass| {
-        let is_fresh = |server: &Server| fresh.is_none_or(|id| server.id == ServerId(id));
+        let is_fresh = |server: &Server| match fresh.is_none_or(|id| server.id == ServerId(id)) {
+            true => Freshness::Fresh,
+            false => Freshness::Stale,
+        };
         let route = decide(
             class,
             &asked(class, &FREE),
@@ -344,7 +347,7 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
     assert_eq!(target, Target::Primary);
     assert_eq!(
         reason,
-        "read: no replica is fresh enough for this account's last write"
+        "read: no replica is fresh enough for what it must see"
     );
 
     let mut lagging = topology();
@@ -382,6 +385,36 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
     }
     let class = classify(b"/* dbproxy: server=nobody */ SELECT 1", Dialect::default());
     assert!(matches!(fresh_on(&all, None, &class).0, Target::Replica(_)));
+}
+
+#[test]
+fn a_replica_is_waited_for_only_if_none_is_fresh() {
+    let read = classify(b"SELECT 1", Dialect::default());
+    let placed = |one: Freshness, two: Freshness, seed: u64| {
+        let freshness = |server: &Server| match server.id {
+            ServerId(1) => one,
+            _ => two,
+        };
+        let topology = topology();
+        let view = asked(&read, &FREE);
+        let balance = Balance::RoundRobin;
+        let route = decide(&read, &view, &topology, freshness, |_| 0, balance, seed);
+        (route.target, route.reason)
+    };
+    use Freshness::{Fresh, Soon, Stale};
+    let (one, two) = (Target::Replica(ServerId(1)), Target::Replica(ServerId(2)));
+    for seed in 0..4 {
+        assert_eq!(placed(Soon, Fresh, seed), (two, Reason::FreshReplica));
+        assert_eq!(placed(Soon, Stale, seed), (one, Reason::SoonFresh));
+        assert_eq!(
+            placed(Stale, Stale, seed),
+            (Target::Primary, Reason::NoFreshReplica)
+        );
+        let (target, reason) = placed(Soon, Soon, seed);
+        assert!(target == one || target == two);
+        assert_eq!(reason, Reason::SoonFresh);
+    }
+    assert_ne!(placed(Soon, Soon, 0).0, placed(Soon, Soon, 1).0, "by turns");
 }
 
 #[test]

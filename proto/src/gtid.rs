@@ -448,12 +448,27 @@ impl fmt::Debug for Origin {
 }
 
 impl Display for WriteToken {
-    /// `uuid:low-high` or `uuid:tag:low-high` (MySQL), `domain-*-sequence` (MariaDB), with commas between them.
+    /// As servers read it, also in the functions that wait for a position: `uuid:low-high` or `uuid:tag:low-high` (MySQL),
+    /// `domain-0-sequence` (MariaDB, for which the server's number does not matter), with commas between them.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        if let Some(floor) = &self.floor {
-            write!(f, "{floor}")?;
-            separator = ",";
+        match self.floor.as_deref() {
+            Some(Position::MariaDb(floor)) => {
+                for Last {
+                    domain, sequence, ..
+                } in &floor.domains
+                {
+                    let later = self.sequence_of(*domain).unwrap_or_default();
+                    let sequence = later.max(*sequence);
+                    write!(f, "{separator}{domain}-0-{sequence}")?;
+                    separator = ",";
+                }
+            }
+            Some(Position::MySql(floor)) if !floor.is_empty() => {
+                write!(f, "{floor}")?;
+                separator = ",";
+            }
+            _ => {}
         }
         for (origin, Interval { low, high }) in &self.ranges {
             f.write_str(separator)?;
@@ -464,9 +479,16 @@ impl Display for WriteToken {
             write!(f, ":{low}-{high}")?;
             separator = ",";
         }
+        let is_in_floor = |domain: &u32| match self.floor.as_deref() {
+            Some(Position::MariaDb(floor)) => floor.reached(*domain, 0),
+            _ => false,
+        };
         for (domain, sequence) in &self.domains {
-            write!(f, "{separator}{domain}-*-{sequence}")?;
-            separator = ",";
+            // A domain stands there once.
+            if !is_in_floor(domain) {
+                write!(f, "{separator}{domain}-0-{sequence}")?;
+                separator = ",";
+            }
         }
         Ok(())
     }
@@ -502,6 +524,11 @@ impl WriteToken {
         Ok(())
     }
 
+    fn sequence_of(&self, domain: u32) -> Option<u64> {
+        let found = self.domains.iter().find(|(known, _)| *known == domain);
+        found.map(|(_, sequence)| *sequence)
+    }
+
     fn add_sequence(&mut self, domain: u32, sequence: u64) -> Result<(), GtidError> {
         if let Some((_, highest)) = self.domains.iter_mut().find(|(known, _)| *known == domain) {
             *highest = sequence.max(*highest);
@@ -511,6 +538,27 @@ impl WriteToken {
             return Err(GtidError::TooMany);
         }
         self.domains.push((domain, sequence));
+        Ok(())
+    }
+
+    /// Adds what another token asks for.
+    ///
+    /// On an error the token may ask for a part of it; the caller has to treat the position as unknown.
+    pub fn merge(&mut self, other: &Self) -> Result<(), GtidError> {
+        for (origin, interval) in &other.ranges {
+            self.add_interval(*origin, *interval)?;
+        }
+        for (domain, sequence) in &other.domains {
+            self.add_sequence(*domain, *sequence)?;
+        }
+        self.floor = match (self.floor.take(), &other.floor) {
+            (Some(ours), Some(theirs)) if !Arc::ptr_eq(&ours, theirs) => {
+                let mut both = Position::clone(&ours);
+                both.merge(theirs)?;
+                Some(Arc::new(both))
+            }
+            (ours, theirs) => ours.or_else(|| theirs.clone()),
+        };
         Ok(())
     }
 
@@ -867,6 +915,49 @@ mod tests {
         token.add(b"0-2-6,3-1-1").unwrap();
         assert!(token.covered_by(&Position::MariaDb(maria("0-5-7,3-2-1"))));
         assert!(!token.covered_by(&Position::MariaDb(maria("0-5-6,3-2-1"))));
+    }
+
+    #[test]
+    fn a_token_reads_as_servers_write_positions() {
+        let mut token = WriteToken::default();
+        assert_eq!(token.to_string(), "");
+        token.add(b"0-1-7,3-1-1").unwrap();
+        assert_eq!(token.to_string(), "0-0-7,3-0-1");
+        token.rebase(Arc::new(Position::MariaDb(maria("0-5-9,1-5-2"))));
+        token.add(b"0-1-8,4-1-1").unwrap();
+        assert_eq!(token.to_string(), "0-0-9,1-0-2,4-0-1");
+        let mut token = WriteToken::default();
+        token.rebase(Arc::new(Position::MySql(set("A:1-5"))));
+        assert_eq!(token.to_string(), set("A:1-5").to_string());
+        token.add(set("B:tag:7").to_string().as_bytes()).unwrap();
+        let mut again = WriteToken::default();
+        again.add(token.to_string().as_bytes()).unwrap();
+        assert!(again.covered_by(&Position::MySql(set("A:1-5,B:tag:7"))));
+        assert!(!again.covered_by(&Position::MySql(set("A:1-5,B:tag:6"))));
+    }
+
+    #[test]
+    fn merged_tokens_ask_for_what_both_ask_for() {
+        let token = |added: &str, floor: Option<&str>| {
+            let mut token = WriteToken::default();
+            if let Some(floor) = floor {
+                token.rebase(Arc::new(Position::MariaDb(maria(floor))));
+            }
+            token.add(added.as_bytes()).unwrap();
+            token
+        };
+        let mut both = token("0-1-7", None);
+        both.merge(&token("1-1-3", Some("2-1-5"))).unwrap();
+        both.merge(&token("0-1-6", Some("2-1-9"))).unwrap();
+        let covered = |position: &str| both.covered_by(&Position::MariaDb(maria(position)));
+        assert!(covered("0-1-7,1-1-3,2-1-9"));
+        for lacks in [
+            "0-1-6,1-1-3,2-1-9",
+            "0-1-7,1-1-2,2-1-9",
+            "0-1-7,1-1-3,2-1-8",
+        ] {
+            assert!(!covered(lacks), "{lacks}");
+        }
     }
 
     #[test]

@@ -1,15 +1,14 @@
-//! What an account wrote, and which servers show it.
+//! What was written, and which servers show it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
-use dbproxy_proto::gtid::WriteToken;
+use dbproxy_proto::gtid::{GtidError, Position, WriteToken};
 use tokio::time::Instant;
 
-use super::directory::AccountKey;
-use crate::topology::{Role, Server, Topology};
+use super::seen::Seen;
+use crate::topology::{Role, Server, ServerId, Topology};
 
 /// Servers for which the answer is remembered; those beyond are asked each time.
 const REMEMBERED: usize = 16;
@@ -17,20 +16,62 @@ const REMEMBERED: usize = 16;
 /// After a write without a known position, replicas wait for this many times the allowed lag.
 const LAGS_AFTER_UNKNOWN: u32 = 2;
 
-/// What one account wrote; all its sessions share it.
+/// What some sessions wrote together, and read back: those of an account, of a key, one alone, all.
 ///
-/// Writes are told before the client hears of them ([`AccountState::wrote`], [`AccountState::wrote_unknown`]); then no
-/// later read of the account is answered by a server that lacks them ([`AccountState::is_fresh`]).
-pub struct AccountState {
+/// Writes are told before the client hears of them ([`Scope::wrote`], [`Scope::wrote_unknown`]); then no
+/// later read in the scope is answered by a server that lacks them ([`Scope::is_fresh`]).
+pub struct Scope {
     /// Grows with each write; 0 before the first.
     writes: AtomicU64,
     /// Per server the count of writes at which it was found to have them all. Reading it takes no lock, which matters
     /// where one account has all the traffic.
     fresh_at: [AtomicU64; REMEMBERED],
     written: Mutex<Written>,
+    /// The last read of each server.
+    seen: Mutex<Vec<Seen>>,
 }
 
-#[derive(Default)]
+/// Longer positions are not waited for: it is a few servers' transactions that a token is about.
+const LONGEST_WAIT: usize = 4096;
+
+/// What a server has to have before reads of a scope may see it, as far as it was written at one moment.
+#[derive(Debug, Clone)]
+pub struct Awaited {
+    token: WriteToken,
+    /// The count of writes at that moment.
+    writes: u64,
+}
+
+impl Awaited {
+    /// What a server has at this position.
+    pub fn position(position: Arc<Position>) -> Self {
+        let mut token = WriteToken::default();
+        token.rebase(position);
+        Self { token, writes: 0 }
+    }
+
+    /// As servers read it; `None` if it is nothing, or too long to be sent with a read.
+    pub fn text(&self) -> Option<String> {
+        let text = self.token.to_string();
+        (1..=LONGEST_WAIT).contains(&text.len()).then_some(text)
+    }
+
+    /// This and what another one asks for; `None` if that cannot be said in one.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Option<Self> {
+        self.token.merge(&other.token).ok()?;
+        Some(self)
+    }
+}
+
+impl fmt::Display for Awaited {
+    /// As servers read it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
+}
+
+#[derive(Clone, Default)]
 struct Written {
     token: WriteToken,
     last: Option<Instant>,
@@ -42,27 +83,28 @@ struct Written {
     rebased: Option<Instant>,
 }
 
-impl Default for AccountState {
+impl Default for Scope {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for AccountState {
+impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccountState")
+        f.debug_struct("Scope")
             .field("writes", &self.writes.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }
 
-impl AccountState {
+impl Scope {
     /// Nothing written.
     pub fn new() -> Self {
         Self {
             writes: AtomicU64::new(0),
             fresh_at: std::array::from_fn(|_| AtomicU64::new(0)),
             written: Mutex::new(Written::default()),
+            seen: Mutex::default(),
         }
     }
 
@@ -98,20 +140,70 @@ impl AccountState {
         self.writes.fetch_add(1, Ordering::Release);
     }
 
+    /// A scope of its own that begins with all that this one has.
+    #[must_use]
+    pub fn branch(&self) -> Self {
+        let written = self.lock().clone();
+        Self {
+            writes: AtomicU64::new(self.writes.load(Ordering::Acquire)),
+            written: Mutex::new(written),
+            ..Self::new()
+        }
+    }
+
+    /// Reads must see what servers call `gtids`, as if it had been written just now.
+    ///
+    /// # Errors
+    /// A text that is no position, or names more origins than are kept apart; then nothing changes.
+    pub fn must_see(&self, gtids: &[u8], now: Instant) -> Result<(), GtidError> {
+        let mut written = self.lock();
+        let mut token = written.token.clone();
+        token.add(gtids)?;
+        written.token = token;
+        self.count(written, now);
+        Ok(())
+    }
+
+    /// What a server has to be waited for to have; `None` if some of it has no name.
+    pub fn awaited(&self) -> Option<Awaited> {
+        let written = self.lock();
+        written.is_known().then(|| Awaited {
+            token: written.token.clone(),
+            writes: self.writes.load(Ordering::Acquire),
+        })
+    }
+
+    /// A server, as it was then, has what was awaited of it.
+    pub fn arrived(&self, server: ServerId, incarnation: u32, awaited: &Awaited) {
+        if let Some(seen) = self.fresh_at.get(server.index()) {
+            seen.store(mark(awaited.writes, incarnation), Ordering::Release);
+        }
+    }
+
+    /// Whether all that was written has a name, so that it can be waited for.
+    pub fn is_known(&self) -> bool {
+        self.lock().is_known()
+    }
+
+    /// Gives a name to all that was written: the primary's position, if that was asked for later. False if it was not.
+    pub fn name_all(&self, topology: &Topology) -> bool {
+        let mut written = self.lock();
+        written.is_known() || written.rebase(topology)
+    }
+
     /// What its reads must not miss, as servers write positions; empty if there is nothing, and with a mark where something is
     /// not known.
     pub fn position(&self) -> String {
         let written = self.lock();
-        let unknown = written.unknown.is_some() || written.perhaps.is_some();
-        let mark = match (unknown, written.token.is_empty()) {
-            (false, _) => "",
-            (true, true) => "?",
-            (true, false) => ",?",
+        let mark = match (written.is_known(), written.token.is_empty()) {
+            (true, _) => "",
+            (false, true) => "?",
+            (false, false) => ",?",
         };
         format!("{}{mark}", written.token)
     }
 
-    /// Does `server` show everything that this account wrote? Costs next to nothing when it was asked before and
+    /// Does `server` show everything that was written? Costs next to nothing when it was asked before and
     /// nothing was written since.
     ///
     /// Whether the server may serve reads at all is [`Server::readable`]'s to say.
@@ -124,7 +216,9 @@ impl AccountState {
             return true;
         }
         let remembered = self.fresh_at.get(server.id.index());
-        if remembered.is_some_and(|seen| seen.load(Ordering::Acquire) == mark(writes, server)) {
+        if remembered
+            .is_some_and(|seen| seen.load(Ordering::Acquire) == mark(writes, server.incarnation))
+        {
             return true;
         }
         let mut written = self.lock();
@@ -132,9 +226,28 @@ impl AccountState {
         if fresh && let Some(seen) = remembered {
             // No write can be counted while the lock is held.
             let writes = self.writes.load(Ordering::Acquire);
-            seen.store(mark(writes, server), Ordering::Release);
+            seen.store(mark(writes, server.incarnation), Ordering::Release);
         }
         fresh
+    }
+
+    /// One of its reads has ended.
+    pub fn saw(&self, read: Seen) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|earlier| earlier.server() != read.server());
+        seen.push(read);
+    }
+
+    /// Whether `server` shows nothing older than what its reads saw.
+    pub fn is_no_older(&self, server: &Server, topology: &Topology) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().all(|seen| seen.shown_by(server, topology))
+    }
+
+    /// When the last of its reads ended.
+    pub fn last_seen(&self) -> Option<Instant> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(Seen::at).max()
     }
 
     fn lock(&self) -> MutexGuard<'_, Written> {
@@ -144,11 +257,15 @@ impl AccountState {
 }
 
 /// A count of writes, as remembered for a server: what was found stays true until its position goes back.
-fn mark(writes: u64, server: &Server) -> u64 {
-    writes.wrapping_add(u64::from(server.incarnation) << 48)
+fn mark(writes: u64, incarnation: u32) -> u64 {
+    writes.wrapping_add(u64::from(incarnation) << 48)
 }
 
 impl Written {
+    fn is_known(&self) -> bool {
+        self.unknown.is_none() && self.perhaps.is_none()
+    }
+
     fn shown_by(&mut self, server: &Server, topology: &Topology) -> bool {
         let grace = topology.max_lag.saturating_mul(LAGS_AFTER_UNKNOWN);
         let past = |at: Option<Instant>| {
@@ -203,34 +320,13 @@ impl Written {
     }
 }
 
-/// The states of all accounts.
-#[derive(Debug, Default)]
-pub struct AccountStates {
-    states: DashMap<AccountKey, Arc<AccountState>>,
-}
-
-impl AccountStates {
-    /// No account has written yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The state of this account, for a session to keep.
-    pub fn of(&self, key: &AccountKey) -> Arc<AccountState> {
-        if let Some(state) = self.states.get(key) {
-            return state.clone();
-        }
-        self.states.entry(key.clone()).or_default().clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use std::time::Duration;
 
-    use dbproxy_proto::gtid::{GtidPosition, Position};
+    use dbproxy_proto::gtid::GtidPosition;
 
     use super::*;
     use crate::topology::{Health, Lag, ServerId};
@@ -289,7 +385,7 @@ mod tests {
             server.asked_at = Some(at);
         }
 
-        fn fresh(&self, state: &AccountState) -> bool {
+        fn fresh(&self, state: &Scope) -> bool {
             assert!(state.is_fresh(&self.topology.servers[0], &self.topology));
             let first = state.is_fresh(&self.topology.servers[1], &self.topology);
             assert_eq!(
@@ -303,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_replica_is_fresh_when_it_has_the_write() {
-        let (mut scene, state) = (Scene::new(), AccountState::new());
+        let (mut scene, state) = (Scene::new(), Scope::new());
         assert!(scene.fresh(&state));
         state.wrote(b"0-1-7", scene.time(0));
         assert!(!scene.fresh(&state));
@@ -324,7 +420,7 @@ mod tests {
 
     #[test]
     fn an_unknown_write_asks_for_a_later_position_of_the_primary() {
-        let (mut scene, state) = (Scene::new(), AccountState::new());
+        let (mut scene, state) = (Scene::new(), Scope::new());
         scene.probe(0, "0-1-7", 100);
         scene.probe(1, "0-1-7", 100);
         state.wrote_unknown(scene.time(150));
@@ -343,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_lost_write_does_not_keep_replicas_away_for_ever() {
-        let (mut scene, state) = (Scene::new(), AccountState::new());
+        let (mut scene, state) = (Scene::new(), Scope::new());
         state.wrote(b"0-1-100", scene.time(0));
         // The next primary never got it.
         scene.probe(1, "0-2-90", 100);
@@ -354,7 +450,7 @@ mod tests {
 
     #[test]
     fn without_positions_time_decides() {
-        let (mut scene, state) = (Scene::new(), AccountState::new());
+        let (mut scene, state) = (Scene::new(), Scope::new());
         state.wrote_unknown(scene.time(1000));
         scene.topology.at = scene.time(10_900);
         assert!(!scene.fresh(&state));
@@ -365,12 +461,47 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_an_account_share_its_state() {
-        let states = AccountStates::new();
-        let key = AccountKey {
-            user: "app".into(),
-            host: "%".into(),
-        };
-        assert!(Arc::ptr_eq(&states.of(&key), &states.of(&key)));
+    fn what_is_awaited_is_there_once_it_has_arrived() {
+        let (mut scene, state) = (Scene::new(), Scope::new());
+        scene.probe(0, "0-1-7", 100);
+        scene.probe(1, "0-1-7", 100);
+        assert_eq!(state.awaited().unwrap().text(), None, "nothing was written");
+        state.wrote(b"0-1-8", scene.time(150));
+        let awaited = state.awaited().unwrap();
+        assert_eq!(awaited.text().unwrap(), "0-0-8");
+        assert!(!scene.fresh(&state));
+        state.arrived(ServerId(1), 0, &awaited);
+        assert!(scene.fresh(&state));
+        // It says nothing of later writes, nor of another server at the same place.
+        scene.topology.servers[1].incarnation += 1;
+        assert!(!scene.fresh(&state));
+        scene.topology.servers[1].incarnation -= 1;
+        state.wrote(b"0-1-9", scene.time(160));
+        state.arrived(ServerId(1), 0, &awaited);
+        assert!(!scene.fresh(&state));
+        state.wrote_unknown(scene.time(170));
+        assert!(state.awaited().is_none(), "nobody knows for what to wait");
+    }
+
+    #[test]
+    fn a_position_from_elsewhere_counts_as_written() {
+        let (mut scene, state) = (Scene::new(), Scope::new());
+        scene.probe(0, "0-1-7", 100);
+        scene.probe(1, "0-1-7", 100);
+        assert!(state.must_see(b"nonsense", scene.time(150)).is_err());
+        assert!(scene.fresh(&state));
+        state.must_see(b"0-1-8", scene.time(150)).unwrap();
+        assert!(!scene.fresh(&state));
+        let branch = state.branch();
+        scene.probe(1, "0-1-8", 200);
+        assert!(scene.fresh(&state) && scene.fresh(&branch));
+        branch.wrote(b"0-1-9", scene.time(210));
+        assert!(scene.fresh(&state) && !scene.fresh(&branch));
+        // One that no primary ever had.
+        state.must_see(b"0-1-99999", scene.time(220)).unwrap();
+        assert!(!scene.fresh(&state));
+        scene.probe(0, "0-1-9", 300);
+        scene.probe(1, "0-1-9", 300);
+        assert!(scene.fresh(&state));
     }
 }

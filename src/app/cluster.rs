@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    accounts::{AccountStates, Credentials, Directory},
+    accounts::{Credentials, Directory, Scopes},
     backend,
     config::{Config, ServerCompression, ServerConfig},
     control, monitor,
@@ -19,7 +19,7 @@ use crate::{
     },
     pool::{Pool, WorkerId},
     session::{
-        AccountChanges, AnswerCache, Complaints, Context, Definitions, Firewall, InFlight,
+        AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Firewall, InFlight,
         Observer, Policy, Registry, Schemas, ServerKey,
     },
     sql::{Classifier, catalogue::Catalogue},
@@ -52,7 +52,8 @@ pub(super) struct Cluster {
     account_changes: Arc<AccountChanges>,
     definitions: Arc<Definitions>,
     credentials: Arc<Credentials>,
-    states: Arc<AccountStates>,
+    scopes: Arc<Scopes>,
+    probes: Arc<[Arc<Notify>]>,
     policy: watch::Receiver<Arc<Policy>>,
 }
 
@@ -67,8 +68,10 @@ impl Cluster {
         let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
         control_plane.spawn(control.run());
         let targets = monitor::targets(&config);
-        for target in &targets {
-            control_plane.spawn(monitor::watch(target.clone(), evidence.clone()));
+        let probes: Arc<[_]> = targets.iter().map(|_| Arc::<Notify>::default()).collect();
+        for (target, nudge) in targets.iter().zip(&*probes) {
+            let watched = monitor::watch(target.clone(), evidence.clone(), Arc::clone(nudge));
+            control_plane.spawn(watched);
         }
         drop(evidence);
         let (directory_sender, directory) =
@@ -112,7 +115,8 @@ impl Cluster {
             account_changes: Arc::new(AccountChanges::new(nudge)),
             definitions,
             credentials,
-            states: Arc::new(AccountStates::new()),
+            scopes: Arc::new(Scopes::new()),
+            probes,
             policy,
         }
     }
@@ -137,7 +141,7 @@ impl Cluster {
             definitions: Arc::clone(&self.definitions),
             complaints: Complaints::default(),
             credentials: Arc::clone(&self.credentials),
-            states: Arc::clone(&self.states),
+            scopes: Arc::clone(&self.scopes),
             schemas: Schemas::default(),
             registry: Arc::clone(&common.registry),
             server_key: Arc::clone(&common.server_key),
@@ -151,6 +155,8 @@ impl Cluster {
             firewall: Arc::clone(&common.firewall),
             classifier: Classifier::new(DIGESTS),
             in_flight: InFlight::new(config.cluster.servers.len()),
+            probes: Arc::clone(&self.probes),
+            catch_up: CatchUp::new(config.cluster.servers.len()),
             turn: AtomicU64::new(0),
             observer,
         }

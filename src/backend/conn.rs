@@ -43,6 +43,8 @@ pub struct BackendConn {
     tracked: bool,
     /// Answers still to come to commands that the session did not ask for.
     pending: u32,
+    /// Behind them comes the answer to whether the server has caught up.
+    waits: bool,
     /// None of those commands changes the schema.
     same_schema: bool,
     accepted: Arc<Accepted>,
@@ -80,6 +82,20 @@ impl Trackers {
 /// How long a server may take to answer what only changes the connection's state, or prepares.
 const SETTLE: Duration = Duration::from_secs(30);
 
+/// Of a result with one number, names and all.
+const LONGEST_ANSWER: usize = 16 << 10;
+
+/// Whether the last row of a result with one column is the text `0`.
+fn is_zero(answer: &[u8]) -> bool {
+    let mut rest = answer;
+    let (mut row, mut end) = (&[][..], &[][..]);
+    while let Frame::Complete { len, payload } = packet::complete(rest) {
+        (row, end) = (end, rest.get(payload).unwrap_or_default());
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    !end.is_empty() && row == b"\x010"
+}
+
 /// ER_MUST_CHANGE_PASSWORD
 pub(super) const MUST_CHANGE_PASSWORD: u16 = 1820;
 
@@ -105,6 +121,7 @@ impl BackendConn {
             trackers,
             tracked: false,
             pending: 0,
+            waits: false,
             same_schema: true,
             accepted,
             busy: false,
@@ -252,6 +269,19 @@ impl BackendConn {
         self.pending += 1;
     }
 
+    /// Appends a query that waits until the server has caught up, and answers `0` if it has.
+    ///
+    /// What is appended must be sent before anything else.
+    pub fn put_wait(&mut self, out: &mut BytesMut, query: &str) {
+        put_query(out, query.as_bytes(), self.capabilities);
+        self.waits = true;
+    }
+
+    /// Whether an answer to that is due.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// Counts answers to commands that were sent for the proxy itself.
     pub fn expect_answers(&mut self, count: u32) {
         self.pending += count;
@@ -270,13 +300,13 @@ impl BackendConn {
 
     /// Whether answers are due that [`Self::settle`] has to read first.
     pub fn is_unsettled(&self) -> bool {
-        self.pending > 0
+        self.pending > 0 || self.waits
     }
 
-    /// Reads the answers to what [`Self::put_sync`] and a reset sent.
+    /// Reads the answers to what [`Self::put_sync`], a reset and [`Self::put_wait`] sent.
     ///
-    /// Fails with the server's error if the state could not be reached; the
-    /// connection must then be given up.
+    /// Fails with the server's error if the state could not be reached, and with [`ErrorKind::Behind`] if the server has not
+    /// caught up; the connection must then be given up.
     pub async fn settle(&mut self, buffers: &Buffers) -> Result<(), Error> {
         let due = self.pending > 0;
         let mut refused = false;
@@ -321,7 +351,37 @@ impl BackendConn {
             self.state = Arc::clone(state);
             self.tracked = false;
         }
+        if self.waits {
+            self.waits = false;
+            return self.arrive(buffers).await;
+        }
         Ok(())
+    }
+
+    /// Reads the answer to a wait.
+    async fn arrive(&mut self, buffers: &Buffers) -> Result<(), Error> {
+        let mut tracker = ResponseTracker::new(Expect::Query, self.capabilities);
+        let mut answer = BytesMut::new();
+        while !tracker.is_done() {
+            let event = tracker
+                .next(&self.input)
+                .map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))?;
+            match event {
+                Event::NeedMore => self.fill_soon(buffers, "a position").await?,
+                Event::Data { len } | Event::Ok { len, .. } | Event::Eof { len, .. }
+                    if answer.len() + len <= LONGEST_ANSWER =>
+                {
+                    answer.extend_from_slice(self.input.get(..len).unwrap_or_default());
+                    self.input.advance(len);
+                }
+                // Such as that it knows no positions.
+                _ => return Err(Error::server(ErrorKind::Behind)),
+            }
+        }
+        match is_zero(&answer) {
+            true => Ok(()),
+            false => Err(Error::server(ErrorKind::Behind)),
+        }
     }
 
     /// Waits for bytes from the server and appends them to [`Self::input`].

@@ -13,7 +13,9 @@ use super::{Failure, Status};
 use crate::config::{
     Administration, Balance, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig,
 };
-use crate::routing::{self, PinReason, Reading, Reason, Route, SessionView, Target, Wish};
+use crate::routing::{
+    self, Freshness, PinReason, Reading, Reason, Route, SessionView, Target, Wish,
+};
 use crate::sql::set::Assignment;
 use crate::sql::setting::Settings;
 use crate::sql::{self, Dialect, Facts, Hint, Kind, StatementClass};
@@ -138,7 +140,7 @@ impl Session {
             &class,
             &self.view,
             &self.topology,
-            |_| true,
+            |_| Freshness::Fresh,
             idle,
             balance,
             0,

@@ -486,6 +486,8 @@ fn cluster(
     };
     let servers = servers(section, tls, report);
     let consistency = section.read(&keys::CONSISTENCY, report);
+    let monotonic_reads = section.read(&keys::MONOTONIC_READS, report);
+    let replica_wait = section.read(&keys::REPLICA_WAIT, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
@@ -498,6 +500,8 @@ fn cluster(
         name: name?,
         servers: servers?,
         consistency: consistency?,
+        monotonic_reads: monotonic_reads?,
+        replica_wait: replica_wait?,
         max_lag: max_lag?,
         balance: balance?,
         read_only_transactions: read_only_transactions?,

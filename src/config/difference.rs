@@ -23,6 +23,12 @@ impl Difference {
                 new.cluster.consistency
             ));
         }
+        if old.cluster.monotonic_reads != new.cluster.monotonic_reads {
+            at_once.push("cluster.monotonic_reads".to_owned());
+        }
+        if old.cluster.replica_wait != new.cluster.replica_wait {
+            at_once.push("cluster.replica_wait".to_owned());
+        }
         if old.cluster.balance != new.cluster.balance {
             at_once.push("cluster.balance".to_owned());
         }

@@ -12,6 +12,7 @@ use super::ClientMode;
 use super::Consistency;
 use super::LogFormat;
 use super::Mode;
+use super::MonotonicReads;
 use super::ProxyProtocol;
 use super::ReadOnlyTransactions;
 use super::ServerAddress;
@@ -181,13 +182,41 @@ pub(super) const CONSISTENCY: Key<Choice<Consistency>> = Key {
         default: ("user", Consistency::User),
         names: &[
             ("eventual", Consistency::Eventual),
+            ("connection", Consistency::Connection),
             ("user", Consistency::User),
+            ("global", Consistency::Global),
             ("strong", Consistency::Strong),
         ],
-        later: &["connection", "global"],
+        later: &[],
     },
-    meaning: "What a read has at least seen: `eventual` nothing in particular, `user` every write \
-              of the same account, `strong` everything (reads go to the primary).",
+    meaning: "What a read has at least seen: `eventual` nothing in particular, `connection` every write of the same \
+              connection, `user` every write of the same account, `global` every write through this dbproxy, `strong` \
+              everything (reads go to the primary).",
+};
+
+pub(super) const MONOTONIC_READS: Key<Choice<MonotonicReads>> = Key {
+    path: "cluster.monotonic_reads",
+    kind: Choice {
+        default: ("connection", MonotonicReads::Connection),
+        names: &[
+            ("off", MonotonicReads::Off),
+            ("connection", MonotonicReads::Connection),
+        ],
+        later: &[],
+    },
+    meaning: "`connection`: none of them, nor those with the same key, ever reads anything older than what it has read \
+              before, also of others' writes. Not with `consistency = \"eventual\"`.",
+};
+
+pub(super) const REPLICA_WAIT: Key<Span> = Key {
+    path: "cluster.replica_wait",
+    kind: Span {
+        default: millis(100),
+        min: Duration::ZERO,
+        max: secs(60),
+    },
+    meaning: "How long a read may wait on a replica for the writes that it must see, before the primary gets it. Where a \
+              replica is known to be further behind, none waits; `\"0s\"`: never.",
 };
 
 pub(super) const MAX_LAG: Key<Span> = Key {
@@ -691,6 +720,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &CLUSTER_NAME,
     &SERVERS,
     &CONSISTENCY,
+    &MONOTONIC_READS,
+    &REPLICA_WAIT,
     &MAX_LAG,
     &BALANCE,
     &READ_ONLY_TRANSACTIONS,

@@ -157,6 +157,10 @@ pub struct Cluster {
     pub servers: Vec<ServerConfig>,
     /// What a read must at least have seen.
     pub consistency: Consistency,
+    /// Who never reads anything older than what was read before.
+    pub monotonic_reads: MonotonicReads,
+    /// How long a read may wait for a replica to have what it must see; zero: not at all.
+    pub replica_wait: Duration,
     /// A replica that is further behind gets no reads; never zero.
     pub max_lag: Duration,
     /// How one of several eligible replicas is chosen.
@@ -185,6 +189,8 @@ pub struct Serves {
 impl Cluster {
     fn take_policy_of(&mut self, other: &Self) {
         self.consistency = other.consistency;
+        self.monotonic_reads = other.monotonic_reads;
+        self.replica_wait = other.replica_wait;
         self.balance = other.balance;
         self.read_only_transactions = other.read_only_transactions;
         self.administration = other.administration;
@@ -283,9 +289,13 @@ pub enum ProxyProtocol {
 pub enum Consistency {
     /// Nothing: any replica within `max_lag`.
     Eventual,
+    /// Every write of the same connection.
+    Connection,
     /// Every write of the same account, from whichever connection.
     #[default]
     User,
+    /// Every write that went through this program.
+    Global,
     /// Everything: reads go to the primary.
     Strong,
 }
@@ -294,10 +304,22 @@ impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Eventual => "eventual",
+            Self::Connection => "connection",
             Self::User => "user",
+            Self::Global => "global",
             Self::Strong => "strong",
         })
     }
+}
+
+/// Who never reads anything older than what was read before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MonotonicReads {
+    /// Nobody.
+    Off,
+    /// Each connection, and all that have the same key.
+    #[default]
+    Connection,
 }
 
 /// How one of several eligible replicas is chosen.

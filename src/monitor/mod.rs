@@ -14,7 +14,7 @@ mod queries;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -66,10 +66,14 @@ pub fn targets(config: &Config) -> Vec<Target> {
     targets.collect()
 }
 
-/// Probes one server every `target.interval` and sends what it sees, until nobody listens any more.
+/// Between two probes of a server lies at least this, whoever asks for one.
+const REST: Duration = Duration::from_millis(5);
+
+/// Probes one server every `target.interval`, and at once when there is a `nudge`, and sends what it sees, until nobody
+/// listens any more.
 ///
 /// May be dropped at any time.
-pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>) {
+pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>, nudge: Arc<Notify>) {
     let mut prober = Prober::new(target.clone());
     let mut ticks = time::interval(target.interval);
     // After a slow probe there is nothing to catch up with.
@@ -79,6 +83,7 @@ pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            () = rested(&nudge) => {}
             () = evidence.closed() => return,
         }
         let asked_at = Instant::now();
@@ -101,6 +106,12 @@ pub async fn watch(target: Target, evidence: mpsc::Sender<Observation>) {
             }
         }
     }
+}
+
+/// A nudge, but not before the rest is over; meanwhile others may nudge for the same probe.
+async fn rested(nudge: &Notify) {
+    time::sleep(REST).await;
+    nudge.notified().await;
 }
 
 fn next_pause<T>(pause: Duration, result: &Result<T, ProbeError>, target: &Target) -> Duration {

@@ -56,21 +56,32 @@ pub struct SessionView {
     pub previous: Option<ServerId>,
 }
 
+/// Whether a replica has what a reader must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// It has.
+    Fresh,
+    /// It will have it in a moment, for which the read can wait there.
+    Soon,
+    /// It lacks it.
+    Stale,
+}
+
 /// More replicas than this are not looked at.
 const CANDIDATES: usize = 64;
 
 /// Decides where a statement goes.
 ///
 /// Transaction and pin come first, then what the statement needs, then the wish of a rule or a hint, then the choice
-/// among the replicas: those that are readable within the allowed lag and `fresh`, that is, have
-/// what this session must see. A wish never sends anything to a replica that would not be allowed
+/// among the replicas: those that are readable within the allowed lag and have what this session must see, else those that
+/// will have it soon. A wish never sends anything to a replica that would not be allowed
 /// there without it. `in_flight` counts the statements that run on a server now; `seed` is a
 /// counter, see [`balance::pick`].
 pub fn decide(
     class: &StatementClass,
     session: &SessionView,
     topology: &Topology,
-    fresh: impl Fn(&Server) -> bool,
+    freshness: impl Fn(&Server) -> Freshness,
     in_flight: impl Fn(ServerId) -> usize,
     balance: Balance,
     seed: u64,
@@ -92,7 +103,7 @@ pub fn decide(
     if let Some(reading) = session.reading
         && !ends_reading(class)
     {
-        return within(reading, class, session, topology, fresh);
+        return within(reading, class, session, topology, freshness);
     }
     if session.in_transaction && session.reading.is_none() {
         return kept(Reason::InTransaction);
@@ -149,8 +160,11 @@ pub fn decide(
         Reason::FreshReplica
     };
     let choose = |among: &dyn Fn(&Server) -> bool| {
-        let fresh = |server: &Server| among(server) && fresh(server);
-        replica(topology, max_lag, fresh, &in_flight, balance, seed)
+        let freshness = |server: &Server| match among(server) {
+            true => freshness(server),
+            false => Freshness::Stale,
+        };
+        replica(topology, max_lag, freshness, &in_flight, balance, seed)
     };
     match wish.place {
         Place::LastUsed if session.previous.is_some() && !opens => {
@@ -186,6 +200,13 @@ pub fn decide(
             target: Target::Replica(server),
             reason,
         },
+        Choice::Soon(server) => Route {
+            target: Target::Replica(server),
+            reason: match reason {
+                Reason::FreshReplica => Reason::SoonFresh,
+                reason => reason,
+            },
+        },
         Choice::NotFresh => primary(Reason::NoFreshReplica),
         Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
         Choice::None => primary(Reason::NoReplica),
@@ -206,7 +227,7 @@ fn within(
     class: &StatementClass,
     session: &SessionView,
     topology: &Topology,
-    fresh: impl Fn(&Server) -> bool,
+    freshness: impl Fn(&Server) -> Freshness,
 ) -> Route {
     let (target, reason) = match (runs_in_reading(class), reading.stage) {
         (true, Stage::Settled) => (Target::Kept, Reason::InReading),
@@ -218,7 +239,7 @@ fn within(
             let will_do = |server: &Server| {
                 server.role == Role::Replica
                     && server.readable(topology.max_lag).is_ok()
-                    && (reading.eventual || fresh(server))
+                    && (reading.eventual || freshness(server) == Freshness::Fresh)
             };
             if session.wish.place == Place::Primary {
                 (Target::Primary, asks_for_primary(session.wish.author))
@@ -237,48 +258,87 @@ fn within(
 
 enum Choice {
     Found(ServerId),
+    /// The read has to wait there.
+    Soon(ServerId),
     NotFresh,
     None,
+}
+
+/// Replicas to choose from.
+struct Candidates {
+    ids: [ServerId; CANDIDATES],
+    loads: [Candidate; CANDIDATES],
+    count: usize,
+}
+
+impl Candidates {
+    const NONE: Self = Self {
+        ids: [ServerId(0); CANDIDATES],
+        loads: [Candidate {
+            in_flight: 0,
+            weight: 0,
+        }; CANDIDATES],
+        count: 0,
+    };
+
+    fn add(&mut self, id: ServerId, load: Candidate) {
+        if let (Some(place), Some(known)) =
+            (self.ids.get_mut(self.count), self.loads.get_mut(self.count))
+        {
+            (*place, *known) = (id, load);
+            self.count += 1;
+        }
+    }
+
+    fn pick(&self, balance: Balance, seed: u64) -> Option<ServerId> {
+        let loads = self.loads.get(..self.count)?;
+        let chosen = balance::pick(balance, loads, seed)?;
+        self.ids.get(chosen).copied()
+    }
 }
 
 fn replica(
     topology: &Topology,
     max_lag: Duration,
-    fresh: impl Fn(&Server) -> bool,
+    freshness: impl Fn(&Server) -> Freshness,
     in_flight: &impl Fn(ServerId) -> usize,
     balance: Balance,
     seed: u64,
 ) -> Choice {
-    let mut ids = [ServerId(0); CANDIDATES];
-    let mut candidates = [Candidate {
-        in_flight: 0,
-        weight: 0,
-    }; CANDIDATES];
-    let mut count = 0;
+    let mut fresh = Candidates::NONE;
+    let mut awaits = false;
     let mut readable = false;
-    for server in &topology.servers {
-        if server.role != Role::Replica || server.readable(max_lag).is_err() {
-            continue;
-        }
+    let load = |server: &Server| Candidate {
+        in_flight: in_flight(server.id),
+        weight: server.weight,
+    };
+    let replicas = || {
+        let servers = topology.servers.iter();
+        servers.filter(|server| server.role == Role::Replica && server.readable(max_lag).is_ok())
+    };
+    for server in replicas() {
         readable = true;
-        if !fresh(server) {
-            continue;
+        match freshness(server) {
+            Freshness::Fresh => fresh.add(server.id, load(server)),
+            Freshness::Soon => awaits = true,
+            Freshness::Stale => {}
         }
-        let (Some(id), Some(candidate)) = (ids.get_mut(count), candidates.get_mut(count)) else {
-            break;
-        };
-        *id = server.id;
-        *candidate = Candidate {
-            in_flight: in_flight(server.id),
-            weight: server.weight,
-        };
-        count += 1;
     }
-    let chosen = balance::pick(balance, candidates.get(..count).unwrap_or(&[]), seed);
-    match chosen.and_then(|index| ids.get(index)) {
-        Some(id) => Choice::Found(*id),
-        None if readable => Choice::NotFresh,
-        None => Choice::None,
+    if let Some(server) = fresh.pick(balance, seed) {
+        return Choice::Found(server);
+    }
+    if awaits {
+        let mut soon = Candidates::NONE;
+        for server in replicas().filter(|server| freshness(server) != Freshness::Stale) {
+            soon.add(server.id, load(server));
+        }
+        if let Some(server) = soon.pick(balance, seed) {
+            return Choice::Soon(server);
+        }
+    }
+    match readable {
+        true => Choice::NotFresh,
+        false => Choice::None,
     }
 }
 
@@ -292,8 +352,8 @@ fn one_of(
     choose: &Choose<'_>,
 ) -> Option<Target> {
     match choose(named) {
-        Choice::Found(server) => Some(Target::Replica(server)),
-        _ => topology
+        Choice::Found(server) | Choice::Soon(server) => Some(Target::Replica(server)),
+        Choice::NotFresh | Choice::None => topology
             .primary()
             .filter(|server| named(server))
             .map(|_| Target::Primary),

@@ -13,7 +13,7 @@ pub mod rules;
 mod wish;
 
 pub use balance::{Candidate, pick};
-pub use decide::{Route, SessionView, Target, decide};
+pub use decide::{Freshness, Route, SessionView, Target, decide};
 pub use pin::{PinReason, pin_for, pin_for_set};
 pub use reading::{Reading, begins_reading};
 pub use reason::Reason;

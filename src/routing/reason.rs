@@ -12,6 +12,8 @@ use crate::sql::{Cause, administration::Harm};
 pub enum Reason {
     /// A read; a replica has every write that the reader must see.
     FreshReplica,
+    /// A read; a replica will have every write that the reader must see in a moment, and it waits there.
+    SoonFresh,
     /// A read that a hint sends to a replica.
     HintReplica,
     /// A hint asks for the primary.
@@ -74,6 +76,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FreshReplica => f.write_str("read: a replica has every write it must see"),
+            Self::SoonFresh => f.write_str(
+                "read: a replica has every write it must see in a moment, and is waited for",
+            ),
             Self::HintReplica => f.write_str("read: hint asks for a replica"),
             Self::HintPrimary => f.write_str("hint asks for the primary"),
             Self::HintLastUsed => f.write_str("hint asks for the server used last"),
@@ -94,7 +99,7 @@ impl fmt::Display for Reason {
                 "read: no replica is within the lag that a rule, the hint or the session allows",
             ),
             Self::NoFreshReplica => {
-                f.write_str("read: no replica is fresh enough for this account's last write")
+                f.write_str("read: no replica is fresh enough for what it must see")
             }
             Self::StrongConsistency => f.write_str("read: consistency is strong"),
             Self::Observing => f.write_str("read: mode is observe"),

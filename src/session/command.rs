@@ -21,7 +21,7 @@ use crate::{
         administration::Harm,
         kill::Scope,
         set::Assignment,
-        setting::{Settings, Wrong},
+        setting::{Change, Settings, Wrong},
     },
     topology::Flavor,
 };
@@ -264,6 +264,9 @@ impl Session {
         if self.concerns_trackers(&class, text) {
             Box::pin(self.untrack(&class)).await?;
         }
+        if let Some(inquiry) = self.inquiry(&class, text) {
+            return Box::pin(self.answer(inquiry, text)).await;
+        }
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,
             Kind::Kill => {
@@ -275,12 +278,6 @@ impl Session {
                     expect: Expect::Query,
                 };
                 return Box::pin(self.kill_statement(request, text, &class)).await;
-            }
-            Kind::Explain | Kind::Show => {
-                if let Some(inquiry) = sql::inquiry::parse(text, self.dialect) {
-                    return Box::pin(self.answer(inquiry, text)).await;
-                }
-                self.effect_of(&class, text)
             }
             Kind::Set => match sql::setting::apply(text, self.dialect, self.settings) {
                 Some(settings) => return Box::pin(self.take_settings(settings)).await,
@@ -309,18 +306,35 @@ impl Session {
         }
     }
 
-    /// What a statement of MySQL Router's asks for; None if it is none.
-    pub(super) fn router_settings(&self, text: &[u8]) -> Option<Result<Settings, Wrong>> {
-        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
-        sql::router::apply(text, self.dialect, self.settings, in_transaction)
+    fn change_settings(&mut self, change: Change) -> Result<(), Wrong> {
+        if let Some(position) = &change.position {
+            let taken = self.scopes.must_see(position);
+            taken.map_err(|error| Wrong {
+                code: 1231,
+                text: format!("@dbproxy_position is what SELECT @@dbproxy_position gave: {error}"),
+            })?;
+        }
+        if change.settings.key != self.settings.key {
+            self.scopes
+                .set_key(&self.login.account, change.settings.key);
+        }
+        self.settings = change.settings;
+        Ok(())
     }
 
-    async fn take_settings(&mut self, settings: Result<Settings, Wrong>) -> Result<Flow, Error> {
-        match settings {
-            Ok(settings) => {
-                self.settings = settings;
-                self.reply_ok().await
-            }
+    /// What a statement of MySQL Router's asks for; None if it is none.
+    pub(super) fn router_settings(&self, text: &[u8]) -> Option<Result<Change, Wrong>> {
+        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
+        let settings = sql::router::apply(text, self.dialect, self.settings, in_transaction)?;
+        Some(settings.map(|settings| Change {
+            settings,
+            position: None,
+        }))
+    }
+
+    async fn take_settings(&mut self, change: Result<Change, Wrong>) -> Result<Flow, Error> {
+        match change.and_then(|change| self.change_settings(change)) {
+            Ok(()) => self.reply_ok().await,
             Err(Wrong { code, text }) => {
                 let answer = Answer::new(code, b"42000", text);
                 self.reply_error(&answer).await
@@ -416,9 +430,15 @@ impl Session {
             state = state.with_charset(Charset::Server);
         }
         self.set_wanted(state);
-        self.settings = Settings::default();
+        self.forget_settings();
         self.status = super::login::initial_status(self.base);
         self.forget_news();
+    }
+
+    /// The session wants everything as the configuration says.
+    pub(super) fn forget_settings(&mut self) {
+        self.settings = Settings::default();
+        self.scopes.set_key(&self.login.account, None);
     }
 
     /// Gives back what the session holds; its connections are reset where they need it.

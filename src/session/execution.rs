@@ -184,7 +184,7 @@ pub(super) fn no_room_for_types() -> Answer {
 /// The answer to the preparation of what the proxy answers itself. Clients that know the number send it as text then.
 fn text_only() -> Answer {
     let text = "This command is not supported in the prepared statement protocol yet: dbproxy answers EXPLAIN ROUTE, \
-                SHOW DBPROXY ..., SET @dbproxy_... and ROUTER SET as text only";
+                SHOW DBPROXY ..., SET @dbproxy_..., SELECT @@dbproxy_... and ROUTER SET as text only";
     Answer::new(1295, b"HY000", text)
 }
 
@@ -192,10 +192,9 @@ impl Session {
     /// Whether a statement is none that a server is to see.
     fn is_for_the_proxy(&self, class: &StatementClass, text: &[u8]) -> bool {
         match class.kind {
-            Kind::Explain | Kind::Show => sql::inquiry::parse(text, self.dialect).is_some(),
             Kind::Set => sql::setting::apply(text, self.dialect, self.settings).is_some(),
             Kind::Unknown => self.router_settings(text).is_some(),
-            _ => false,
+            _ => self.inquiry(class, text).is_some(),
         }
     }
 

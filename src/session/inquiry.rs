@@ -1,6 +1,6 @@
 //! What the proxy itself is asked: where a statement would go, and what it knows of the session.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
 
 use bytes::BytesMut;
 use dbproxy_proto::{
@@ -8,22 +8,72 @@ use dbproxy_proto::{
     resultset::{Column, put_columns, put_end, put_row},
 };
 
+use tokio::time::Instant;
+
 use super::{Flow, Session, route::Tried};
 use crate::{
+    config::Consistency,
     error::{Answer, Error},
     net::Peer,
     routing::{Reason, Route, Target},
-    sql::{self, inquiry::Inquiry},
+    sql::{self, Facts, Kind, StatementClass, inquiry::Inquiry},
 };
 
 /// utf8mb4_general_ci, which both flavors have.
 const UTF8: u16 = 45;
 
+/// How long a position may take that has to be asked of the primary.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Session {
+    /// The question to the proxy that a statement is, if it is one.
+    pub(super) fn inquiry(&self, class: &StatementClass, text: &[u8]) -> Option<Inquiry> {
+        let may_be = match class.kind {
+            Kind::Explain | Kind::Show => true,
+            Kind::Read => class.facts.contains(Facts::SYSTEM_VARIABLE),
+            _ => false,
+        };
+        may_be.then(|| sql::inquiry::parse(text, self.dialect))?
+    }
+
+    /// What others' reads must see to have seen everything that this session's must, in a column of this name.
+    async fn tell_position(&mut self, name: &[u8]) -> Result<Flow, Error> {
+        let consistency = match self.consistency() {
+            Consistency::Eventual | Consistency::Strong => Consistency::User,
+            consistency => consistency,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let position = loop {
+            let known = {
+                let topology = self.context.topology.borrow();
+                self.scopes.position_of(consistency, &topology)
+            };
+            match known {
+                Some(position) => break position,
+                None if self.topology_changes(deadline).await? => {}
+                None => {
+                    let text = "dbproxy: the position of the last write is not known, since the primary does not tell its own";
+                    return self.reply_error(&Answer::new(1105, b"HY000", text)).await;
+                }
+            }
+        };
+        let mut out = BytesMut::new();
+        let name = String::from_utf8_lossy(name);
+        self.put_table(&mut out, &[&*name], &[vec![Some(position)]]);
+        self.reply(&out).await
+    }
+
     /// Answers a question to the proxy. Nothing is asked of a server, and nothing changes.
     pub(super) async fn answer(&mut self, inquiry: Inquiry, text: &[u8]) -> Result<Flow, Error> {
         let mut out = BytesMut::new();
         match inquiry {
+            Inquiry::Position(alias) => {
+                let alias = alias.and_then(|alias| text.get(alias));
+                let name = alias.unwrap_or(b"@@dbproxy_position");
+                let unquoted = |byte: &u8| !matches!(byte, b'`' | b'"' | b'\'');
+                let name: Vec<u8> = name.iter().copied().filter(unquoted).collect();
+                return self.tell_position(&name).await;
+            }
             Inquiry::Route(range) => {
                 let statement = text.get(range).unwrap_or_default().trim_ascii();
                 let (names, values): (Vec<_>, Vec<_>) =
@@ -134,7 +184,7 @@ impl Session {
         };
         let access = self.settings.access.map(|access| access.to_string());
         let access = access.unwrap_or_else(|| "auto".to_owned());
-        let position = self.account.position();
+        let position = self.scopes.position(self.consistency());
         let is_set = |flag| {
             if self.status.contains(flag) {
                 "yes"

@@ -21,6 +21,7 @@ use super::{
     prepared::Statements,
     relay::News,
     rules::View,
+    scopes::SessionScopes,
 };
 use crate::{
     accounts::AccountKey,
@@ -101,12 +102,14 @@ pub(super) async fn login(
         context,
     } = admitted;
     let initial = Arc::new(state);
+    let rules = View::new(&context.policy, entrance.listener, program);
+    let consistency = rules.policy().consistency;
     let mut session = Session {
-        account: context.states.of(&account.key),
+        scopes: SessionScopes::begin(&context, &account.key, consistency),
         seat,
         since: Instant::now(),
         clusters: Arc::clone(&clusters),
-        rules: View::new(&context.policy, entrance.listener, program),
+        rules,
         ruling: None,
         written: None,
         context,
@@ -211,7 +214,7 @@ impl Session {
     /// and for good on MySQL; a connection of the pool may have been reset already.
     fn begin(&mut self, state: SessionState) {
         let state = Arc::new(state);
-        self.settings = Settings::default();
+        self.forget_settings();
         self.initial = Arc::clone(&state);
         if !self.capabilities.contains(Capabilities::IGNORE_SPACE) {
             return self.set_wanted(SessionState::clone(&state));
@@ -360,9 +363,11 @@ impl Session {
             voucher,
         } = entered;
         let login = Login::new(request.user, &account, proof, self.peer.ip());
+        let consistency = self.rules.policy().consistency;
+        let scopes = SessionScopes::begin(&context, &account.key, consistency);
         let before = (
             mem::replace(&mut self.login, login),
-            mem::replace(&mut self.account, context.states.of(&account.key)),
+            mem::replace(&mut self.scopes, scopes),
             Arc::clone(&self.initial),
         );
         let program = request.attributes.find(PROGRAM).map(Into::into);
@@ -377,7 +382,7 @@ impl Session {
         let state = SessionState::new(request.database, charset, stays.multi_statements());
         self.begin(state);
         if let Err(error) = self.enter(seq, &voucher).await {
-            (self.login, self.account, self.initial) = before;
+            (self.login, self.scopes, self.initial) = before;
             self.rules.rename(program);
             self.look_up_rules();
             return self.stay(error, stays);
@@ -398,6 +403,7 @@ impl Session {
         self.leave_connections();
         self.buckets.clear();
         self.take_defaults();
+        self.forget_settings();
         self.set_wanted(state);
         self.handle()
             .set_user(&self.login.user, self.peer, self.wanted.schema());

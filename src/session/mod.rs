@@ -3,6 +3,7 @@
 mod account_changes;
 mod administration;
 mod ask;
+mod catch_up;
 mod clusters;
 mod command;
 mod complaints;
@@ -29,6 +30,7 @@ mod relay;
 mod route;
 mod rules;
 mod schemas;
+mod scopes;
 mod server_key;
 mod span;
 mod statement;
@@ -50,12 +52,13 @@ use dbproxy_proto::{
 };
 use tokio::{
     select,
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, timeout},
 };
 use tracing::{debug, info};
 
 pub use account_changes::AccountChanges;
+pub use catch_up::CatchUp;
 pub use complaints::Complaints;
 pub use definitions::Definitions;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
@@ -71,9 +74,10 @@ use handle::Dismissal;
 use limits::Seat;
 use observe::Onlooker;
 use relay::News;
+use scopes::SessionScopes;
 
 use crate::{
-    accounts::{AccountKey, AccountState, AccountStates, Credentials, Directory},
+    accounts::{AccountKey, Credentials, Directory, Scopes},
     backend::{Login, SessionState},
     config::{Compression, Limits, Network, Serves},
     error::{Answer, Error, ErrorKind, Origin},
@@ -109,8 +113,8 @@ pub struct Context {
     pub complaints: Complaints,
     /// What logins have proven.
     pub credentials: Arc<Credentials>,
-    /// What accounts wrote.
-    pub states: Arc<AccountStates>,
+    /// What was written, and by whom.
+    pub scopes: Arc<Scopes>,
     /// Schemas that accounts are known to have.
     pub schemas: Schemas,
     /// All sessions, shared with the other workers.
@@ -137,6 +141,10 @@ pub struct Context {
     pub classifier: Classifier,
     /// Statements that this worker runs now, by server.
     pub in_flight: InFlight,
+    /// By server, what asks for a probe at once.
+    pub probes: Arc<[Arc<Notify>]>,
+    /// Replicas that reads waited for in vain.
+    pub catch_up: CatchUp,
     /// Counts reads, for the balance between replicas.
     pub turn: AtomicU64,
     /// Where everything goes to the primary and is only observed: who records it.
@@ -156,7 +164,8 @@ struct Session {
     /// Bytes from the client that were read and not yet dealt with.
     input: BytesMut,
     capabilities: Capabilities,
-    account: Arc<AccountState>,
+    /// What its reads must see, and who must see what it writes.
+    scopes: SessionScopes,
     /// Counts for `limits.account_connections`.
     seat: Option<Seat<AccountKey>>,
     /// When it began.

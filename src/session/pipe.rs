@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::command::code;
-use tokio::{select, time::Instant};
+use tokio::select;
 use tracing::info;
 
 use super::{Flow, Session, client_io, handle::Handle};
@@ -70,7 +70,7 @@ impl Session {
         };
         if asked {
             // It may have gone on to write.
-            self.account.wrote_unknown(Instant::now());
+            self.scopes.wrote_unknown();
         }
         match ended {
             End::Server(ErrorKind::Closed) => Ok(()),

@@ -26,11 +26,11 @@ use super::{
     observe::Onlooker,
     process_list,
     rules::{AnswerCache, Curb, Filling, Written},
+    scopes::SessionScopes,
     span::Span,
     status_list::{self, Connected},
 };
 use crate::{
-    accounts::AccountState,
     backend::{BackendConn, ServerStatement},
     config::Limits,
     error::{Answer, Error, ErrorKind},
@@ -44,7 +44,7 @@ pub(super) struct Relay<'a> {
     pub(super) client: &'a mut Stream,
     pub(super) capabilities: Capabilities,
     pub(super) handle: &'a Handle,
-    pub(super) account: &'a AccountState,
+    pub(super) scopes: &'a SessionScopes,
     pub(super) account_changes: &'a AccountChanges,
     pub(super) definitions: &'a Definitions,
     pub(super) buffers: &'a Buffers,
@@ -562,7 +562,7 @@ impl Relay<'_> {
             None => self.wrote_before || may_have_written(&self.class, outcome),
         };
         if wrote {
-            self.account.wrote_unknown(Instant::now());
+            self.scopes.wrote_unknown();
         }
     }
 
@@ -576,14 +576,14 @@ impl Relay<'_> {
             match change {
                 Change::Gtids(text) => {
                     outcome.tracked = true;
-                    self.account.wrote(text, Instant::now());
+                    self.scopes.wrote(text);
                 }
                 Change::SystemVariable {
                     name: b"last_gtid",
                     value,
                 } if !value.is_empty() => {
                     outcome.tracked = true;
-                    self.account.wrote(value, Instant::now());
+                    self.scopes.wrote(value);
                 }
                 Change::Schema(name) => outcome.schema = Some(name.into()),
                 Change::StateChanged(changed) => outcome.state_changed |= changed,

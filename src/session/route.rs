@@ -50,7 +50,7 @@ impl Tried {
         self.times < Self::LIMIT
     }
 
-    fn contains(&self, server: ServerId) -> bool {
+    pub(super) fn contains(&self, server: ServerId) -> bool {
         let word = self.replicas.get(server.index() / 64);
         word.is_some_and(|word| word & 1 << (server.index() % 64) != 0)
     }
@@ -78,15 +78,11 @@ impl Session {
                 .filter(|kept| kept.previous)
                 .map(|kept| kept.server),
         };
-        let fresh = |server: &Server| {
-            !tried.contains(server.id)
-                && (wish.consistency == Consistency::Eventual
-                    || self.account.is_fresh(server, &topology))
-        };
+        let freshness = |server: &Server| self.freshness(server, &topology, &wish, &tried);
         let in_flight = |server: ServerId| self.context.in_flight.of(server);
         let balance = self.rules.policy().balance;
         let turn = self.context.turn.load(Ordering::Relaxed);
-        routing::decide(class, &view, &topology, fresh, in_flight, balance, turn)
+        routing::decide(class, &view, &topology, freshness, in_flight, balance, turn)
     }
 
     /// Lets the next read be another replica's turn.
@@ -101,7 +97,7 @@ impl Session {
     }
 
     /// What rules, the statement's hint, the session and the configuration ask for.
-    fn wish(&self, class: &StatementClass) -> Wish {
+    pub(super) fn wish(&self, class: &StatementClass) -> Wish {
         let configured = self.rules.policy().consistency;
         let wish = Wish::new(class.hint, &self.settings, configured);
         match &self.ruling {

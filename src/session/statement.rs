@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::{
     Flow, Session,
+    catch_up::Wait,
     execution::Execution,
     handle::Interrupt,
     prepared::{Statement, prepare_again},
@@ -127,8 +128,26 @@ impl Session {
             if class.facts.contains(Facts::MAY_WRITE) && context.answers.is_used() {
                 self.note_written(class, Some(request));
             }
-            match self.attempt(&mut conn, class, request).await {
+            let waited = match route.target {
+                Target::Replica(server) if self.has_to_wait(server, class) => {
+                    Box::pin(self.wait_for(server, class)).await.map(Some)
+                }
+                _ => Ok(None),
+            };
+            let Ok(wait) = waited else {
+                // Somebody has written meanwhile what has no name, or the primary does not tell how far it is.
+                if !tried.again(conn.server(), replica) {
+                    let error = Error::server(ErrorKind::Behind);
+                    return self.answer_failure(error).await;
+                }
+                continue;
+            };
+            match self.attempt(&mut conn, class, request, wait.as_ref()).await {
                 Ok(outcome) => {
+                    if let Some(wait) = &wait {
+                        self.arrived(conn.server(), wait);
+                    }
+                    self.note_seen(class, request, &outcome, conn.server());
                     self.note_ruling(&conn, route.reason, &outcome);
                     self.observe(class, would, request, &outcome);
                     return Ok(Some(Finished { conn, outcome }));
@@ -141,7 +160,13 @@ impl Session {
                         ?failure,
                         "read tried elsewhere"
                     );
-                    if !tried.again(conn.server(), replica) {
+                    let again = tried.again(conn.server(), replica);
+                    if let (true, Some(wait)) = (failure.is_behind(), &wait) {
+                        context.catch_up.failed(conn.server(), wait.limit);
+                        // The read is running there, for nobody.
+                        self.cancel(conn);
+                    }
+                    if !again {
                         return self.answer_failure(failure.into_error()).await;
                     }
                 }
@@ -172,7 +197,7 @@ impl Session {
     ) -> Result<Flow, Error> {
         if class.facts.contains(Facts::MAY_WRITE) || self.wrote_in_transaction {
             // It may have been carried out all the same.
-            self.account.wrote_perhaps(Instant::now());
+            self.scopes.wrote_perhaps();
         }
         self.forget_written();
         let server = conn.server();
@@ -223,9 +248,13 @@ impl Session {
         conn: &mut PooledConn,
         class: &StatementClass,
         request: Request<'_>,
+        wait: Option<&Wait>,
     ) -> Result<Outcome, Failure> {
         let mut prefix = BytesMut::new();
         self.put_state(conn, class, &mut prefix);
+        if let Some(wait) = wait {
+            conn.put_wait(&mut prefix, &wait.query);
+        }
         if request.is_long() || !class.is_replica_read() && !conn.will_settle() {
             // A statement that writes must not run in a state that cannot be reached: it does not
             // share a round trip with a change of state that could fail. Compressed, the answers to two commands
@@ -370,10 +399,17 @@ impl Session {
     ) -> Result<Outcome, Failure> {
         if conn.is_unsettled() {
             // A write behind it may have run all the same, and not as the session wanted.
-            let started = !class.is_replica_read();
-            conn.settle(&self.context.buffers)
-                .await
-                .map_err(|error| Failure::Server { error, started })?;
+            let started = !class.is_replica_read() && !conn.waits();
+            let handle = self.registration.handle();
+            select! {
+                biased;
+                settled = conn.settle(&self.context.buffers) => {
+                    settled.map_err(|error| Failure::Server { error, started })?;
+                }
+                interrupt = handle.interrupted() => {
+                    return Err(Failure::Interrupted { interrupt, started });
+                }
+            }
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
         let curb = self.curb(conn, class);
@@ -409,7 +445,7 @@ impl Session {
             news: self.news,
             capabilities: self.capabilities,
             handle: self.registration.handle(),
-            account: &self.account,
+            scopes: &self.scopes,
             buffers: &self.context.buffers,
         }
     }
@@ -445,6 +481,11 @@ impl Failure {
                     started: false
                 }
         )
+    }
+
+    /// Whether a replica did not get in time what the read must see.
+    fn is_behind(&self) -> bool {
+        matches!(self, Self::Server { error, .. } if matches!(error.kind, ErrorKind::Behind))
     }
 
     fn into_error(self) -> Error {

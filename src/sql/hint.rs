@@ -227,7 +227,9 @@ fn one(word: &[u8]) -> Hint {
 fn consistency(word: &[u8]) -> Hint {
     match word.to_ascii_lowercase().as_slice() {
         b"eventual" => Hint::Consistency(Consistency::Eventual),
+        b"connection" => Hint::Consistency(Consistency::Connection),
         b"user" => Hint::Consistency(Consistency::User),
+        b"global" => Hint::Consistency(Consistency::Global),
         b"strong" => Hint::Primary,
         _ => Hint::Unknown,
     }

@@ -17,6 +17,8 @@ pub enum Inquiry {
     Rules,
     /// `SHOW DBPROXY FIREWALL`.
     Firewall,
+    /// `SELECT @@dbproxy_position`, perhaps by another name, which stands at this place of the text.
+    Position(Option<Range<usize>>),
 }
 
 /// Reads a question to the proxy; `None` for any other statement.
@@ -31,6 +33,22 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
         })
     };
     match (verb, tokens.as_slice()) {
+        (Word::Select, [_, variable, rest @ ..]) => {
+            let name = variable.plain_name(sql);
+            if variable.kind() != TokenKind::SystemVariable
+                || !name.eq_ignore_ascii_case(b"dbproxy_position")
+            {
+                return None;
+            }
+            match rest {
+                [] => Some(Inquiry::Position(None)),
+                [alias] => Some(Inquiry::Position(Some(alias.start()..alias.end()))),
+                [_, alias] if is_word(2, b"AS") => {
+                    Some(Inquiry::Position(Some(alias.start()..alias.end())))
+                }
+                _ => None,
+            }
+        }
         (Word::Explain, [_, route, first, _, ..]) if is_word(1, b"ROUTE") => {
             let begins = first.kind() == TokenKind::Word || first.is(b'(');
             begins.then_some(Inquiry::Route(route.end()..sql.len()))
@@ -67,6 +85,13 @@ mod tests {
             ("show dbproxy session", Some(None)),
             ("SHOW DBPROXY RULES", Some(None)),
             ("SHOW DBPROXY firewall", Some(None)),
+            ("SELECT @@dbproxy_position", Some(None)),
+            ("/* x */ select @@DBPROXY_POSITION;", Some(None)),
+            ("SELECT @@dbproxy_position AS p", route("p")),
+            ("SELECT @@dbproxy_position `p`", route("`p`")),
+            ("SELECT @@dbproxy_position, 1", None),
+            ("SELECT @dbproxy_position", None),
+            ("SELECT @@version", None),
             ("SHOW DBPROXY", None),
             ("SHOW DBPROXY SESSION x", None),
             ("SHOW `DBPROXY` SESSION", None),
@@ -81,7 +106,10 @@ mod tests {
         ] {
             let found = parse(sql.as_bytes(), Dialect::default()).map(|inquiry| match inquiry {
                 Inquiry::Route(range) => Some(sql.get(range).unwrap().to_owned()),
-                Inquiry::Session | Inquiry::Rules | Inquiry::Firewall => None,
+                Inquiry::Position(Some(alias)) => Some(sql.get(alias).unwrap().to_owned()),
+                Inquiry::Session | Inquiry::Rules | Inquiry::Firewall | Inquiry::Position(None) => {
+                    None
+                }
             });
             assert_eq!(found, expected, "{sql}");
         }

@@ -85,11 +85,11 @@ fn take(
                 _ => return Err(expects("0 or 1")),
             };
         }
-        // It is the most that a read may wait, and none waits.
         "wait_for_my_writes_timeout" => {
-            if number().is_none_or(|seconds| seconds > LONGEST) {
+            let Some(seconds) = number().filter(|seconds| *seconds <= LONGEST) else {
                 return Err(expects("a number of seconds from 0 to 3600"));
-            }
+            };
+            settings.wait = Some(seconds * 1000);
         }
         "trace" => match number() {
             Some(0) => {}

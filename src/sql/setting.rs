@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::dialect::Dialect;
 use super::lexer::{Token, TokenKind, tokens};
 use super::words::Word;
@@ -16,6 +18,30 @@ pub struct Settings {
     pub max_lag: Option<u32>,
     /// Where reads go, and whether there are writes.
     pub access: Option<Access>,
+    /// The most that a read waits for a replica, in milliseconds.
+    pub wait: Option<u32>,
+    /// With whom the session shares what its reads must see, instead of with its account.
+    pub key: Option<ScopeKey>,
+}
+
+/// A key by which sessions of an account find each other, whatever their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ScopeKey(u128);
+
+impl ScopeKey {
+    /// The key of this text.
+    pub fn new(text: &[u8]) -> Self {
+        Self(xxh3_128(text))
+    }
+}
+
+/// What a SET statement for the proxy asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The settings from now on.
+    pub settings: Settings,
+    /// A position that reads must see from now on, as it stands there.
+    pub position: Option<Vec<u8>>,
 }
 
 /// What a session is for, if it has said so.
@@ -54,11 +80,7 @@ const WRONG_VALUE: u16 = 1231;
 ///
 /// # Errors
 /// What is wrong with it, and what it may be.
-pub fn apply(
-    sql: &[u8],
-    dialect: Dialect,
-    mut settings: Settings,
-) -> Option<Result<Settings, Wrong>> {
+pub fn apply(sql: &[u8], dialect: Dialect, settings: Settings) -> Option<Result<Change, Wrong>> {
     // Most are not meant, and this is quicker than to take them apart.
     let is_prefix = |window: &[u8]| window.eq_ignore_ascii_case(PREFIX);
     if !sql.windows(PREFIX.len()).any(is_prefix) {
@@ -69,13 +91,17 @@ pub fn apply(
     if verb.entry()?.word != Word::Set || !list.iter().any(|token| is_setting(*token, sql)) {
         return None;
     }
+    let mut change = Change {
+        settings,
+        position: None,
+    };
     for assignment in list.split(|token| token.is(b',')) {
-        if let Err(text) = assign(assignment, sql, &mut settings) {
+        if let Err(text) = assign(assignment, sql, &mut change) {
             let code = WRONG_VALUE;
             return Some(Err(Wrong { code, text }));
         }
     }
-    Some(Ok(settings))
+    Some(Ok(change))
 }
 
 const PREFIX: &[u8] = b"dbproxy_";
@@ -86,7 +112,7 @@ fn is_setting(token: Token, sql: &[u8]) -> bool {
         && name.is_some_and(|name| name.eq_ignore_ascii_case(PREFIX))
 }
 
-fn assign(assignment: &[Token], sql: &[u8], settings: &mut Settings) -> Result<(), String> {
+fn assign(assignment: &[Token], sql: &[u8], change: &mut Change) -> Result<(), String> {
     let alone = || "variables for dbproxy are set in a statement of their own".to_owned();
     let (name, value) = match assignment {
         [name, equals, value] if equals.is(b'=') => (name, value),
@@ -105,18 +131,22 @@ fn assign(assignment: &[Token], sql: &[u8], settings: &mut Settings) -> Result<(
         TokenKind::String | TokenKind::Number | TokenKind::Word => value.plain_name(sql),
         _ => return Err(format!("@{name} takes a plain value")),
     };
+    let as_written = value;
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();
     let default = matches!(value.as_str(), "null" | "default" | "");
+    let settings = &mut change.settings;
     match name.as_str() {
         "dbproxy_consistency" => {
             settings.consistency = match value.as_str() {
                 "eventual" => Some(Consistency::Eventual),
+                "connection" => Some(Consistency::Connection),
                 "user" => Some(Consistency::User),
+                "global" => Some(Consistency::Global),
                 "strong" => Some(Consistency::Strong),
                 _ if default => None,
                 _ => {
                     return Err(format!(
-                        "@{name} is 'eventual', 'user', 'strong' or NULL, not '{value}'"
+                        "@{name} is 'eventual', 'connection', 'user', 'global', 'strong' or NULL, not '{value}'"
                     ));
                 }
             };
@@ -132,9 +162,17 @@ fn assign(assignment: &[Token], sql: &[u8], settings: &mut Settings) -> Result<(
                 }
             };
         }
+        "dbproxy_session" => {
+            settings.key = (!default).then(|| ScopeKey::new(as_written));
+        }
+        // As it was asked for: of nothing written there is none.
+        "dbproxy_position" => {
+            change.position = (!default).then(|| as_written.to_vec());
+        }
         _ => {
             return Err(format!(
-                "there is no @{name}: there are @dbproxy_consistency and @dbproxy_max_lag"
+                "there is no @{name}: there are @dbproxy_consistency, @dbproxy_max_lag, @dbproxy_session and \
+                 @dbproxy_position"
             ));
         }
     }
@@ -147,7 +185,8 @@ mod tests {
     use super::*;
 
     fn set(sql: &str) -> Option<Result<Settings, Wrong>> {
-        apply(sql.as_bytes(), Dialect::default(), Settings::default())
+        let change = apply(sql.as_bytes(), Dialect::default(), Settings::default());
+        change.map(|change| change.map(|change| change.settings))
     }
 
     #[test]
@@ -156,7 +195,7 @@ mod tests {
             let settings = Settings {
                 consistency,
                 max_lag,
-                access: None,
+                ..Settings::default()
             };
             Some(Ok(settings))
         };
@@ -170,6 +209,14 @@ mod tests {
                 of(Some(Consistency::Eventual), None),
             ),
             ("SET @dbproxy_consistency = NULL", of(None, None)),
+            (
+                "SET @dbproxy_consistency = connection",
+                of(Some(Consistency::Connection), None),
+            ),
+            (
+                "SET @dbproxy_consistency = 'GLOBAL'",
+                of(Some(Consistency::Global), None),
+            ),
             ("SET @dbproxy_max_lag = 0.25", of(None, Some(250))),
             (
                 "SET @dbproxy_max_lag='2s', @dbproxy_consistency=user",
@@ -181,6 +228,29 @@ mod tests {
         ] {
             assert_eq!(set(sql), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn keys_and_positions_are_taken_as_they_are_written() {
+        let key = |sql| set(sql).unwrap().unwrap().key;
+        assert_eq!(
+            key("SET @dbproxy_session = 'Ab'"),
+            Some(ScopeKey::new(b"Ab"))
+        );
+        assert_ne!(
+            key("SET @dbproxy_session = 'ab'"),
+            Some(ScopeKey::new(b"Ab"))
+        );
+        assert_eq!(key("SET @dbproxy_session = NULL"), None);
+        let position = |sql: &str| {
+            let change = apply(sql.as_bytes(), Dialect::default(), Settings::default());
+            change.unwrap().unwrap().position
+        };
+        assert_eq!(
+            position("SET @dbproxy_position = '0-1-7'").unwrap(),
+            b"0-1-7"
+        );
+        assert_eq!(position("SET @dbproxy_position = ''"), None);
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Server {
     /// May this server answer reads that accept data up to `max_lag` old? If not, why not.
     ///
     /// The primary may whenever it is up. Whether it has a certain write is another question:
-    /// see `accounts::AccountState::is_fresh`.
+    /// see `accounts::Scope::is_fresh`.
     pub fn readable(&self, max_lag: Duration) -> Result<(), Unreadable> {
         if let Some(reason) = self.barred {
             return Err(reason);

@@ -35,11 +35,11 @@ use tokio::{
 };
 
 use super::{
-    AccountChanges, AnswerCache, Complaints, Context, Definitions, InFlight, Policy, Registry,
-    Schemas, ServerKey, serve,
+    AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, InFlight, Policy,
+    Registry, Schemas, ServerKey, serve,
 };
 use crate::{
-    accounts::{AccountStates, Credentials, Directory, Reading},
+    accounts::{Credentials, Directory, Reading, Scopes},
     backend::Target,
     config::{
         self, Config, ListenAddress, ProxyProtocol, SecretFile, ServerAddress, ServerMode, Serves,
@@ -141,7 +141,7 @@ impl World {
                 Arc::default(),
             )),
             credentials: Arc::new(Credentials::new()),
-            states: Arc::new(AccountStates::new()),
+            scopes: Arc::new(Scopes::new()),
             schemas: Schemas::default(),
             registry: Arc::new(Registry::default()),
             server_key: server_key(),
@@ -151,6 +151,8 @@ impl World {
             compression: config.compression,
             balancers: Vec::new(),
             in_flight: InFlight::new(2),
+            probes: Arc::from([]),
+            catch_up: CatchUp::new(2),
             policy: watch::channel(Arc::new(policy)).1,
             answers: Arc::new(AnswerCache::new(1 << 20)),
             firewall: Arc::default(),

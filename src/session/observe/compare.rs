@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::tap::{Likeness, Sum, Tap};
 use crate::{
-    accounts::AccountState,
+    accounts::Scope,
     backend::{Login, SessionState},
     config::rule::Priority,
     error::{Answer, Error, ErrorKind},
@@ -167,7 +167,7 @@ impl Comparison {
     async fn has_caught_up(&self) -> bool {
         let mut topology = self.context.topology.clone();
         // As if an account had written just now: the rule is the one for reading one's own writes.
-        let written = AccountState::new();
+        let written = Scope::new();
         written.wrote_unknown(Instant::now());
         let patience = topology.borrow().max_lag.saturating_mul(3) + DEADLINE;
         let deadline = Instant::now() + patience;

@@ -35,7 +35,7 @@ use crate::{
         Reason,
         rules::{Asker, Statement, concerns, kind_of, matches},
     },
-    sql::{Facts, Kind, StatementClass, Tables, inquiry},
+    sql::{Facts, StatementClass, Tables},
 };
 
 /// The rules as they concern one session.
@@ -173,8 +173,7 @@ impl Session {
         class: StatementClass,
     ) -> Result<Flow, Error> {
         // Questions to the proxy are answered whatever rules say.
-        let is_inquiry = matches!(class.kind, Kind::Explain | Kind::Show)
-            && inquiry::parse(text, self.dialect).is_some();
+        let is_inquiry = self.inquiry(&class, text).is_some();
         let ruling = (!is_inquiry).then(|| self.judge(text, &class)).flatten();
         let Some(mut ruling) = ruling else {
             return self.run_query(packet, text, class).await;

@@ -6,13 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use time::OffsetDateTime;
 
 use super::quota::Quotas;
 use crate::config::{
-    Administration, Balance, Config, Consistency, ReadOnlyTransactions, Rule,
+    Administration, Balance, Config, Consistency, MonotonicReads, ReadOnlyTransactions, Rule,
     rule::{Actions, Conditions, Firewall, FixedAnswer, LimitPer, Priority, RouteTo},
 };
 
@@ -21,6 +22,10 @@ use crate::config::{
 pub struct Policy {
     /// What a read must at least have seen.
     pub consistency: Consistency,
+    /// Who never reads anything older than what was read before.
+    pub monotonic_reads: MonotonicReads,
+    /// How long a read may wait for a replica.
+    pub replica_wait: Duration,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
     /// Where transactions run that only read.
@@ -47,6 +52,8 @@ impl Policy {
         clusters
             .map(|cluster| Self {
                 consistency: cluster.consistency,
+                monotonic_reads: cluster.monotonic_reads,
+                replica_wait: cluster.replica_wait,
                 balance: cluster.balance,
                 read_only_transactions: cluster.read_only_transactions,
                 administration: cluster.administration,
