@@ -41,7 +41,9 @@ async fn rig(flavor: Flavor) -> &'static Rig {
 
 async fn own_rig(flavor: Flavor) -> Rig {
     let options = Options {
-        cluster: "read_only_transactions = \"replica\"\nmax_lag = \"1h\"\n".to_owned(),
+        cluster:
+            "read_only_transactions = \"replica\"\nmax_lag = \"1h\"\nmonotonic_reads = \"off\"\n"
+                .to_owned(),
         ..Options::default()
     };
     Rig::start(flavor, 2, &options).await
