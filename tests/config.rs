@@ -321,11 +321,6 @@ fn keys_of_later_versions_say_so() {
             "{problem}"
         );
     }
-    let problem = problem_with("balance = \"latency\"");
-    assert!(
-        problem.contains("\"latency\" is not supported yet; it can be \"least-connections\""),
-        "{problem}"
-    );
 }
 
 #[test]

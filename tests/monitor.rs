@@ -81,6 +81,7 @@ impl Scene {
             replica_wait: Duration::ZERO,
             max_lag,
             balance: Balance::RoundRobin,
+            slow_start: Duration::ZERO,
             read_only_transactions: ReadOnlyTransactions::Primary,
             administration: Administration::Refuse,
             compression: ServerCompression::Off,

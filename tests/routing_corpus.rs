@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use dbproxy::config::{Balance, Consistency, ReadOnlyTransactions, ServerAddress};
 use dbproxy::routing::{
-    Author, Freshness, PinReason, Place, Reason, Route, SessionView, Target, Wish, decide,
+    Author, Freshness, Load, PinReason, Place, Reason, Route, SessionView, Target, Turn, Wish,
+    decide,
 };
 use dbproxy::sql::fuzz::{Excuse, dangers};
 use dbproxy::sql::setting::Settings;
@@ -54,6 +55,7 @@ fn server(id: u16, role: Role) -> Server {
         },
         weight: 1,
         group: None,
+        near: false,
         role,
         health: Health::Up,
         version: None,
@@ -64,6 +66,7 @@ fn server(id: u16, role: Role) -> Server {
         position: None,
         asked_at: None,
         delay: Duration::ZERO,
+        readable_since: None,
         barred: None,
         why: Arc::from("test"),
         wait_timeout: Duration::MAX,
@@ -105,15 +108,26 @@ const FREE: SessionView = SessionView {
     previous: Some(ServerId(0)),
 };
 
+/// The round robin's place.
+fn turn(count: u64) -> Turn {
+    Turn {
+        balance: Balance::RoundRobin,
+        count,
+        ..Turn::default()
+    }
+}
+
 fn route(class: &StatementClass, session: &SessionView, topology: &Topology) -> Route {
     decide(
         class,
         &asked(class, session),
         topology,
         |_| Freshness::Fresh,
-        |_| 0,
-        Balance::LeastConnections,
-        1,
+        |_| Load::default(),
+        &Turn {
+            balance: Balance::LeastConnections,
+            ..turn(1)
+        },
     )
 }
 
@@ -331,9 +345,8 @@ fn only_readable_fresh_and_near_replicas_are_chosen() {
             &asked(class, &FREE),
             topology,
             is_fresh,
-            |_| 0,
-            Balance::RoundRobin,
-            5,
+            |_| Load::default(),
+            &turn(5),
         );
         (route.target, route.reason.to_string())
     };
@@ -397,8 +410,8 @@ fn a_replica_is_waited_for_only_if_none_is_fresh() {
         };
         let topology = topology();
         let view = asked(&read, &FREE);
-        let balance = Balance::RoundRobin;
-        let route = decide(&read, &view, &topology, freshness, |_| 0, balance, seed);
+        let load = |_| Load::default();
+        let route = decide(&read, &view, &topology, freshness, load, &turn(seed));
         (route.target, route.reason)
     };
     use Freshness::{Fresh, Soon, Stale};

@@ -347,6 +347,7 @@ mod tests {
                 address: crate::config::ServerAddress::parse("127.0.0.1").unwrap(),
                 weight: 1,
                 group: None,
+                near: false,
                 role,
                 health: Health::Up,
                 version: None,
@@ -358,6 +359,7 @@ mod tests {
                 asked_at: None,
                 wait_timeout: Duration::MAX,
                 delay: Duration::ZERO,
+                readable_since: None,
                 barred: None,
                 why: "".into(),
             };

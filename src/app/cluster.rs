@@ -19,7 +19,7 @@ use crate::{
     },
     pool::{Pool, WorkerId},
     session::{
-        AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Firewall, InFlight,
+        AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Firewall, Loads,
         Observer, Policy, Registry, Schemas, ServerKey,
     },
     sql::{Classifier, catalogue::Catalogue},
@@ -154,7 +154,7 @@ impl Cluster {
             answers: Arc::clone(&common.answers),
             firewall: Arc::clone(&common.firewall),
             classifier: Classifier::new(DIGESTS),
-            in_flight: InFlight::new(config.cluster.servers.len()),
+            loads: Loads::new(config.cluster.servers.len()),
             probes: Arc::clone(&self.probes),
             catch_up: CatchUp::new(config.cluster.servers.len()),
             turn: AtomicU64::new(0),

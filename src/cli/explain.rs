@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::{Failure, Status};
 use crate::config::{
-    Administration, Balance, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig,
+    Administration, Consistency, ReadOnlyTransactions, ServerAddress, ServerConfig,
 };
 use crate::routing::{
-    self, Freshness, PinReason, Reading, Reason, Route, SessionView, Target, Wish,
+    self, Freshness, Load, PinReason, Reading, Reason, Route, SessionView, Target, Turn, Wish,
 };
 use crate::sql::set::Assignment;
 use crate::sql::setting::Settings;
@@ -132,8 +132,6 @@ impl Session {
             return Ok(());
         }
         let class = sql::classify(statement, self.dialect);
-        let idle = |_: ServerId| 0;
-        let balance = Balance::default();
         let consistency = self.view.wish.consistency;
         self.view.wish = Wish::new(class.hint, &Settings::default(), consistency);
         let mut route = routing::decide(
@@ -141,9 +139,8 @@ impl Session {
             &self.view,
             &self.topology,
             |_| Freshness::Fresh,
-            idle,
-            balance,
-            0,
+            |_| Load::default(),
+            &Turn::default(),
         );
         if self.administration == Administration::Refuse
             && let Some(breach) = sql::administration::find(statement, class.kind, self.dialect)

@@ -484,12 +484,14 @@ fn cluster(
             Some(Serves::default()),
         ),
     };
-    let servers = servers(section, tls, report);
+    let zone = section.read(&keys::ZONE, report).flatten();
+    let servers = servers(section, tls, zone.as_deref(), report);
     let consistency = section.read(&keys::CONSISTENCY, report);
     let monotonic_reads = section.read(&keys::MONOTONIC_READS, report);
     let replica_wait = section.read(&keys::REPLICA_WAIT, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
+    let slow_start = section.read(&keys::SLOW_START, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
     let administration = section.read(&keys::ADMINISTRATION, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
@@ -504,6 +506,7 @@ fn cluster(
         replica_wait: replica_wait?,
         max_lag: max_lag?,
         balance: balance?,
+        slow_start: slow_start?,
         read_only_transactions: read_only_transactions?,
         administration: administration?,
         compression: compression?,
@@ -514,6 +517,7 @@ fn cluster(
 fn servers(
     section: &Section<'_, '_>,
     tls: Option<&Tls>,
+    here: Option<&str>,
     report: &mut Report<'_>,
 ) -> Option<Vec<ServerConfig>> {
     let short = section.value("servers");
@@ -528,7 +532,7 @@ fn servers(
             report.error(long.span(), &join(&section.path, "server"), message);
             return None;
         }
-        (None, Some(long)) => long_form(section, long, report)?,
+        (None, Some(long)) => long_form(section, long, here, report)?,
         _ => section.read(&keys::SERVERS, report)?,
     };
     let listed = short
@@ -560,6 +564,7 @@ fn servers(
 fn long_form(
     section: &Section<'_, '_>,
     list: &Spanned<DeValue<'_>>,
+    here: Option<&str>,
     report: &mut Report<'_>,
 ) -> Option<Vec<Spanned<ServerConfig>>> {
     let mut servers = Vec::new();
@@ -569,6 +574,7 @@ fn long_form(
         let address = server.read(&keys::SERVER_ADDRESS, report);
         let weight = server.read(&keys::SERVER_WEIGHT, report);
         let group = server.read(&keys::SERVER_GROUP, report);
+        let zone = server.read(&keys::SERVER_ZONE, report);
         let compression = server.read(&keys::SERVER_COMPRESSION, report);
         let proxy_protocol = server.read(&keys::SERVER_PROXY_PROTOCOL, report);
         let tls = server.read(&keys::SERVER_TLS, report);
@@ -577,6 +583,7 @@ fn long_form(
             Some(address),
             Some(weight),
             Some(group),
+            Some(zone),
             Some(compression),
             Some(proxy_protocol),
             Some(tls),
@@ -585,6 +592,7 @@ fn long_form(
             address,
             weight,
             group,
+            zone,
             compression,
             proxy_protocol,
             tls,
@@ -597,6 +605,7 @@ fn long_form(
             address,
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
             group,
+            near: here.is_some() && zone.as_deref() == here,
             compression,
             proxy_protocol,
             tls,

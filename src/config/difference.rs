@@ -32,6 +32,9 @@ impl Difference {
         if old.cluster.balance != new.cluster.balance {
             at_once.push("cluster.balance".to_owned());
         }
+        if old.cluster.slow_start != new.cluster.slow_start {
+            at_once.push("cluster.slow_start".to_owned());
+        }
         if old.cluster.read_only_transactions != new.cluster.read_only_transactions {
             at_once.push("cluster.read_only_transactions".to_owned());
         }

@@ -232,15 +232,45 @@ pub(super) const MAX_LAG: Key<Span> = Key {
 pub(super) const BALANCE: Key<Choice<Balance>> = Key {
     path: "cluster.balance",
     kind: Choice {
-        default: ("least-connections", Balance::LeastConnections),
+        default: ("latency", Balance::Latency),
         names: &[
+            ("latency", Balance::Latency),
             ("least-connections", Balance::LeastConnections),
             ("round-robin", Balance::RoundRobin),
             ("random", Balance::Random),
+            ("sticky", Balance::Sticky),
         ],
-        later: &["latency", "sticky"],
+        later: &[],
     },
-    meaning: "How one of several eligible replicas is chosen, always by weight.",
+    meaning: "How one of several eligible replicas is chosen, always by weight. `least-connections`: the one with less to do of two \
+              that are drawn. `latency`: the same, and who answers more slowly than others, or fails, is drawn less often. \
+              `sticky`: each session has its own.",
+};
+
+pub(super) const SLOW_START: Key<Span> = Key {
+    path: "cluster.slow_start",
+    kind: Span {
+        default: secs(10),
+        min: Duration::ZERO,
+        max: secs(3600),
+    },
+    meaning: "How long a replica that has just begun, or begun again, to serve reads gets less than its share, with \
+              `latency` and `least-connections`.",
+};
+
+pub(super) const ZONE: Key<Own<Parsed<String>>> = Key {
+    path: "cluster.zone",
+    kind: ZONES,
+    meaning: "Where this dbproxy is. Reads go to replicas of the same zone (`cluster.server[].zone`) as long as one of them can \
+              serve them at once.",
+};
+
+const ZONES: Own<Parsed<String>> = Own {
+    kind: Parsed {
+        described: "string of letters, digits, `.`, `_`, `-`",
+        parse: server_name,
+    },
+    otherwise: "none",
 };
 
 pub(super) const READ_ONLY_TRANSACTIONS: Key<Choice<ReadOnlyTransactions>> = Key {
@@ -361,6 +391,12 @@ pub(super) const SERVER_GROUP: Key<Own<Parsed<String>>> = Key {
         otherwise: "none",
     },
     meaning: "The name of a group that the server belongs to, for hints and rules.",
+};
+
+pub(super) const SERVER_ZONE: Key<Own<Parsed<String>>> = Key {
+    path: "cluster.server[].zone",
+    kind: ZONES,
+    meaning: "Where the server is, such as a data centre.",
 };
 
 pub(super) const SERVER_TLS: Key<Own<Choice<ServerMode>>> = Key {
@@ -724,6 +760,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &REPLICA_WAIT,
     &MAX_LAG,
     &BALANCE,
+    &SLOW_START,
+    &ZONE,
     &READ_ONLY_TRANSACTIONS,
     &ADMINISTRATION,
     &CLUSTER_COMPRESSION,
@@ -732,6 +770,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &SERVER_ADDRESS,
     &SERVER_WEIGHT,
     &SERVER_GROUP,
+    &SERVER_ZONE,
     &SERVER_COMPRESSION,
     &SERVER_PROXY_PROTOCOL,
     &SERVER_TLS,

@@ -165,6 +165,8 @@ pub struct Cluster {
     pub max_lag: Duration,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
+    /// How long a replica that has just come gets less than its share.
+    pub slow_start: Duration,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
@@ -192,6 +194,7 @@ impl Cluster {
         self.monotonic_reads = other.monotonic_reads;
         self.replica_wait = other.replica_wait;
         self.balance = other.balance;
+        self.slow_start = other.slow_start;
         self.read_only_transactions = other.read_only_transactions;
         self.administration = other.administration;
     }
@@ -218,6 +221,8 @@ pub struct ServerConfig {
     pub weight: u32,
     /// Those that hints and rules name together.
     pub group: Option<String>,
+    /// It is where this program is.
+    pub near: bool,
     /// How connections to it are compressed, if it offers that; `None`: as the cluster's.
     pub compression: Option<ServerCompression>,
     /// Whether it is told where clients are; `None`: as the cluster's.
@@ -234,6 +239,7 @@ impl ServerConfig {
             address,
             weight: 1,
             group: None,
+            near: false,
             compression: None,
             proxy_protocol: None,
             tls: None,
@@ -325,13 +331,17 @@ pub enum MonotonicReads {
 /// How one of several eligible replicas is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Balance {
-    /// The replica with the fewest statements in flight for its weight.
+    /// As the next, but replicas that answer more slowly than others, or not at all, get less.
     #[default]
+    Latency,
+    /// The freer one of two that are drawn by weight.
     LeastConnections,
     /// One after the other, by weight.
     RoundRobin,
     /// At random, by weight.
     Random,
+    /// Each session has its own, by weight.
+    Sticky,
 }
 
 /// Where transactions run that only read.

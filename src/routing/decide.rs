@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::balance::{self, Candidate};
+use super::balance::{self, Candidate, Load, Pace, Turn};
 use super::pin::{PinReason, pin_for};
 use super::reading::{Reading, Stage, begins_reading, ends_reading, runs_in_reading, stage_after};
 use super::reason::Reason;
 use super::wish::{Author, Place, Wish};
-use crate::config::{Balance, Consistency, ReadOnlyTransactions};
+use crate::config::{Consistency, ReadOnlyTransactions};
 use crate::sql::{Facts, Kind, StatementClass};
 use crate::topology::{Role, Server, ServerId, Topology};
 
@@ -75,16 +75,15 @@ const CANDIDATES: usize = 64;
 /// Transaction and pin come first, then what the statement needs, then the wish of a rule or a hint, then the choice
 /// among the replicas: those that are readable within the allowed lag and have what this session must see, else those that
 /// will have it soon. A wish never sends anything to a replica that would not be allowed
-/// there without it. `in_flight` counts the statements that run on a server now; `seed` is a
-/// counter, see [`balance::pick`].
+/// there without it. `load` says what a server has to do now, `turn` how one of several is
+/// chosen, see [`balance::pick`].
 pub fn decide(
     class: &StatementClass,
     session: &SessionView,
     topology: &Topology,
     freshness: impl Fn(&Server) -> Freshness,
-    in_flight: impl Fn(ServerId) -> usize,
-    balance: Balance,
-    seed: u64,
+    load: impl Fn(ServerId) -> Load,
+    turn: &Turn,
 ) -> Route {
     let primary = |reason| Route {
         target: Target::Primary,
@@ -164,7 +163,7 @@ pub fn decide(
             true => freshness(server),
             false => Freshness::Stale,
         };
-        replica(topology, max_lag, freshness, &in_flight, balance, seed)
+        replica(topology, max_lag, freshness, &load, turn)
     };
     match wish.place {
         Place::LastUsed if session.previous.is_some() && !opens => {
@@ -266,34 +265,53 @@ enum Choice {
 
 /// Replicas to choose from.
 struct Candidates {
-    ids: [ServerId; CANDIDATES],
-    loads: [Candidate; CANDIDATES],
+    places: [Candidate; CANDIDATES],
     count: usize,
+    /// Only those count that are near.
+    near: bool,
 }
 
 impl Candidates {
     const NONE: Self = Self {
-        ids: [ServerId(0); CANDIDATES],
-        loads: [Candidate {
-            in_flight: 0,
+        places: [Candidate {
+            id: 0,
             weight: 0,
+            load: Load {
+                in_flight: 0,
+                pace: Pace::UNKNOWN,
+                rest: Duration::ZERO,
+            },
+            age: Duration::ZERO,
         }; CANDIDATES],
         count: 0,
+        near: false,
     };
 
-    fn add(&mut self, id: ServerId, load: Candidate) {
-        if let (Some(place), Some(known)) =
-            (self.ids.get_mut(self.count), self.loads.get_mut(self.count))
-        {
-            (*place, *known) = (id, load);
+    /// Those that are near keep the others away.
+    fn add(&mut self, server: &Server, topology: &Topology, load: &impl Fn(ServerId) -> Load) {
+        match (self.near, server.near) {
+            (true, false) => return,
+            (false, true) => (self.near, self.count) = (true, 0),
+            _ => {}
+        }
+        let age = server.readable_since.map_or(Duration::MAX, |since| {
+            topology.at.saturating_duration_since(since)
+        });
+        if let Some(place) = self.places.get_mut(self.count) {
+            *place = Candidate {
+                id: server.id.0,
+                weight: server.weight,
+                load: load(server.id),
+                age,
+            };
             self.count += 1;
         }
     }
 
-    fn pick(&self, balance: Balance, seed: u64) -> Option<ServerId> {
-        let loads = self.loads.get(..self.count)?;
-        let chosen = balance::pick(balance, loads, seed)?;
-        self.ids.get(chosen).copied()
+    fn pick(&self, turn: &Turn) -> Option<ServerId> {
+        let places = self.places.get(..self.count)?;
+        let chosen = balance::pick(places, turn)?;
+        places.get(chosen).map(|chosen| ServerId(chosen.id))
     }
 }
 
@@ -301,17 +319,12 @@ fn replica(
     topology: &Topology,
     max_lag: Duration,
     freshness: impl Fn(&Server) -> Freshness,
-    in_flight: &impl Fn(ServerId) -> usize,
-    balance: Balance,
-    seed: u64,
+    load: &impl Fn(ServerId) -> Load,
+    turn: &Turn,
 ) -> Choice {
     let mut fresh = Candidates::NONE;
     let mut awaits = false;
     let mut readable = false;
-    let load = |server: &Server| Candidate {
-        in_flight: in_flight(server.id),
-        weight: server.weight,
-    };
     let replicas = || {
         let servers = topology.servers.iter();
         servers.filter(|server| server.role == Role::Replica && server.readable(max_lag).is_ok())
@@ -319,20 +332,20 @@ fn replica(
     for server in replicas() {
         readable = true;
         match freshness(server) {
-            Freshness::Fresh => fresh.add(server.id, load(server)),
+            Freshness::Fresh => fresh.add(server, topology, load),
             Freshness::Soon => awaits = true,
             Freshness::Stale => {}
         }
     }
-    if let Some(server) = fresh.pick(balance, seed) {
+    if let Some(server) = fresh.pick(turn) {
         return Choice::Found(server);
     }
     if awaits {
         let mut soon = Candidates::NONE;
         for server in replicas().filter(|server| freshness(server) != Freshness::Stale) {
-            soon.add(server.id, load(server));
+            soon.add(server, topology, load);
         }
-        if let Some(server) = soon.pick(balance, seed) {
+        if let Some(server) = soon.pick(turn) {
             return Choice::Soon(server);
         }
     }

@@ -12,7 +12,7 @@ mod reason;
 pub mod rules;
 mod wish;
 
-pub use balance::{Candidate, pick};
+pub use balance::{Candidate, Load, Pace, Turn, pick};
 pub use decide::{Freshness, Route, SessionView, Target, decide};
 pub use pin::{PinReason, pin_for, pin_for_set};
 pub use reading::{Reading, begins_reading};

@@ -15,11 +15,11 @@ mod finish;
 pub mod fuzz;
 mod handle;
 mod hints;
-mod in_flight;
 mod inquiry;
 mod kill;
 mod large;
 mod limits;
+mod load;
 mod login;
 mod observe;
 mod pipe;
@@ -62,8 +62,8 @@ pub use catch_up::CatchUp;
 pub use complaints::Complaints;
 pub use definitions::Definitions;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
-pub use in_flight::InFlight;
 pub use limits::Source;
+pub use load::Loads;
 pub use observe::Observer;
 pub use rules::{AnswerCache, Firewall, Policy};
 pub use schemas::Schemas;
@@ -139,8 +139,8 @@ pub struct Context {
     pub firewall: Arc<Firewall>,
     /// The tables of statements.
     pub classifier: Classifier,
-    /// Statements that this worker runs now, by server.
-    pub in_flight: InFlight,
+    /// What this worker has running, by server.
+    pub loads: Loads,
     /// By server, what asks for a probe at once.
     pub probes: Arc<[Arc<Notify>]>,
     /// Replicas that reads waited for in vain.

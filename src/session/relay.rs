@@ -1,6 +1,6 @@
 //! Bytes of a response on their way from the server to the client.
 
-use std::future::pending;
+use std::{future::pending, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use dbproxy_proto::{
@@ -107,6 +107,8 @@ pub(super) struct Outcome {
     pub(super) untracked: bool,
     /// The position of a transaction was told.
     pub(super) tracked: bool,
+    /// How long the server took to begin its answer, if it had not before that was waited for.
+    pub(super) waited: Option<Duration>,
     /// The statement that was prepared.
     pub(super) prepared: Option<ServerStatement>,
 }
@@ -166,6 +168,7 @@ impl Relay<'_> {
         secluded: bool,
     ) -> Result<Outcome, Failure> {
         let mut outcome = Outcome::default();
+        let asked = Instant::now();
         let mut started = false;
         // What takes the place of the rest of an answer that is too long, and its sequence id.
         let mut cut: Option<(Answer, u8)> = None;
@@ -292,6 +295,7 @@ impl Relay<'_> {
                 tracker.local_infile_sent();
             }
             self.wait(conn, started).await?;
+            outcome.waited.get_or_insert_with(|| asked.elapsed());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     config::Consistency,
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Key, PooledConn},
-    routing::{self, Reason, Route, SessionView, Target, Wish},
+    routing::{self, Reason, Route, SessionView, Target, Turn, Wish},
     sql::{Kind, StatementClass},
     topology::{Server, ServerId, Topology},
 };
@@ -79,10 +79,15 @@ impl Session {
                 .map(|kept| kept.server),
         };
         let freshness = |server: &Server| self.freshness(server, &topology, &wish, &tried);
-        let in_flight = |server: ServerId| self.context.in_flight.of(server);
-        let balance = self.rules.policy().balance;
-        let turn = self.context.turn.load(Ordering::Relaxed);
-        routing::decide(class, &view, &topology, freshness, in_flight, balance, turn)
+        let load = |server: ServerId| self.context.loads.of(server);
+        let policy = self.rules.policy();
+        let turn = Turn {
+            balance: policy.balance,
+            slow_start: policy.slow_start,
+            count: self.context.turn.load(Ordering::Relaxed),
+            session: self.handle().id(),
+        };
+        routing::decide(class, &view, &topology, freshness, load, &turn)
     }
 
     /// Lets the next read be another replica's turn.

@@ -122,7 +122,7 @@ impl Session {
                 }
                 Err(error) => return self.answer_failure(error).await,
             };
-            let _counted = context.in_flight.count(conn.server());
+            let _counted = context.loads.count(conn.server());
             self.log_route(route.reason, conn.server());
             self.look_on(class, would);
             if class.facts.contains(Facts::MAY_WRITE) && context.answers.is_used() {
@@ -147,6 +147,9 @@ impl Session {
                     if let Some(wait) = &wait {
                         self.arrived(conn.server(), wait);
                     }
+                    if let (true, None, Some(time)) = (replica, &wait, outcome.waited) {
+                        context.loads.answered(conn.server(), time);
+                    }
                     self.note_seen(class, request, &outcome, conn.server());
                     self.note_ruling(&conn, route.reason, &outcome);
                     self.observe(class, would, request, &outcome);
@@ -161,6 +164,9 @@ impl Session {
                         "read tried elsewhere"
                     );
                     let again = tried.again(conn.server(), replica);
+                    if !failure.is_behind() {
+                        context.loads.failed(conn.server());
+                    }
                     if let (true, Some(wait)) = (failure.is_behind(), &wait) {
                         context.catch_up.failed(conn.server(), wait.limit);
                         // The read is running there, for nobody.

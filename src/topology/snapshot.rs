@@ -88,6 +88,8 @@ pub struct Server {
     pub weight: u32,
     /// Those that hints and rules name together.
     pub group: Option<Arc<str>>,
+    /// Reads go there before they go to others.
+    pub near: bool,
     /// What it is.
     pub role: Role,
     /// Does it answer?
@@ -111,6 +113,8 @@ pub struct Server {
     pub wait_timeout: Duration,
     /// Configured delay of its replication.
     pub delay: Duration,
+    /// Since when it has been serving reads; `None` while it does not.
+    pub readable_since: Option<Instant>,
     /// What keeps it from reads whatever its lag is.
     pub barred: Option<Unreadable>,
     /// Role and state in words.

@@ -309,6 +309,10 @@ impl Tracker {
     fn publish(&mut self, now: Instant) -> Changed {
         let mut next = self.paint(now);
         for (before, after) in self.picture.servers.iter().zip(&mut next.servers) {
+            after.readable_since = match after.readable(next.max_lag) {
+                Ok(()) => before.readable_since.or(Some(now)),
+                Err(_) => None,
+            };
             after.incarnation = before
                 .incarnation
                 .wrapping_add(u32::from(went_back(before, after)));
@@ -487,6 +491,7 @@ impl Tracker {
             address: watched.config.address.clone(),
             weight: watched.config.weight,
             group: watched.config.group.as_deref().map(Arc::from),
+            near: watched.config.near,
             role,
             health: watched.health.clone(),
             version: facts.map(|facts| facts.version.clone()),
@@ -505,6 +510,7 @@ impl Tracker {
                 wait_timeout.min(interactive_timeout)
             }),
             delay,
+            readable_since: None,
             barred,
             why: self.why(id, watched, role, barred).into(),
         }

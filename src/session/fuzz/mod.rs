@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use super::{
-    AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, InFlight, Policy,
+    AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Loads, Policy,
     Registry, Schemas, ServerKey, serve,
 };
 use crate::{
@@ -150,7 +150,7 @@ impl World {
             limits: config.limits.clone(),
             compression: config.compression,
             balancers: Vec::new(),
-            in_flight: InFlight::new(2),
+            loads: Loads::new(2),
             probes: Arc::from([]),
             catch_up: CatchUp::new(2),
             policy: watch::channel(Arc::new(policy)).1,
@@ -270,6 +270,7 @@ fn servers(address: &ServerAddress) -> Topology {
         address: address.clone(),
         weight: 1,
         group: None,
+        near: false,
         role,
         health: Health::Up,
         version: Some(version.clone()),
@@ -280,6 +281,7 @@ fn servers(address: &ServerAddress) -> Topology {
         position: None,
         asked_at: None,
         delay: Duration::ZERO,
+        readable_since: None,
         barred: None,
         why: "".into(),
         wait_timeout: Duration::MAX,

@@ -28,6 +28,8 @@ pub struct Policy {
     pub replica_wait: Duration,
     /// How one of several eligible replicas is chosen.
     pub balance: Balance,
+    /// How long a replica that has just come gets less than its share.
+    pub slow_start: Duration,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
@@ -55,6 +57,7 @@ impl Policy {
                 monotonic_reads: cluster.monotonic_reads,
                 replica_wait: cluster.replica_wait,
                 balance: cluster.balance,
+                slow_start: cluster.slow_start,
                 read_only_transactions: cluster.read_only_transactions,
                 administration: cluster.administration,
                 rules: Arc::clone(&rules),
