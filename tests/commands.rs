@@ -241,6 +241,12 @@ async fn several_statements_need_the_option(flavor: Flavor) {
         .await
         .unwrap();
         assert_eq!(raw.rows("SELECT 1; SELECT 2").await.unwrap_err().code, 1064);
+        if port == rig.proxy.port() {
+            let told = raw.rows("EXPLAIN ROUTE SELECT 1; SELECT 2").await.unwrap();
+            let refused = told[0].iter().flatten();
+            let refused: Vec<_> = refused.filter(|text| text.contains("1064")).collect();
+            assert_eq!(refused.len(), 1, "{told:?}");
+        }
         raw.send(&[SET_OPTION, 0, 0]).await;
         assert!(is_eof(&raw.packet().await.unwrap()));
         assert_eq!(

@@ -1000,8 +1000,12 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
     let mut conn = Conn::new(options).await.unwrap();
     let route = async |conn: &mut Conn, sql: &str| {
         let mut row = row(conn, &format!("EXPLAIN ROUTE {sql}")).await;
-        let server = row.remove("Server").unwrap().unwrap();
-        let place = if server == "db1" { Primary } else { Replica };
+        let server = row.remove("Server").unwrap();
+        let place = if server.as_deref() == Some("db1") {
+            Primary
+        } else {
+            Replica
+        };
         let mut text = |name: &str| row.remove(name).unwrap().unwrap_or_default();
         (
             place,
@@ -1028,6 +1032,10 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
         (Primary, words(["primary", hint, "read", "", ""]))
     );
 
+    let several = row(&mut conn, "EXPLAIN ROUTE SELECT 1; SELECT 2").await;
+    assert_eq!(several["Target"].as_deref(), Some("replica"));
+    assert_eq!(several["Parts"].as_deref(), Some("1 read; 2 read"));
+
     // Nothing is carried out.
     conn.query_drop("CREATE TABLE t (id INT)").await.unwrap();
     conn.query_drop("INSERT INTO t VALUES (1), (2)")
@@ -1039,6 +1047,24 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
         (Primary, "primary", "write")
     );
     assert_eq!(said[4], "t");
+    assert_eq!(one::<u32>(&mut conn, "SELECT COUNT(*) FROM t").await, 2);
+
+    // Several statements go together; what each of them is, is told.
+    for sql in [
+        "SELECT id FROM t; DELETE FROM t",
+        "BEGIN; SELECT id FROM t; COMMIT",
+    ] {
+        let (place, said) = route(&mut conn, sql).await;
+        let several = "one of several statements is not a read";
+        assert_eq!((place, said[1].as_str()), (Primary, several), "{sql}");
+        let whole = row(&mut conn, &format!("EXPLAIN ROUTE {sql}")).await;
+        let parts = whole["Parts"].as_deref().unwrap_or_default();
+        assert_eq!(parts.contains("1 read; 2 write"), sql.contains("DELETE"));
+        assert_eq!(parts.contains("1 begin: "), sql.contains("BEGIN"));
+        assert!(!whole.contains_key("Refused"));
+    }
+    let (place, said) = route(&mut conn, "SELECT 1; STOP SLAVE").await;
+    assert_eq!((place, said[0].as_str()), (Replica, "nowhere"), "{said:?}");
     assert_eq!(one::<u32>(&mut conn, "SELECT COUNT(*) FROM t").await, 2);
 
     // What the session is in the middle of counts.
@@ -1081,6 +1107,7 @@ async fn sessions_say_where_statements_go(flavor: Flavor) {
     // What the proxy answers itself is not prepared; PDO sends it as text for this error.
     for sql in [
         "EXPLAIN ROUTE SELECT 1",
+        "EXPLAIN ROUTE SELECT 1; STOP SLAVE",
         "SHOW DBPROXY SESSION",
         "SET @dbproxy_consistency = 'strong'",
         "SET @dbproxy_consistency = ?",

@@ -255,6 +255,9 @@ impl Session {
         text: &[u8],
         class: StatementClass,
     ) -> Result<Flow, Error> {
+        if let Some(inquiry) = self.inquiry(&class, text) {
+            return Box::pin(self.answer(inquiry, text)).await;
+        }
         let class = self.look_up(class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
@@ -263,9 +266,6 @@ impl Session {
         }
         if self.concerns_trackers(&class, text) {
             Box::pin(self.untrack(&class)).await?;
-        }
-        if let Some(inquiry) = self.inquiry(&class, text) {
-            return Box::pin(self.answer(inquiry, text)).await;
         }
         let effect = match class.kind {
             Kind::Read | Kind::Write => Effect::None,

@@ -227,11 +227,11 @@ impl Session {
         if ruled.is_some() {
             text_class = self.classify(text);
         }
-        if let Some(breach) = self.breach(&text_class, text) {
-            return self.reply_error(&refused(breach)).await;
-        }
         if self.is_for_the_proxy(&text_class, text) {
             return self.reply_error(&text_only()).await;
+        }
+        if let Some(breach) = self.breach(&text_class, text) {
+            return self.reply_error(&refused(breach)).await;
         }
         let class = self.look_up(text_class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);

@@ -29,7 +29,8 @@ impl Session {
     /// The question to the proxy that a statement is, if it is one.
     pub(super) fn inquiry(&self, class: &StatementClass, text: &[u8]) -> Option<Inquiry> {
         let may_be = match class.kind {
-            Kind::Explain | Kind::Show => true,
+            // What is to be explained may be several statements.
+            Kind::Explain | Kind::Show | Kind::Multi => true,
             Kind::Read => class.facts.contains(Facts::SYSTEM_VARIABLE),
             _ => false,
         };
@@ -76,8 +77,8 @@ impl Session {
             }
             Inquiry::Route(range) => {
                 let statement = text.get(range).unwrap_or_default().trim_ascii();
-                let (names, values): (Vec<_>, Vec<_>) =
-                    self.explain_route(statement).into_iter().unzip();
+                let explained = self.explain_route(statement).await;
+                let (names, values): (Vec<_>, Vec<_>) = explained.into_iter().unzip();
                 self.put_table(&mut out, &names, &[values]);
             }
             Inquiry::Rules | Inquiry::Firewall => {
@@ -113,11 +114,11 @@ impl Session {
     }
 
     /// The words are those of `dbproxy explain`.
-    fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
+    async fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let class = self.classify(statement);
         let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
-        let class = self.looked_up(class, statement, &self.wanted);
+        let class = self.look_up(class, statement, &self.wanted).await;
         let (route, would) = match self.breach(&class, statement) {
             Some(breach) => {
                 let route = Route {
@@ -162,6 +163,10 @@ impl Session {
         ];
         let told = sql::mentions(statement, &class, self.dialect);
         columns.extend(told.into_iter().map(|(label, text)| (label, Some(text))));
+        if class.facts.contains(Facts::MULTI) && !self.wanted.multi_statements() {
+            let refused = "by the server, error 1064: this client has not asked to send several statements at once";
+            columns.push(("Refused", Some(refused.to_owned())));
+        }
         if observed.is_some() {
             columns.push(("With mode route", observed));
         }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::dialect::Dialect;
-use super::lexer::{TokenKind, tokens};
+use super::lexer::{Lexer, Token, TokenKind, tokens};
 use super::words::Word;
 
 /// A question to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inquiry {
-    /// `EXPLAIN ROUTE` and a statement, which stands at this place of the text.
+    /// `EXPLAIN ROUTE` and a statement, or several of one packet, which stand at this place of the text.
     Route(Range<usize>),
     /// `SHOW DBPROXY SESSION`.
     Session,
@@ -23,10 +23,14 @@ pub enum Inquiry {
 
 /// Reads a question to the proxy; `None` for any other statement.
 ///
-/// `EXPLAIN route` and one word more describes a column of a table of that name: what is to be explained has two words at least.
+/// `EXPLAIN route` and one word more describes a column of a table of that name: what is to be explained has two words at least,
+/// or is the first of several statements and begins or ends a transaction.
 pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
+    let verb = Lexer::new(sql, dialect).next().entry()?.word;
+    if !matches!(verb, Word::Explain | Word::Show | Word::Select) {
+        return None;
+    }
     let tokens = tokens(sql, dialect)?;
-    let verb = tokens.first()?.entry()?.word;
     let is_word = |index: usize, word: &[u8]| {
         tokens.get(index).is_some_and(|token| {
             token.kind() == TokenKind::Word && token.bytes(sql).eq_ignore_ascii_case(word)
@@ -49,8 +53,11 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
                 _ => None,
             }
         }
-        (Word::Explain, [_, route, first, _, ..]) if is_word(1, b"ROUTE") => {
-            let begins = first.kind() == TokenKind::Word || first.is(b'(');
+        (Word::Explain, [_, route, first, next, ..]) if is_word(1, b"ROUTE") => {
+            let begins = match next.is(b';') {
+                true => stands_alone(first),
+                false => first.kind() == TokenKind::Word || first.is(b'('),
+            };
             begins.then_some(Inquiry::Route(route.end()..sql.len()))
         }
         (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"SESSION") => {
@@ -64,6 +71,12 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
         }
         _ => None,
     }
+}
+
+fn stands_alone(token: &Token) -> bool {
+    token
+        .entry()
+        .is_some_and(|entry| matches!(entry.word, Word::Begin | Word::Commit | Word::Rollback))
 }
 
 #[cfg(test)]
@@ -81,6 +94,18 @@ mod tests {
                 route(" /* dbproxy: primary */ (SELECT 1)"),
             ),
             ("EXPLAIN ROUTE DELETE FROM t", route(" DELETE FROM t")),
+            (
+                "EXPLAIN ROUTE SELECT 1; DELETE FROM t",
+                route(" SELECT 1; DELETE FROM t"),
+            ),
+            (
+                "EXPLAIN ROUTE BEGIN; SELECT 1; COMMIT",
+                route(" BEGIN; SELECT 1; COMMIT"),
+            ),
+            ("EXPLAIN ROUTE id; SELECT 1", None),
+            ("EXPLAIN ROUTE COMMIT;", None),
+            ("SELECT 1; EXPLAIN ROUTE SELECT 1", None),
+            ("SHOW DBPROXY SESSION; SELECT 1", None),
             ("SHOW DBPROXY SESSION;", Some(None)),
             ("show dbproxy session", Some(None)),
             ("SHOW DBPROXY RULES", Some(None)),

@@ -173,8 +173,10 @@ impl Session {
         class: StatementClass,
     ) -> Result<Flow, Error> {
         // Questions to the proxy are answered whatever rules say.
-        let is_inquiry = self.inquiry(&class, text).is_some();
-        let ruling = (!is_inquiry).then(|| self.judge(text, &class)).flatten();
+        let ruling = match self.inquiry(&class, text) {
+            Some(_) => None,
+            None => self.judge(text, &class),
+        };
         let Some(mut ruling) = ruling else {
             return self.run_query(packet, text, class).await;
         };
