@@ -5,10 +5,12 @@
 //! the session to its connection.
 
 mod balance;
+pub mod clusters;
 mod decide;
 mod pin;
 mod reading;
 mod reason;
+pub mod rewrite;
 pub mod rules;
 mod wish;
 

@@ -5,25 +5,18 @@ use std::sync::Arc;
 use dbproxy_proto::capability::Capabilities;
 
 use super::Context;
-use crate::config::Glob;
+use crate::routing;
 
-/// The cluster that serves the sessions of this user: by the name that the client asked for by TLS, else by the user's name, else by
-/// the schema; else the first.
+/// The cluster that serves the sessions of this user.
 pub(super) fn choose<'a>(
     clusters: &'a [Arc<Context>],
     server_name: Option<&str>,
     user: &[u8],
     schema: Option<&[u8]>,
 ) -> Option<&'a Arc<Context>> {
-    fn fits(globs: &[Glob], name: Option<&[u8]>) -> bool {
-        name.is_some_and(|name| globs.iter().any(|glob| glob.fits(name)))
-    }
-    let server_name = server_name.map(str::as_bytes);
-    let by = |fits: &dyn Fn(&Context) -> bool| clusters.iter().find(|context| fits(context));
-    by(&|context| fits(&context.serves.server_names, server_name))
-        .or_else(|| by(&|context| fits(&context.serves.accounts, Some(user))))
-        .or_else(|| by(&|context| fits(&context.serves.schemas, schema)))
-        .or_else(|| clusters.first())
+    let serves = clusters.iter().map(|context| &context.serves);
+    let (place, _) = routing::clusters::choose(serves, server_name, Some(user), schema);
+    clusters.get(place)
 }
 
 /// The cluster that a client is greeted for, of which nothing is known yet: the first whose servers have been seen.

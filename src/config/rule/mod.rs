@@ -5,6 +5,7 @@ pub(super) mod keys;
 pub(super) mod kinds;
 mod read;
 mod time;
+mod words;
 
 use std::fmt;
 use std::time::Duration;
@@ -85,6 +86,26 @@ pub struct Actions {
     pub firewall: Option<Firewall>,
     /// It is told to the log.
     pub log: bool,
+}
+
+impl Actions {
+    /// What rules that match say together, but for limits and firewalls, which are each rule's own: of each action, what the first
+    /// that has it says.
+    pub fn of<'r>(rules: impl Iterator<Item = &'r Self>) -> Self {
+        let mut actions = Self::default();
+        for then in rules {
+            actions.route = actions.route.or_else(|| then.route.clone());
+            actions.consistency = actions.consistency.or(then.consistency);
+            actions.max_lag = actions.max_lag.or(then.max_lag);
+            actions.timeout = actions.timeout.or(then.timeout);
+            actions.rewrite = actions.rewrite.or_else(|| then.rewrite.clone());
+            actions.answer = actions.answer.or_else(|| then.answer.clone());
+            actions.cache = actions.cache.or(then.cache);
+            actions.priority = actions.priority.or(then.priority);
+            actions.log |= then.log;
+        }
+        actions
+    }
 }
 
 /// Who goes first where statements wait for a connection.

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use regex::bytes::Captures;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -13,9 +12,9 @@ use super::{
 };
 use crate::{
     accounts::AccountKey,
-    config::rule::{Actions, Firewall, FixedAnswer, Rule},
+    config::rule::{Actions, Firewall, FixedAnswer},
     error::Answer,
-    routing::Reason,
+    routing::{Reason, rewrite::rewritten},
     sql::{self, Dialect},
 };
 
@@ -47,19 +46,7 @@ impl Ruling {
         if matched.is_empty() {
             return None;
         }
-        let mut actions = Actions::default();
-        for entry in &matched {
-            let then = &entry.rule.then;
-            actions.route = actions.route.or_else(|| then.route.clone());
-            actions.consistency = actions.consistency.or(then.consistency);
-            actions.max_lag = actions.max_lag.or(then.max_lag);
-            actions.timeout = actions.timeout.or(then.timeout);
-            actions.rewrite = actions.rewrite.or_else(|| then.rewrite.clone());
-            actions.answer = actions.answer.or_else(|| then.answer.clone());
-            actions.cache = actions.cache.or(then.cache);
-            actions.priority = actions.priority.or(then.priority);
-            actions.log |= then.log;
-        }
+        let actions = Actions::of(matched.iter().map(|entry| &entry.rule.then));
         Some(Self {
             matched,
             actions,
@@ -167,20 +154,9 @@ impl Ruling {
         text: &[u8],
         dialect: Dialect,
     ) -> Result<Option<Vec<u8>>, Answer> {
-        let mut rules = self.matched.iter().map(|entry| &entry.rule);
-        let Some((rule, template)) =
-            rules.find_map(|rule| Some((rule, rule.then.rewrite.as_deref()?)))
-        else {
-            return Ok(None);
-        };
-        let rewritten =
-            rewritten(rule, template, text, dialect).and_then(|text| match text.len() {
-                ..=LONGEST => Ok(text),
-                _ => Err("it would get too long".to_owned()),
-            });
-        rewritten.map(Some).map_err(|why| {
-            let name = &rule.name;
-            let text = format!("dbproxy: rule \"{name}\" cannot rewrite this statement: {why}");
+        let rules = self.matched.iter().map(|entry| &entry.rule);
+        rewritten(rules, text, dialect).map_err(|why| {
+            let text = format!("dbproxy: {why}");
             Answer::new(1105, b"HY000", text)
         })
     }
@@ -234,84 +210,4 @@ const LOGGED: usize = 2_048;
 pub(super) fn exceeded(rule: &str, what: &str) -> Answer {
     let text = format!("dbproxy: rule \"{rule}\" allows {what}");
     Answer::new(1226, b"42000", text)
-}
-
-/// The longest statement that rules make: one packet has room for it.
-const LONGEST: usize = 15 << 20;
-
-fn rewritten(
-    rule: &Rule,
-    template: &str,
-    text: &[u8],
-    dialect: Dialect,
-) -> Result<Vec<u8>, String> {
-    let Some(pattern) = &rule.when.pattern else {
-        return filled(template.as_bytes(), text, dialect);
-    };
-    let replaced = pattern.regex().replace_all(text, |found: &Captures<'_>| {
-        let mut out = Vec::new();
-        found.expand(template.as_bytes(), &mut out);
-        out
-    });
-    Ok(replaced.into_owned())
-}
-
-/// A template with the statement's literals in place of `?1`, `?2`, …
-fn filled(template: &[u8], text: &[u8], dialect: Dialect) -> Result<Vec<u8>, String> {
-    let Some(literals) = sql::literals(text, dialect) else {
-        return Err("its literals cannot be told for certain".to_owned());
-    };
-    let mut out = Vec::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        let digits = after
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        if *byte != b'?' || digits == 0 {
-            out.push(*byte);
-            continue;
-        }
-        let (number, after) = after.split_at(digits);
-        rest = after;
-        let number = std::str::from_utf8(number)
-            .ok()
-            .and_then(|number| number.parse::<usize>().ok());
-        let literal = number
-            .and_then(|number| number.checked_sub(1))
-            .and_then(|index| literals.get(index))
-            .and_then(|range| text.get(range.clone()));
-        match literal {
-            Some(literal) => out.extend_from_slice(literal),
-            None => {
-                return Err(format!(
-                    "it asks for literal {}, and there are {}",
-                    number.unwrap_or(usize::MAX),
-                    literals.len()
-                ));
-            }
-        }
-    }
-    Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn templates_take_literals() {
-        let fill = |template: &str| {
-            let text = b"SELECT a FROM t WHERE b = 'it''s' AND c > 7 LIMIT 10";
-            let filled = filled(template.as_bytes(), text, Dialect::default());
-            filled.map(|text| String::from_utf8(text).unwrap())
-        };
-        assert_eq!(fill("SELECT ?1, ?3, ?").unwrap(), "SELECT 'it''s', 10, ?");
-        assert_eq!(fill("SELECT 1").unwrap(), "SELECT 1");
-        assert!(fill("SELECT ?4").unwrap_err().contains("there are 3"));
-        assert!(fill("SELECT ?0").is_err());
-        assert!(fill("SELECT ?99999999999999999999999").is_err());
-    }
 }
