@@ -179,6 +179,185 @@ fn explain_follows_a_transaction_on_a_replica() {
     assert_eq!(targets, expected, "{text}");
 }
 
+const RULED: &str = r#"
+[listen]
+mysql = ["127.0.0.1:3306"]
+
+[monitor]
+user = "watch"
+password = "not-shown"
+
+[cluster]
+name = "shop"
+
+[[cluster.server]]
+name = "db1"
+address = "10.0.0.1"
+
+[[cluster.server]]
+name = "db2"
+address = "10.0.0.2"
+
+[[cluster.server]]
+name = "db3"
+address = "10.0.0.3"
+group = "reports"
+
+[clusters.archive]
+servers = ["old1=10.0.1.1"]
+accounts = "keeper"
+schemas = "old_*"
+
+[[rule]]
+name = "sampled"
+kind = "read"
+sample = 0.5
+cache = "1s"
+
+[[rule]]
+name = "reports"
+account = "report*"
+route = "group=reports"
+timeout = "30s"
+continue = true
+
+[[rule]]
+name = "local"
+client = "10.9.0.0/16"
+table = "shop.balances"
+consistency = "strong"
+
+[[rule]]
+name = "jobs"
+application = "cron"
+time = "22:00-06:00"
+block = "not at night"
+
+[[rule]]
+name = "audit"
+pattern = "^SELECT \\* FROM audit$"
+rewrite = "SELECT id FROM audit LIMIT 10"
+
+[[rule]]
+kind = "definition"
+block = "no"
+"#;
+
+/// What is explained under those rules, statement by statement.
+fn ruled(arguments: &[&str]) -> Vec<Vec<String>> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dbproxy.toml");
+    fs::write(&path, RULED).unwrap();
+    let file = path.to_str().unwrap();
+    let output = output(&[&["explain", "-c", file], arguments].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let statements = text.split("\n\n");
+    let lines = |statement: &str| statement.lines().map(str::to_owned).collect();
+    statements.map(lines).collect()
+}
+
+/// Each of these lines is there.
+fn has(statement: &[String], lines: &[&str]) {
+    for line in lines {
+        let found = statement.iter().any(|shown| shown.trim_start() == *line);
+        assert!(found, "{line} in\n{}", statement.join("\n"));
+    }
+}
+
+#[test]
+fn explain_knows_the_rules() {
+    let reports = "rule    reports: route = group=reports, timeout = 30s, continue = true";
+    let sampled = "may match  sampled (by sample): cache = 1s";
+    let told = ruled(&[
+        "--account",
+        "reporter",
+        "SELECT 1",
+        "SELECT * FROM audit",
+        "DROP TABLE t",
+        "SELECT a FROM balances",
+        "USE shop",
+        "SELECT a FROM balances",
+        "COMMIT",
+    ]);
+    let to_group = [
+        "target  replica db3",
+        "reason  a rule names the server's group",
+    ];
+    has(&told[0], &[reports, sampled, to_group[0], to_group[1]]);
+    let night = "may match  jobs (by application, time): block = 1227 not at night";
+    has(&told[0], &[night]);
+    let audit = "becomes SELECT id FROM audit LIMIT 10";
+    has(&told[1], &[reports, audit, to_group[0], "reads   audit"]);
+    let block = "rule    rule 6: block = 1227 no";
+    has(
+        &told[2],
+        &[block, "target  nowhere", "reason  a rule refuses it"],
+    );
+    let unknown = "may match  local (by client, table): consistency = strong";
+    has(&told[3], &[unknown]);
+    let known = "may match  local (by client): consistency = strong";
+    has(&told[5], &[known]);
+    assert!(!told[6].iter().any(|line| line.contains("rule")));
+
+    let here = [
+        "--account",
+        "web",
+        "--schema",
+        "shop",
+        "--client",
+        "10.9.1.1",
+    ];
+    let strong = "rule    local: consistency = strong";
+    let told = ruled(&[&here[..], &["SELECT a FROM balances"]].concat());
+    has(&told[0], &[strong, "reason  read: consistency is strong"]);
+    assert!(!told[0].iter().any(|line| line.contains("reports")));
+    let told = ruled(&[&here[..], &["SELECT a FROM old_x.balances"]].concat());
+    has(&told[0], &["target  any replica"]);
+    let comment = "SELECT a FROM t /* application='cron' */";
+    has(
+        &ruled(&[comment])[0],
+        &["may match  jobs (by time): block = 1227 not at night"],
+    );
+    has(
+        &ruled(&["SELECT mine(1)"])[0],
+        &["note    the servers' functions are not known here; EXPLAIN ROUTE knows them"],
+    );
+}
+
+#[test]
+fn explain_knows_the_clusters() {
+    let sql = "INSERT INTO t VALUES (1)";
+    for (arguments, cluster, target) in [
+        (
+            &["--account", "keeper"][..],
+            "cluster archive: by its account",
+            "target  primary old1",
+        ),
+        (
+            &["--account", "web", "--schema", "old_2020"],
+            "cluster archive: by its schema",
+            "target  primary old1",
+        ),
+        (
+            &["--account", "web", "--schema", "shop"],
+            "cluster shop: no other serves it",
+            "target  primary db1",
+        ),
+        (
+            &[],
+            "cluster shop: no other serves it, unless --account or --schema says otherwise",
+            "target  primary db1",
+        ),
+    ] {
+        let told = ruled(&[arguments, &[sql]].concat());
+        has(&told[0], &[cluster, target]);
+    }
+    // Without a configuration there is nothing that they could say.
+    let wrong = output(&["explain", "--account", "web", sql]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
 #[test]
 fn explain_names_the_tables() {
     let text = stdout(&output(&[

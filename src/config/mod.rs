@@ -69,7 +69,7 @@ pub struct Config {
 
 impl Config {
     /// All clusters, `[cluster]` first.
-    pub fn all_clusters(&self) -> impl Iterator<Item = &Cluster> {
+    pub fn all_clusters(&self) -> impl Iterator<Item = &Cluster> + Clone {
         std::iter::once(&self.cluster).chain(&self.clusters)
     }
 
