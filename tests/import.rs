@@ -103,6 +103,14 @@ impl Imported {
         }
     }
 
+    /// Name and effect of each rule.
+    fn rules(&self) -> Vec<String> {
+        let rules = self.config.rules.iter();
+        rules
+            .map(|rule| format!("{}: {}", rule.name, rule.effect()))
+            .collect()
+    }
+
     fn lacks(&self, secrets: &[&str]) {
         for secret in secrets {
             assert!(!self.text.contains(secret), "{secret} in\n{}", self.text);
@@ -228,26 +236,113 @@ fn proxysql_cnf() {
         "mysql_users = shop",
         "mysql_users shop default_schema",
         "mysql_users old active = 0",
-        "mysql_users = archive",
         "rule_id=1 ",
         "rule_id=2 ",
-        "rule_id=3 ",
-        "rule_id=4 ",
         "rule_id=5 ",
         "scheduler: …",
     ]);
     shop.lacks(&["not-for-comments", "tr0ub4dor", "hidden-too"]);
-    assert!(
-        shop.text.contains("# - hostgroup-30 (10.3.0.21)"),
-        "{}",
-        shop.text
+    // What comes behind the rule for all SELECTs gets none, there as here.
+    assert_eq!(
+        shop.rules(),
+        [
+            "query rule 1: priority = normal",
+            "query rule 2: priority = normal",
+            "query rule 3: cache = 60s",
+            "query rule 4: block = 1148 no, continue = true",
+        ]
     );
+    let [archive] = config.clusters.as_slice() else {
+        panic!("{}", shop.text);
+    };
+    assert_eq!(archive.name, "hostgroup-30");
+    assert_eq!(archive.servers[0].address.to_string(), "10.3.0.21:3306");
+    assert!(archive.serves.accounts[0].fits(b"archive"));
 
     let archive = imported("proxysql.cnf", Some("hostgroup-30"));
     assert_eq!(
         archive.servers(),
         [server("10.3.0.21:3306", "10.3.0.21:3306", 1)]
     );
+}
+
+#[test]
+fn rules_of_proxysql() {
+    let shop = imported("proxysql_rules.cnf", None);
+    assert_eq!(
+        shop.rules(),
+        [
+            "query rule 10: block = 1148 not here",
+            "query rule 30: route = group=hostgroup-40",
+            "query rule 40: rewrite = SELECT ${1}",
+            "query rule 41: rewrite = ${1}new_$$name",
+            "query rule 60: answer = ok",
+            "query rule 70: route = primary, log = true",
+            "query rule 75: priority = normal",
+            "query rule 80, then 81: timeout = 60s",
+            "query rule 80: priority = normal",
+            "query rule 100: priority = normal",
+            "query rule 110: timeout = 1.5s, cache = 60s",
+        ]
+    );
+    let rules = &shop.config.rules;
+    assert_eq!(
+        rules[1].when.to_string(),
+        "account = reports, client = 10.9.0.0/16, listener = 0.0.0.0:6034, schema = shop"
+    );
+    assert!(rules[7].when.account[0].fits(b"batch"));
+    for (rule, fitting, other) in [
+        (0, "drop  database x", "DROP TABLE x"),
+        (2, "select distinct a, b", "SELECT a"),
+        (3, "SELECT 'old_name'", "SELECT OLD_NAME"),
+        (7, "delete from t", "SELECT 1"),
+        (10, "/* c */ SELECT a FROM  country", "SELECT a FROM county"),
+    ] {
+        let pattern = rules[rule].when.pattern.as_ref().unwrap().regex();
+        assert!(pattern.is_match(fitting.as_bytes()), "{pattern}");
+        assert!(!pattern.is_match(other.as_bytes()), "{pattern}");
+    }
+    // Only what is found first is replaced.
+    let pattern = rules[3].when.pattern.as_ref().unwrap().regex();
+    let rewrite = rules[3].then.rewrite.as_ref().unwrap().as_bytes();
+    let rewritten = pattern.replace_all(b"a.old_name = b.old_name", rewrite);
+    assert_eq!(rewritten, &b"a.new_$name = b.old_name"[..]);
+
+    let servers = shop.config.cluster.servers.iter();
+    let groups: Vec<_> = servers.map(|server| server.group.as_deref()).collect();
+    assert_eq!(groups, [None, None, Some("hostgroup-40")]);
+    let [archive] = shop.config.clusters.as_slice() else {
+        panic!("{}", shop.text);
+    };
+    assert_eq!(archive.servers.len(), 2);
+    let names: Vec<_> = archive
+        .serves
+        .accounts
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["archiver", "keeper"]);
+    shop.names(&[
+        "rule_id=20 ",
+        "rule_id=50 ",
+        "rule_id=51 ",
+        "rule_id=52 ",
+        "mysql_query_rules 70 delay = 100",
+        "rule_id=75 ",
+        "rule_id=82 ",
+        "rule_id=83 ",
+        "rule_id=90 ",
+        "rule_id=100 ",
+        "rule_id=120 ",
+        "mysql_users shop max_connections = 50",
+    ]);
+    // Each says where it comes from.
+    assert!(shop.text.contains("mysql_query_rules: rule_id=110 "));
+    // One cluster alone.
+    let archive = imported("proxysql_rules.cnf", Some("hostgroup-30"));
+    assert_eq!(archive.servers().len(), 2);
+    assert!(archive.config.clusters.is_empty());
+    assert!(archive.text.contains("# - hostgroup-10 (10.2.0.11"));
 }
 
 #[test]
@@ -655,8 +750,8 @@ proptest! {
 
     /// A file with something cut out or put in.
     #[test]
-    fn a_damaged_file_is_read_or_refused(which in 0..6_usize, at in any::<prop::sample::Index>(), cut in 0..40_usize, put in any::<Vec<u8>>()) {
-        let files = ["haproxy.cfg", "maxscale.cnf", "mysqlnd_ms.json", "proxysql.cnf", "proxysql.sql", "proxysql_dump.sql"];
+    fn a_damaged_file_is_read_or_refused(which in 0..7_usize, at in any::<prop::sample::Index>(), cut in 0..40_usize, put in any::<Vec<u8>>()) {
+        let files = ["haproxy.cfg", "maxscale.cnf", "mysqlnd_ms.json", "proxysql.cnf", "proxysql.sql", "proxysql_dump.sql", "proxysql_rules.cnf"];
         let mut bytes = fs::read(format!("{DATA}/{}", files[which])).unwrap();
         let at = at.index(bytes.len());
         let end = (at + cut).min(bytes.len());

@@ -9,6 +9,7 @@ mod ini;
 mod maxscale;
 mod mysqlnd_ms;
 mod proxysql;
+mod regex;
 mod target;
 
 use std::fmt;
@@ -138,8 +139,17 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Status, 
     }
     super::say(&format_args!(
         "{} servers of \"{}\"; {} settings have no equal, see the comments at the end",
-        written.config.cluster.servers.len(),
-        written.config.cluster.name,
+        written
+            .config
+            .all_clusters()
+            .map(|cluster| cluster.servers.len())
+            .sum::<usize>(),
+        written
+            .config
+            .all_clusters()
+            .map(|cluster| cluster.name.as_str())
+            .collect::<Vec<_>>()
+            .join("\", \""),
         written.unequal
     ));
     Ok(Status::Fine)

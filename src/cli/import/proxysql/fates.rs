@@ -1,6 +1,5 @@
 //! What becomes of ProxySQL's variables, rules and lesser tables.
 
-use super::Row;
 use crate::cli::import::target::Fate;
 use crate::cli::import::target::Fate::{Count, Nothing, Span, Text};
 
@@ -26,46 +25,21 @@ pub(super) fn of_variable(name: &str) -> Fate {
     row.map_or(Nothing("dbproxy has no such setting"), |(_, fate)| *fate)
 }
 
-/// Why a rule is not carried over.
-pub(super) fn of_rule(row: &Row) -> &'static str {
-    let has = |name: &str| !matches!(row.field(name), "" | "0" | "NULL" | "null");
-    if row.field("active") == "0" {
-        return "rules that were switched off";
-    }
-    if has("cache_ttl") {
-        return "dbproxy has no cache of answers";
-    }
-    if has("mirror_hostgroup") || has("mirror_flagOUT") {
-        return "dbproxy has no mirror";
-    }
-    if has("replace_pattern") {
-        return "dbproxy does not rewrite statements yet";
-    }
-    if has("error_msg") || has("OK_msg") {
-        return "dbproxy does not block statements or answer them itself yet; privileges on the servers can";
-    }
-    if has("timeout") || has("delay") {
-        return "dbproxy has no limit of time for a statement; max_execution_time (MySQL) or max_statement_time (MariaDB) on the servers is one";
-    }
-    let select = |name: &str| row.field(name).to_ascii_lowercase().contains("select");
-    if has("destination_hostgroup") && (select("match_digest") || select("match_pattern")) {
-        return "not needed: dbproxy tells reads from writes and from locking reads itself; `dbproxy explain` says where a statement goes";
-    }
-    "dbproxy decides by the statement itself; for what is left, write a [[rule]] or a leading comment such as /* dbproxy: primary */"
-}
-
 /// Why a table is not carried over.
 pub(super) fn of_table(table: &str) -> &'static str {
     match table {
         "mysql_hostgroup_attributes" => "dbproxy has no settings for a group of servers",
-        "mysql_query_rules_fast_routing" => "run one dbproxy per cluster",
+        "mysql_query_rules_fast_routing" => {
+            "`accounts` and `schemas` of [clusters.NAME] say which sessions are whose; within a cluster a [[rule]] with account, schema \
+             and route"
+        }
         "mysql_servers_ssl_params" => {
             "`tls` of a server and [tls.server] say how servers are spoken to"
         }
         "mysql_firewall_whitelist_users"
         | "mysql_firewall_whitelist_rules"
         | "mysql_firewall_whitelist_sqli_fingerprints" => {
-            "dbproxy has no firewall yet; privileges on the servers can do some of it"
+            "a firewall learns anew: a [[rule]] with the account, a name and firewall = \"learn\", later \"detect\" and \"enforce\""
         }
         "proxysql_servers" => "each dbproxy has its own file; distribute it as any other",
         "scheduler" | "restapi_routes" => "dbproxy starts no scripts",
@@ -81,9 +55,10 @@ const POOL: &str = "the pool keeps and shares connections by itself; `limits.idl
 const SESSION: &str = "dbproxy carries what a session has set from connection to connection, and ties the session to one where it cannot";
 const RETRIES: &str = "a read that has not yet sent a row is repeated elsewhere, up to `limits.hold`; a write is never repeated";
 const STATISTICS: &str = "dbproxy keeps no statistics of statements yet";
-const LOGS: &str = "dbproxy logs no statements; `log.level` says what it logs, to standard error";
+const LOGS: &str = "statements are logged by a [[rule]] with log; `log.level` says what it logs, to standard error";
 const MEMORY: &str = "answers pass through as they arrive; there is nothing to set";
-const TIMES: &str = "dbproxy has no limit of time for a statement or a transaction; max_execution_time (MySQL) or max_statement_time (MariaDB) on the servers is one";
+const TIMES: &str =
+    "a [[rule]] with timeout bounds the time of statements; transactions have no bound";
 
 /// The first that fits counts, so longer names stand in front.
 const VARIABLES: &[(&str, Fate)] = &[
@@ -142,12 +117,18 @@ const VARIABLES: &[(&str, Fate)] = &[
         Nothing("clients are offered what every server can"),
     ),
     ("max_allowed_packet", Nothing("the primary's counts")),
-    ("query_cache", Nothing("dbproxy has no cache of answers")),
+    (
+        "query_cache",
+        Nothing("a [[rule]] with cache keeps answers; `limits.cache` bounds the memory"),
+    ),
     ("mirror_", Nothing("dbproxy has no mirror")),
-    ("firewall_", Nothing("dbproxy has no firewall yet")),
+    (
+        "firewall_",
+        Nothing("a [[rule]] with firewall = \"learn\" is the beginning of one"),
+    ),
     (
         "automatic_detect_sqli",
-        Nothing("dbproxy has no firewall yet"),
+        Nothing("a [[rule]] with firewall = \"learn\" is the beginning of one"),
     ),
     ("query_retries", Nothing(RETRIES)),
     ("connect_retries", Nothing(RETRIES)),

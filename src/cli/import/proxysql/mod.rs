@@ -4,6 +4,7 @@
 
 mod cnf;
 mod fates;
+mod rules;
 mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +89,8 @@ impl Row {
 }
 
 pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
-    let mut content = if sql::is_sql(text) {
+    let is_sql = sql::is_sql(text);
+    let mut content = if is_sql {
         sql::read(text)?
     } else {
         cnf::read(text)?
@@ -102,6 +104,14 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
             row.fields.push(("hostgroup_id".to_owned(), "0".to_owned()));
         }
     }
+    // A rule is off by default in the table, and on in the file.
+    let rules = content
+        .rows
+        .iter_mut()
+        .filter(|row| row.table == "mysql_query_rules");
+    for row in rules.filter(|row| is_sql && row.field("active").is_empty()) {
+        row.fields.push(("active".to_owned(), "0".to_owned()));
+    }
     let of = |table: &'static str| content.rows.iter().filter(move |row| row.table == table);
     let clusters = clusters(&content);
     let names: Vec<String> = clusters
@@ -109,9 +119,10 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
         .map(|cluster| cluster.name.clone())
         .collect();
     let chosen = choose(&names, wanted)?;
-    let mut draft = Draft::new(names.get(chosen).map_or("", String::as_str));
-    let nothing = Cluster::default();
-    let own = clusters.get(chosen).unwrap_or(&nothing);
+    let accounts: BTreeMap<&str, &str> = of("mysql_users")
+        .filter(|row| row.field("active") != "0")
+        .map(|row| (row.field("username"), row.field("default_hostgroup")))
+        .collect();
     let mut hosts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for row in of("mysql_servers") {
         hosts
@@ -119,22 +130,20 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
             .or_default()
             .push(row.field("hostname"));
     }
-    for (at, other) in clusters.iter().enumerate() {
-        if at != chosen {
-            let hosts = other
-                .hostgroups
-                .iter()
-                .filter_map(|group| hosts.get(group.as_str()));
+    let mut draft = Draft::default();
+    let mut own: Vec<&Cluster> = Vec::new();
+    for (at, cluster) in clusters.iter().enumerate() {
+        let is_served = wanted.is_none() && cluster.is_served(&content);
+        if at == chosen || is_served {
+            draft.begin(&cluster.name);
+            own.push(cluster);
+            fill(cluster, at == chosen, &content, &mut draft)?;
+        } else {
+            let groups = cluster.hostgroups.iter();
+            let hosts = groups.filter_map(|group| hosts.get(group.as_str()));
             let hosts: BTreeSet<&str> = hosts.flatten().copied().collect();
-            draft.other(
-                &other.name,
-                &hosts.into_iter().collect::<Vec<_>>().join(", "),
-            );
-        }
-    }
-    for row in of("mysql_servers") {
-        if own.hostgroups.contains(row.field("hostgroup_id")) {
-            server(row, own, &mut draft)?;
+            let hosts: Vec<_> = hosts.into_iter().collect();
+            draft.other(&cluster.name, &hosts.join(", "));
         }
     }
     for setting in &content.variables {
@@ -142,12 +151,43 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
     }
     for row in &content.rows {
         if row.table != "mysql_servers" {
-            other_row(row, own, &mut draft);
+            other_row(row, &own, &mut draft);
         }
     }
+    let rules: Vec<&Row> = of("mysql_query_rules").collect();
+    let places = rules::Places {
+        clusters: &own,
+        accounts: &accounts,
+    };
+    rules::carry(&rules, &places, &mut draft);
     complete_tls(&content.variables, &mut draft);
     uniform_limit(&content, &mut draft);
     Ok(draft)
+}
+
+/// Adds a cluster's servers, and whose sessions it serves if it is not the `main` one.
+fn fill(cluster: &Cluster, main: bool, content: &Content, draft: &mut Draft) -> Result<(), Error> {
+    for row in &content.rows {
+        let of_group = |column: &str| cluster.hostgroups.contains(row.field(column));
+        match row.table.as_str() {
+            "mysql_servers" if of_group("hostgroup_id") => server(row, cluster, draft)?,
+            "mysql_users" if !main && is_account(row) && of_group("default_hostgroup") => {
+                let setting = row.column("default_hostgroup");
+                draft.append("clusters.NAME.accounts", row.field("username"), &setting);
+            }
+            _ => {}
+        }
+    }
+    if draft.servers().iter().any(|server| server.group.is_some()) {
+        draft.todo("Servers of a group also get reads that no rule sends there: a group says where a rule's reads go, and keeps no others away.");
+    }
+    Ok(())
+}
+
+/// Whether a user can be named in a list of accounts.
+fn is_account(row: &Row) -> bool {
+    let name = row.field("username");
+    row.field("active") != "0" && !name.is_empty() && !name.contains('*')
 }
 
 /// Hostgroups that hold the same data.
@@ -157,6 +197,27 @@ struct Cluster {
     hostgroups: BTreeSet<String>,
     /// Those that get writes.
     writers: BTreeSet<String>,
+    /// Those and the ones of all reads; a server of another is in a group.
+    pair: BTreeSet<String>,
+}
+
+impl Cluster {
+    /// Whether there is a server, and an account by which its sessions are known.
+    fn is_served(&self, content: &Content) -> bool {
+        let of = |row: &Row, column: &str| self.hostgroups.contains(row.field(column));
+        let rows = || content.rows.iter();
+        rows()
+            .any(|row| row.table == "mysql_servers" && of(row, "hostgroup_id") && !is_offline(row))
+            && rows().any(|row| {
+                row.table == "mysql_users" && of(row, "default_hostgroup") && is_account(row)
+            })
+    }
+}
+
+fn is_offline(row: &Row) -> bool {
+    row.field("status")
+        .to_ascii_uppercase()
+        .starts_with("OFFLINE")
 }
 
 /// Tables that say which hostgroups belong together, and how.
@@ -183,6 +244,8 @@ fn clusters(content: &Content) -> Vec<Cluster> {
         sets.push(columns.map(|(_, group)| group.clone()).collect());
         writers.insert(row.field("writer_hostgroup").to_owned());
     }
+    // Two pairs of a table are two clusters, whatever rules send from one to the other.
+    let paired: BTreeSet<String> = sets.iter().flatten().cloned().collect();
     let mut used: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for row in content
         .rows
@@ -217,11 +280,11 @@ fn clusters(content: &Content) -> Vec<Cluster> {
             "" if common.len() == 1 => common.first(),
             name => defaults.get(name),
         };
-        if let Some(default) = default.filter(|_| by_text && row.field("schemaname").is_empty()) {
-            sets.push(vec![
-                (*default).to_owned(),
-                row.field("destination_hostgroup").to_owned(),
-            ]);
+        let destination = row.field("destination_hostgroup");
+        if let Some(default) = default.filter(|_| by_text && row.field("schemaname").is_empty())
+            && !(paired.contains(*default) && paired.contains(destination))
+        {
+            sets.push(vec![(*default).to_owned(), destination.to_owned()]);
         }
     }
     sets.iter_mut()
@@ -247,12 +310,51 @@ fn clusters(content: &Content) -> Vec<Cluster> {
         {
             found.push(Cluster {
                 name: format!("hostgroup-{name}"),
+                pair: pair(content, &hostgroups, &writing),
                 hostgroups,
                 writers: writing,
             });
         }
     }
     found
+}
+
+/// Of a cluster's hostgroups those of writes and of reads in general: as a table says, else the one that `SELECT` goes to, else all.
+fn pair(
+    content: &Content,
+    hostgroups: &BTreeSet<String>,
+    writers: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let of = |row: &Row, column: &str| hostgroups.contains(row.field(column));
+    let tables = content
+        .rows
+        .iter()
+        .filter(|row| PAIRS.contains(&row.table.as_str()));
+    let mut pair: BTreeSet<String> = tables
+        .filter(|row| of(row, "writer_hostgroup"))
+        .flat_map(|row| &row.fields)
+        .filter(|(column, _)| column.ends_with("_hostgroup"))
+        .map(|(_, group)| group.clone())
+        .collect();
+    if pair.is_empty() {
+        let mut general = content.rows.iter().filter(|row| {
+            let column = "destination_hostgroup";
+            row.table == "mysql_query_rules"
+                && rules::is_general(row)
+                && of(row, column)
+                && !writers.contains(row.field(column))
+        });
+        pair.extend(
+            general
+                .next()
+                .map(|row| row.field("destination_hostgroup").to_owned()),
+        );
+        if pair.is_empty() {
+            return hostgroups.clone();
+        }
+    }
+    pair.extend(writers.iter().cloned());
+    pair
 }
 
 fn server(row: &Row, own: &Cluster, draft: &mut Draft) -> Result<(), Error> {
@@ -271,7 +373,7 @@ fn server(row: &Row, own: &Cluster, draft: &mut Draft) -> Result<(), Error> {
     };
     let address = ServerAddress::parse(&text).map_err(|message| Error::at(row.line, message))?;
     let status = row.column("status");
-    if status.value.to_ascii_uppercase().starts_with("OFFLINE") {
+    if is_offline(row) {
         draft.note(
             &status,
             "a server that is out of service is left out; add it when it comes back",
@@ -286,6 +388,9 @@ fn server(row: &Row, own: &Cluster, draft: &mut Draft) -> Result<(), Error> {
         "",
     );
     let mut server = Server::new(address, &from);
+    if !own.pair.contains(group) {
+        server.group = Some(format!("hostgroup-{group}"));
+    }
     let weight = row.column("weight");
     // The primary gets no reads here: its share is what it has among the readers.
     if !own.writers.contains(group) || own.hostgroups.len() == 1 {
@@ -416,21 +521,16 @@ fn variable(setting: &Setting, draft: &mut Draft) {
     }
 }
 
-fn other_row(row: &Row, own: &Cluster, draft: &mut Draft) {
+fn other_row(row: &Row, own: &[&Cluster], draft: &mut Draft) {
     let setting = row.setting();
+    let is_own = |group: &str| own.iter().any(|cluster| cluster.hostgroups.contains(group));
     match row.table.as_str() {
         "mysql_users" => user(row, own, draft),
-        "mysql_replication_hostgroups"
-            if own.hostgroups.contains(row.field("writer_hostgroup")) =>
-        {
-            draft.note(
-                &setting,
-                "not needed: which server is the primary and which are replicas, dbproxy finds out",
-            )
-        }
-        table
-            if PAIRS.contains(&table) && own.hostgroups.contains(row.field("writer_hostgroup")) =>
-        {
+        "mysql_replication_hostgroups" if is_own(row.field("writer_hostgroup")) => draft.note(
+            &setting,
+            "not needed: which server is the primary and which are replicas, dbproxy finds out",
+        ),
+        table if PAIRS.contains(&table) && is_own(row.field("writer_hostgroup")) => {
             draft.note(
                 &setting,
                 "dbproxy follows asynchronous and semi-synchronous replication only",
@@ -438,15 +538,16 @@ fn other_row(row: &Row, own: &Cluster, draft: &mut Draft) {
             draft.todo("The servers are a cluster of Galera, Group Replication or Aurora: dbproxy does not know their roles yet, and cannot serve it.");
         }
         table if PAIRS.contains(&table) => draft.note(&setting, "it belongs to another cluster"),
-        "mysql_query_rules" => draft.note(&setting, fates::of_rule(row)),
+        "mysql_query_rules" => {}
         table => draft.note(&setting, fates::of_table(table)),
     }
 }
 
-fn user(row: &Row, own: &Cluster, draft: &mut Draft) {
+fn user(row: &Row, own: &[&Cluster], draft: &mut Draft) {
     let name = Setting::new(row.line, "mysql_users", row.field("username"));
     let group = row.field("default_hostgroup");
-    if !group.is_empty() && !own.hostgroups.contains(group) {
+    let is_own = |group: &str| own.iter().any(|cluster| cluster.hostgroups.contains(group));
+    if !group.is_empty() && !is_own(group) {
         draft.note(&name, "accounts of another cluster");
         return;
     }

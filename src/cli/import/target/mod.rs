@@ -1,9 +1,12 @@
 //! What is written: a `dbproxy.toml` in which every value tells where it comes from, and every setting of the source
 //! that has no equal is named with the reason.
 
-use std::collections::BTreeMap;
+mod groups;
+mod rule;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
@@ -11,6 +14,8 @@ use toml::Value;
 
 use super::Error;
 use crate::config::{self, Config, ListenAddress, SecretFile, ServerAddress, Sources};
+pub(super) use groups::groups;
+pub(super) use rule::Rule;
 
 /// A setting of the source.
 #[derive(Debug, Clone)]
@@ -117,6 +122,7 @@ pub(super) struct Server {
     pub(super) address: ServerAddress,
     pub(super) name: Option<String>,
     pub(super) weight: Option<u64>,
+    pub(super) group: Option<String>,
     pub(super) tls: Option<&'static str>,
     pub(super) zlib: bool,
     pub(super) proxy_protocol: bool,
@@ -130,6 +136,7 @@ impl Server {
             address,
             name: None,
             weight: None,
+            group: None,
             tls: None,
             zlib: false,
             proxy_protocol: false,
@@ -144,34 +151,32 @@ struct Entry {
     from: Vec<String>,
 }
 
+/// One of the clusters.
+#[derive(Default)]
+struct Cluster {
+    name: String,
+    entries: Vec<Entry>,
+    servers: Vec<Server>,
+    /// The smallest so far of what has a smallest.
+    seconds: BTreeMap<&'static str, u64>,
+}
+
 /// The configuration that comes to be.
 #[derive(Default)]
 pub(super) struct Draft {
+    /// Without those of clusters.
     entries: Vec<Entry>,
-    servers: Vec<Server>,
+    /// What is added goes to the last of them.
+    clusters: Vec<Cluster>,
+    rules: Vec<Rule>,
     listeners: Vec<(ListenAddress, bool, String)>,
     notes: Vec<(String, Vec<String>)>,
     /// Where a reason stands in `notes`.
     reasons: BTreeMap<String, usize>,
-    /// The smallest so far of what has a smallest.
-    seconds: BTreeMap<&'static str, u64>,
     todo: Vec<String>,
     others: Vec<String>,
-    cluster: String,
     holds_secret: bool,
 }
-
-/// The sections in the order in which they are written; the servers stand behind `cluster`.
-const SECTIONS: [&str; 8] = [
-    "",
-    "listen",
-    "monitor",
-    "cluster",
-    "compression",
-    "tls.client",
-    "tls.server",
-    "limits",
-];
 
 /// As many as dbproxy takes of servers, and more than anybody has of listeners.
 const MANY: usize = 256;
@@ -181,9 +186,24 @@ const HEAVIEST: u64 = 1000;
 
 impl Draft {
     pub(super) fn new(cluster: &str) -> Self {
-        Self {
-            cluster: cluster.to_owned(),
-            ..Self::default()
+        let mut draft = Self::default();
+        draft.begin(cluster);
+        draft
+    }
+
+    /// Begins a further cluster, which gets what is added from here on.
+    pub(super) fn begin(&mut self, name: &str) {
+        self.clusters.push(Cluster {
+            name: plain(name),
+            ..Cluster::default()
+        });
+    }
+
+    /// Where a key stands.
+    fn entries(&mut self, key: &str) -> &mut Vec<Entry> {
+        match self.clusters.last_mut() {
+            Some(cluster) if key.starts_with("cluster") => &mut cluster.entries,
+            _ => &mut self.entries,
         }
     }
 
@@ -199,12 +219,13 @@ impl Draft {
             return;
         }
         let from = format!("{from}{remark}");
-        match self.entries.iter_mut().find(|entry| entry.key == key) {
+        let entries = self.entries(key);
+        match entries.iter_mut().find(|entry| entry.key == key) {
             Some(entry) => {
                 entry.value = value;
                 entry.from.push(from);
             }
-            None => self.entries.push(Entry {
+            None => entries.push(Entry {
                 key,
                 value,
                 from: vec![from],
@@ -218,7 +239,8 @@ impl Draft {
 
     /// What a key has so far.
     pub(super) fn value(&self, key: &str) -> Option<&Value> {
-        let mut entries = self.entries.iter();
+        let own = self.clusters.last().map(|cluster| &cluster.entries);
+        let mut entries = self.entries.iter().chain(own.into_iter().flatten());
         entries
             .find(|entry| entry.key == key)
             .map(|entry| &entry.value)
@@ -246,10 +268,13 @@ impl Draft {
     pub(super) fn append(&mut self, key: &'static str, item: &str, from: &Setting) {
         let item = Value::String(item.to_owned());
         let alone = Value::Array(vec![item.clone()]);
-        let known = self.entries.iter_mut().find(|entry| entry.key == key);
+        let mut entries = self.entries(key).iter_mut();
+        let known = entries.find(|entry| entry.key == key);
         match known.map(|entry| (&mut entry.value, &mut entry.from)) {
             Some((Value::Array(list), lines)) if config::fits(key, &alone.to_string()).is_ok() => {
-                if !list.contains(&item) && list.len() < MANY {
+                if list.len() == MANY {
+                    self.note(from, &format!("more than {MANY} of `{key}`"));
+                } else if !list.contains(&item) {
                     list.push(item);
                     lines.push(from.to_string());
                     lines.dedup();
@@ -272,9 +297,15 @@ impl Draft {
     /// The same for seconds.
     pub(super) fn at_most_seconds(&mut self, key: &'static str, from: &Setting) {
         let seconds = from.number().unwrap_or_default();
-        let known = self.seconds.get(key).copied().unwrap_or(u64::MAX);
-        let least = seconds.min(known);
-        self.seconds.insert(key, least);
+        let own = self.clusters.last_mut().map(|cluster| &mut cluster.seconds);
+        let least = match own {
+            Some(own) => {
+                let least = own.entry(key).or_insert(u64::MAX);
+                *least = seconds.min(*least);
+                *least
+            }
+            None => seconds,
+        };
         self.set(key, span(least.saturating_mul(1000)), from, " (in s)");
     }
 
@@ -320,21 +351,76 @@ impl Draft {
 
     /// Adds a server, or what is new of one that is there already.
     pub(super) fn server(&mut self, server: Server) -> Result<(), Error> {
-        let mut known = self.servers.iter_mut();
+        let Some(cluster) = self.clusters.last_mut() else {
+            return Ok(());
+        };
+        let mut known = cluster.servers.iter_mut();
         if let Some(known) = known.find(|known| known.address == server.address) {
             known.name = known.name.take().or(server.name);
             known.weight = known.weight.max(server.weight);
+            known.group = known.group.take().or(server.group);
             known.tls = known.tls.or(server.tls);
             known.zlib |= server.zlib;
             known.proxy_protocol |= server.proxy_protocol;
             known.from.extend(server.from);
             return Ok(());
         }
-        if self.servers.len() == MANY {
+        if cluster.servers.len() == MANY {
             return Err(Error::new(format!("more than {MANY} servers")));
         }
-        self.servers.push(server);
+        cluster.servers.push(server);
         Ok(())
+    }
+
+    /// Puts servers of the cluster into a group, if they are in none.
+    pub(super) fn group(
+        &mut self,
+        name: &str,
+        from: &Setting,
+        is_member: impl Fn(&Server) -> bool,
+    ) {
+        let shown = Value::String(name.to_owned()).to_string();
+        if let Err(message) = config::fits("cluster.server[].group", &shown) {
+            self.note(from, &format!("not the name of a group: {message}"));
+            return;
+        }
+        let mut taken = false;
+        let servers = self.clusters.last_mut().map(|cluster| &mut cluster.servers);
+        for server in servers
+            .into_iter()
+            .flatten()
+            .filter(|server| is_member(server))
+        {
+            if *server.group.get_or_insert_with(|| name.to_owned()) == name {
+                server.from.push(from.to_string());
+            } else {
+                taken = true;
+            }
+        }
+        if taken {
+            self.note(
+                from,
+                "a server is in one group only, the first that names it",
+            );
+        }
+    }
+
+    /// The servers of the cluster.
+    pub(super) fn servers(&self) -> &[Server] {
+        self.clusters.last().map_or(&[], |cluster| &cluster.servers)
+    }
+
+    /// The addresses for clients so far that fit.
+    pub(super) fn listeners(&self, fits: impl Fn(&ListenAddress) -> bool) -> Vec<String> {
+        let all = self.listeners.iter().map(|(address, ..)| address);
+        all.filter(|address| fits(address))
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// Adds a rule behind those that are there.
+    pub(super) fn rule(&mut self, rule: Rule) {
+        self.rules.push(rule);
     }
 
     /// Adds an address for clients.
@@ -352,8 +438,12 @@ impl Draft {
 
     /// The whole file, accepted by dbproxy's own checks.
     pub(super) fn finish(mut self, head: &str) -> Result<Written, Error> {
-        if self.servers.is_empty() {
-            return Err(Error::new(format!("\"{}\" names no server", self.cluster)));
+        if let Some(empty) = self
+            .clusters
+            .iter()
+            .find(|cluster| cluster.servers.is_empty())
+        {
+            return Err(Error::new(format!("\"{}\" names no server", empty.name)));
         }
         self.complete();
         let text = self.render(head);
@@ -372,29 +462,8 @@ impl Draft {
 
     /// What every configuration needs, whatever the source had.
     fn complete(&mut self) {
-        let heaviest = self.servers.iter().filter_map(|server| server.weight).max();
-        if let Some(heaviest) = heaviest.filter(|heaviest| *heaviest > HEAVIEST) {
-            for weight in self
-                .servers
-                .iter_mut()
-                .filter_map(|server| server.weight.as_mut())
-            {
-                let scaled = u128::from(*weight) * u128::from(HEAVIEST) / u128::from(heaviest);
-                *weight = u64::try_from(scaled).unwrap_or(HEAVIEST).max(1);
-            }
-            self.todo(&format!(
-                "The weights are scaled down from {heaviest} to {HEAVIEST}, dbproxy's largest."
-            ));
-        }
-        let mut names = Vec::new();
-        for server in &mut self.servers {
-            let fitting = server.name.take().filter(|name| {
-                let shown = Value::String(name.clone()).to_string();
-                config::fits("cluster.server[].name", &shown).is_ok() && !names.contains(name)
-            });
-            names.extend(fitting.clone());
-            server.name = fitting;
-        }
+        self.complete_servers();
+        self.complete_rules();
         let setting = |text: &str| Setting {
             line: None,
             name: text.to_owned(),
@@ -402,12 +471,9 @@ impl Draft {
             between: "",
         };
         if self.listeners.is_empty() {
+            let mut servers = self.clusters.iter().flat_map(|cluster| &cluster.servers);
             let taken = |server: &Server| matches!(&server.address, ServerAddress::Tcp { host, port: 3306 } if matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"));
-            let port = if self.servers.iter().any(taken) {
-                3307
-            } else {
-                3306
-            };
+            let port = if servers.any(taken) { 3307 } else { 3306 };
             self.listen(
                 &format!("127.0.0.1:{port}"),
                 false,
@@ -455,105 +521,92 @@ impl Draft {
         }
         self.todo.insert(0, "Give the monitor account what dbproxy needs (README, \"Quick start\"): it also reads the servers' accounts.".to_owned());
         self.todo("Run `dbproxy check`: it asks every server and says what is missing.");
-        let name = Value::String(plain(&self.cluster));
-        if config::fits("cluster.name", &name.to_string()).is_ok() {
-            let entry = Entry {
-                key: "cluster.name",
-                value: name,
-                from: Vec::new(),
-            };
-            self.entries.insert(0, entry);
+        for cluster in &mut self.clusters {
+            let name = Value::String(cluster.name.clone());
+            if config::fits("cluster.name", &name.to_string()).is_ok() {
+                let entry = Entry {
+                    key: "cluster.name",
+                    value: name,
+                    from: Vec::new(),
+                };
+                cluster.entries.insert(0, entry);
+            }
         }
     }
 
-    fn render(&self, head: &str) -> String {
-        let mut out = String::new();
-        // Writing to a string cannot fail.
-        let _ = self.write(&mut out, head);
-        out
-    }
-
-    fn write(&self, out: &mut String, head: &str) -> fmt::Result {
-        writeln!(out, "# {}", plain(head))?;
-        writeln!(out, "#\n# Before dbproxy serves with it:")?;
-        for todo in &self.todo {
-            writeln!(out, "# - {todo}")?;
-        }
-        if !self.others.is_empty() {
-            writeln!(
-                out,
-                "#\n# The source has more clusters; dbproxy serves one per process (`--cluster NAME` takes another):"
-            )?;
-        }
-        for other in &self.others {
-            writeln!(out, "# - {other}")?;
-        }
-        for section in SECTIONS {
-            let of_section = |entry: &&Entry| {
-                entry
-                    .key
-                    .rsplit_once('.')
-                    .map_or("", |(section, _)| section)
-                    == section
-            };
-            let mut entries = self.entries.iter().filter(of_section).peekable();
-            if entries.peek().is_none() && section != "cluster" {
-                continue;
-            }
-            writeln!(out)?;
-            if !section.is_empty() {
-                writeln!(out, "[{section}]")?;
-            }
-            for entry in entries {
-                comments(out, &entry.from)?;
-                let name = entry.key.rsplit('.').next().unwrap_or(entry.key);
-                writeln!(out, "{name} = {}", entry.value)?;
-            }
-            if section == "cluster" {
-                for server in &self.servers {
-                    write_server(out, server)?;
+    /// Brings weights and names into dbproxy's bounds.
+    fn complete_servers(&mut self) {
+        let mut names = Vec::new();
+        let mut scaled_from = None;
+        for cluster in &mut self.clusters {
+            let weights = cluster.servers.iter().filter_map(|server| server.weight);
+            let heaviest = weights.max().filter(|heaviest| *heaviest > HEAVIEST);
+            for server in &mut cluster.servers {
+                if let (Some(weight), Some(heaviest)) = (&mut server.weight, heaviest) {
+                    let scaled = u128::from(*weight) * u128::from(HEAVIEST) / u128::from(heaviest);
+                    *weight = u64::try_from(scaled).unwrap_or(HEAVIEST).max(1);
                 }
+                server.name = server.name.take().filter(|name| {
+                    let shown = Value::String(name.clone()).to_string();
+                    config::fits("cluster.server[].name", &shown).is_ok() && !names.contains(name)
+                });
+                names.extend(server.name.clone());
+            }
+            scaled_from = scaled_from.or(heaviest);
+        }
+        if let Some(heaviest) = scaled_from {
+            self.todo(&format!(
+                "The weights are scaled down from {heaviest} to {HEAVIEST}, dbproxy's largest."
+            ));
+        }
+    }
+
+    /// Leaves out rules that name what there is not, and those that only keep others from being looked at, where there are none.
+    fn complete_rules(&mut self) {
+        let servers = self.clusters.iter().flat_map(|cluster| &cluster.servers);
+        let places: Vec<String> = servers
+            .flat_map(|server| {
+                let name = server.name.as_ref().map(|name| format!("server={name}"));
+                let group = server.group.as_ref().map(|group| format!("group={group}"));
+                name.into_iter().chain(group)
+            })
+            .collect();
+        let mut rules = std::mem::take(&mut self.rules);
+        let mut names = BTreeSet::new();
+        for rule in &mut rules {
+            // A rule without a name is called by its number.
+            rule.pairs
+                .retain(|(key, value)| *key != "name" || names.insert(value.to_string()));
+        }
+        rules.retain(|rule| {
+            let place = rule.value("route").and_then(Value::as_str);
+            let lost = place
+                .filter(|place| place.contains('=') && !places.iter().any(|known| known == place));
+            if let Some(lost) = lost {
+                self.note(
+                    &rule.source,
+                    &format!("its servers ({}) are not there", plain(lost)),
+                );
+            }
+            lost.is_none()
+        });
+        if rules.len() > MOST_RULES {
+            for rule in rules.split_off(MOST_RULES) {
+                self.note(
+                    &rule.source,
+                    &format!("more than {MOST_RULES} rules: those behind are left out"),
+                );
             }
         }
-        if !self.notes.is_empty() {
-            writeln!(out, "\n# What has no equal in dbproxy, and why")?;
+        while rules.last().is_some_and(|rule| rule.only_stops()) {
+            rules.pop();
         }
-        for (why, settings) in &self.notes {
-            writeln!(out, "#\n# {}:", plain(why))?;
-            for setting in settings {
-                writeln!(out, "#   {setting}")?;
-            }
-        }
-        Ok(())
+        self.rules = rules;
     }
 }
 
-fn comments(out: &mut String, from: &[String]) -> fmt::Result {
-    from.iter().try_for_each(|from| writeln!(out, "# {from}"))
-}
-
-fn write_server(out: &mut String, server: &Server) -> fmt::Result {
-    writeln!(out, "\n[[cluster.server]]")?;
-    comments(out, &server.from)?;
-    let text = |text: &str| Value::String(text.to_owned());
-    if let Some(name) = &server.name {
-        writeln!(out, "name = {}", text(name))?;
-    }
-    writeln!(out, "address = {}", text(&server.address.to_string()))?;
-    if let Some(weight) = server.weight.filter(|weight| *weight != 1) {
-        writeln!(out, "weight = {weight}")?;
-    }
-    if server.zlib {
-        writeln!(out, "compression = \"zlib\"")?;
-    }
-    if server.proxy_protocol {
-        writeln!(out, "proxy_protocol = \"on\"")?;
-    }
-    if let Some(tls) = server.tls {
-        writeln!(out, "tls = \"{tls}\"")?;
-    }
-    Ok(())
-}
+/// More than anybody writes by hand.
+const MOST_RULES: usize = 500;
 
 /// A duration as the file has it.
 pub(super) fn span(millis: u64) -> Value {
@@ -592,35 +645,4 @@ impl Sources for Later {
     fn cores(&self) -> usize {
         1
     }
-}
-
-/// Sets that share an element, directly or by others, belong together: the numbers of the sets, group by group, in order.
-pub(super) fn groups<T: Ord>(sets: &[Vec<T>]) -> Vec<Vec<usize>> {
-    let mut leader: Vec<usize> = (0..sets.len()).collect();
-    let mut seen: BTreeMap<&T, usize> = BTreeMap::new();
-    for (at, set) in sets.iter().enumerate() {
-        for element in set {
-            let other = *seen.entry(element).or_insert(at);
-            let (one, other) = (find(&mut leader, at), find(&mut leader, other));
-            if let Some(slot) = leader.get_mut(one.max(other)) {
-                *slot = one.min(other);
-            }
-        }
-    }
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for at in 0..sets.len() {
-        groups.entry(find(&mut leader, at)).or_default().push(at);
-    }
-    groups.into_values().collect()
-}
-
-fn find(leader: &mut [usize], mut at: usize) -> usize {
-    while let Some(up) = leader.get(at).copied().filter(|up| *up != at) {
-        let above = leader.get(up).copied().unwrap_or(up);
-        if let Some(slot) = leader.get_mut(at) {
-            *slot = above;
-        }
-        at = above;
-    }
-    at
 }
