@@ -161,6 +161,14 @@ fn mysqlnd_ms() {
         "xa.state_store.mysql.password = …",
     ]);
     shop.lacks(&["horse-battery", "staple"]);
+    shop.names(&["shop.filters.node_groups.no group"]);
+    let servers = cluster.servers.iter();
+    let groups: Vec<_> = servers.map(|server| server.group.as_deref()).collect();
+    assert_eq!(groups, [Some("Reports"), Some("Reports"), None]);
+    assert_eq!(shop.rules(), ["node group Reports: route = group=Reports"]);
+    let pattern = shop.config.rules[0].when.pattern.as_ref().unwrap().regex();
+    assert!(pattern.is_match(b"/*Reports*/ SELECT 1"));
+    assert!(!pattern.is_match(b"SELECT 1 /*Reports*/"));
     assert!(
         shop.text.contains("# - reports (localhost)"),
         "{}",
@@ -449,12 +457,33 @@ fn maxscale() {
         "[RW] causal_reads_timeout",
         "[RW] transaction_replay",
         "[RW] max_sescmd_history",
-        "[RW] filters = Mask",
-        "[RO] router = readconnroute",
-        "[RO] router_options = slave",
         "[RO-Listener] authenticator",
         "[Mask] filter masking",
+        "[Names] log_file",
+        "[Keep] storage",
+        "[Slow] filter throttlefilter",
+        "[Wall] filter dbfwfilter",
     ]);
+    assert_eq!(
+        shop.rules(),
+        [
+            "filter Names match01 of RW: route = primary, continue = true",
+            "filter Names match02 of RW: route = server=db3, continue = true",
+            "filter Old of RW: rewrite = ENGINE=${1}, continue = true",
+            "filter Keep of RW: cache = 10s, continue = true",
+            "service RO: route = group=RO",
+        ]
+    );
+    assert_eq!(
+        config.rules[1].when.to_string(),
+        "client = 10.4.0.0/24, listener = 0.0.0.0:4006 | [::]:4006, pattern = (?i-u)from big_"
+    );
+    assert_eq!(config.rules[4].when.to_string(), "listener = 10.4.0.2:4008");
+    let servers = config.cluster.servers.iter();
+    let groups: Vec<_> = servers.map(|server| server.group.as_deref()).collect();
+    assert_eq!(groups, [None, Some("RO"), Some("RO")]);
+    let old = config.rules[2].when.pattern.as_ref().unwrap().regex();
+    assert!(old.is_match(b"TYPE=x") && !old.is_match(b"type=x"));
     shop.lacks(&["other-secret"]);
 
     let other = imported("maxscale.cnf", Some("Other-Monitor"));
@@ -707,6 +736,18 @@ fn large_sources_are_read_or_refused() {
         fill("", "[a]\ntype=server\n"),
         fill("mysql_servers=(", "{hostgroup=1 hostname=\"a\"},"),
         fill("mysql_servers=({", "a=1;"),
+        fill(
+            "mysql_servers=({address=\"a\"})mysql_query_rules=(",
+            "{log=1},",
+        ),
+        fill(
+            "mysql_servers=({address=\"a\"})mysql_query_rules=(",
+            "{match_pattern=\"(a{9}){9}\" log=1 flagIN=1},{flagOUT=1},",
+        ),
+        fill(
+            "[a]\ntype=server\naddress=b\n[f]\ntype=filter\nmodule=cache\nttl=1\n",
+            "[s]\ntype=service\nservers=a\nfilters=f|f|f|f\n",
+        ),
         fill(
             "INSERT INTO mysql_servers (hostgroup_id,hostname) VALUES ",
             "(1,'a'),",

@@ -261,6 +261,26 @@ fn recognise(text: &str) -> Option<Format> {
     }
 }
 
+/// The network of an address, or of one that ends with a `%`.
+fn network(text: &str) -> Result<String, String> {
+    let Some(start) = text.strip_suffix('%') else {
+        return Ok(text.to_owned());
+    };
+    let octets: Vec<&str> = start
+        .strip_suffix('.')
+        .unwrap_or_default()
+        .split('.')
+        .collect();
+    let whole = octets.iter().all(|octet| octet.parse::<u8>().is_ok());
+    if !whole || octets.len() > 3 {
+        return Err("dbproxy's networks end between two numbers of an address".to_owned());
+    }
+    let bits = octets.len() * 8;
+    let mut address: Vec<&str> = octets;
+    address.resize(4, "0");
+    Ok(format!("{}/{bits}", address.join(".")))
+}
+
 /// The cluster to take: the one of this name, or the first.
 fn choose(names: &[String], wanted: Option<&str>) -> Result<usize, Error> {
     let Some(wanted) = wanted else {

@@ -1,6 +1,6 @@
 //! mysqlnd_ms: each section of the JSON is a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use toml::Value;
 use super::Error;
 use super::choose;
 use super::target::Draft;
+use super::target::Rule;
 use super::target::Server;
 use super::target::Setting;
 use super::target::span;
@@ -229,21 +230,50 @@ fn filters(path: &str, filters: &Json, draft: &mut Draft) {
                 }
             }
             "quality_of_service" => quality(&path, filter, draft),
+            "node_groups" => node_groups(&path, filter, draft),
             _ => {
                 let why = match name.as_str() {
                     "user" | "user_multi" => {
                         "PHP chose the server; dbproxy chooses by the statement, and a leading comment such as /*ms=master*/ can ask, as before"
                     }
-                    "node_groups" => {
-                        "dbproxy has no groups of servers yet; comments such as /*GROUP*/ are ignored"
-                    }
                     "table" => {
-                        "dbproxy does not divide tables over servers; run one dbproxy per cluster"
+                        "dbproxy does not divide tables over servers; `schemas` of [clusters.NAME] divide schemas over clusters"
                     }
                     _ => "dbproxy has no such filter",
                 };
                 each(&path, filter, &mut |setting| draft.note(setting, why));
             }
+        }
+    }
+}
+
+/// A group's servers answer the reads that begin with its name in a comment.
+fn node_groups(path: &str, filter: &Json, draft: &mut Draft) {
+    for (name, members) in filter.as_object().into_iter().flatten() {
+        let from = setting(&format!("{path}.{name}"), "");
+        if draft.is_full() {
+            draft.note(&from, "more groups than anybody keeps track of");
+            continue;
+        }
+        let listed = ["master", "slave"]
+            .into_iter()
+            .filter_map(|role| members.get(role));
+        let members: BTreeSet<&str> = listed
+            .flat_map(|list| list.as_array().into_iter().flatten())
+            .filter_map(Json::as_str)
+            .collect();
+        draft.group(name, &from, |server| {
+            let name = server.name.as_deref();
+            name.is_some_and(|name| members.contains(name))
+        });
+        let mut rule = Rule::new(&format!("node group {name}"), &from);
+        let pattern = format!(r"^\s*/\*{}\*/", ::regex::escape(name));
+        let made = rule
+            .text("pattern", &pattern)
+            .and_then(|()| rule.text("route", &format!("group={name}")));
+        match made {
+            Ok(()) => draft.rule(rule),
+            Err(why) => draft.note(&from, &why),
         }
     }
 }
@@ -279,7 +309,10 @@ fn quality(path: &str, filter: &Json, draft: &mut Draft) {
                     );
                 }
                 _ => each(&full, value, &mut |setting| {
-                    draft.note(setting, "dbproxy has no cache of answers");
+                    draft.note(
+                        setting,
+                        "a [[rule]] with kind = \"read\" and cache keeps answers for a while",
+                    );
                 }),
             }
         }

@@ -59,13 +59,13 @@ const LINES: &[(&str, Fate)] = &[
     (
         "timeout server",
         Nothing(
-            "dbproxy has no limit of time for a statement; max_execution_time (MySQL) or max_statement_time (MariaDB) on the servers is one",
+            "it bounded how long a server may say nothing: a [[rule]] with timeout bounds the time of statements",
         ),
     ),
     (
         "srvtimeout ",
         Nothing(
-            "dbproxy has no limit of time for a statement; max_execution_time (MySQL) or max_statement_time (MariaDB) on the servers is one",
+            "it bounded how long a server may say nothing: a [[rule]] with timeout bounds the time of statements",
         ),
     ),
     ("timeout check", Nothing(CHECKS)),

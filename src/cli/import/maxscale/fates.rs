@@ -139,13 +139,13 @@ pub(super) const SERVICE: &[(&str, Fate)] = &[
     (
         "router_options",
         Nothing(
-            "every listener of dbproxy takes reads and writes; there are no listeners for the primary or the replicas alone",
+            "every listener of dbproxy takes reads and writes; a [[rule]] with listener and route says otherwise",
         ),
     ),
     (
         "router",
         Nothing(
-            "every listener of dbproxy takes reads and writes; there are no listeners for the primary or the replicas alone",
+            "every listener of dbproxy takes reads and writes; a [[rule]] with listener and route says otherwise",
         ),
     ),
     (
@@ -155,10 +155,6 @@ pub(super) const SERVICE: &[(&str, Fate)] = &[
     (
         "passw",
         Nothing("the monitor account reads the accounts too; there is no second one"),
-    ),
-    (
-        "filters",
-        Nothing("filters are not carried over: see [[rule]]"),
     ),
     (
         "max_slave_connections",

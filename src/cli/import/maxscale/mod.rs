@@ -1,6 +1,7 @@
 //! MaxScale: a cluster is what one monitor watches; services and listeners follow their servers.
 
 mod fates;
+mod services;
 
 use std::collections::BTreeMap;
 
@@ -104,13 +105,13 @@ pub(super) fn draft(text: &str, wanted: Option<&str>) -> Result<Draft, Error> {
             "server" | "monitor" | "service" | "listener" => {
                 draft.note(&whole(section), "it belongs to another cluster, or to none");
             }
-            "filter" => draft.note(
-                &whole(section),
-                "filters are not carried over: see [[rule]] for what is rewritten, blocked, limited or routed by one",
-            ),
+            "filter" => {}
             _ => draft.note(&whole(section), "dbproxy knows nothing like it"),
         }
     }
+    let is_service = |section: &&&Section| section.value("type").eq_ignore_ascii_case("service");
+    let ours: Vec<&Section> = ours.iter().filter(is_service).copied().collect();
+    services::carry(&sections, &ours, &members, &mut draft);
     Ok(draft)
 }
 
@@ -255,8 +256,12 @@ fn is_encrypted(text: &str) -> bool {
 fn service(section: &Section, draft: &mut Draft) {
     for (name, setting) in settings(section) {
         match name {
-            "type" | "servers" | "cluster" | "targets" | "weightby" => {}
-            "router" if setting.value.eq_ignore_ascii_case("readwritesplit") => {}
+            "type" | "servers" | "cluster" | "targets" | "weightby" | "filters" => {}
+            "router"
+                if ["readwritesplit", "readconnroute"]
+                    .contains(&setting.value.to_ascii_lowercase().as_str()) => {}
+            "router_options"
+                if ["master", "slave"].contains(&setting.value.to_ascii_lowercase().as_str()) => {}
             "slave_selection_criteria" => selection(&setting, draft),
             "causal_reads" => causal_reads(&setting, draft),
             "max_slave_replication_lag" | "max_replication_lag" if setting.number() != Some(0) => {
@@ -297,7 +302,6 @@ fn causal_reads(setting: &Setting, draft: &mut Draft) {
 }
 
 fn listener(section: &Section, draft: &mut Draft) {
-    let (port, socket) = (section.value("port"), section.value("socket"));
     let with_tls = section.setting("ssl").is_some_and(Setting::is_on);
     let named = section
         .setting("socket")
@@ -306,21 +310,8 @@ fn listener(section: &Section, draft: &mut Draft) {
         .and_then(|setting| setting.line)
         .unwrap_or(section.line);
     let from = Setting::new(line, format!("[{}]", section.name), "");
-    if !socket.is_empty() {
-        draft.listen(&format!("unix:{socket}"), with_tls, &from);
-    } else {
-        let port = if port.is_empty() { "3306" } else { port };
-        // "::" is every address there, and every one of IPv6 here.
-        match section.value("address") {
-            "" | "::" => {
-                draft.listen(&format!("0.0.0.0:{port}"), with_tls, &from);
-                draft.listen(&format!("[::]:{port}"), with_tls, &from);
-            }
-            host if host.contains(':') => {
-                draft.listen(&format!("[{host}]:{port}"), with_tls, &from)
-            }
-            host => draft.listen(&format!("{host}:{port}"), with_tls, &from),
-        }
+    for address in services::addresses(section) {
+        draft.listen(&address, with_tls, &from);
     }
     for (name, setting) in settings(section) {
         match name {

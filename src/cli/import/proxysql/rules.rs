@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::Cluster;
 use super::Row;
+use crate::cli::import::network;
 use crate::cli::import::regex::{Looks, Marks, replacement, translated};
 use crate::cli::import::target::{Draft, Rule, span};
 use crate::config::ListenAddress;
@@ -33,6 +34,11 @@ pub(super) fn carry(rows: &[&Row], places: &Places<'_>, draft: &mut Draft) {
         }
         is_active
     });
+    if rows.len() > MOST {
+        for row in rows.split_off(MOST) {
+            draft.note(&row.setting(), TOO_MANY);
+        }
+    }
     let mut carrier = Carrier {
         places,
         draft,
@@ -60,6 +66,11 @@ pub(super) fn carry(rows: &[&Row], places: &Places<'_>, draft: &mut Draft) {
         }
     }
 }
+
+/// As many rows are looked at, and not many more rules are made of them.
+const MOST: usize = 1_000;
+
+const TOO_MANY: &str = "more rules than anybody keeps track of";
 
 fn flag(row: &Row, name: &str) -> u64 {
     row.column(name).number().unwrap_or(0)
@@ -106,7 +117,11 @@ impl Carrier<'_, '_> {
         };
         let name = format!("query rule {}", row.field("rule_id"));
         let mut rule = Rule::new(&name, &row.setting());
-        if let Err(why) = self.conditions(row, &mut rule) {
+        let conditions = match self.rules.len() {
+            ..MOST => self.conditions(row, &mut rule),
+            _ => Err(TOO_MANY.to_owned()),
+        };
+        if let Err(why) = conditions {
             self.lost(row, &why);
             return;
         }
@@ -117,6 +132,10 @@ impl Carrier<'_, '_> {
         };
         for next in behind.iter().filter(|next| flag(next, "flagIN") == onward) {
             self.reached.insert(next.line);
+            if self.rules.len() >= MOST {
+                self.lost(next, TOO_MANY);
+                continue;
+            }
             let name = format!("{name}, then {}", next.field("rule_id"));
             let mut rule = Rule::new(&name, &next.setting());
             let merged = conditions
@@ -376,26 +395,6 @@ fn modifier(row: &Row, name: &str) -> bool {
     let given = given.map_or("CASELESS", |(_, value)| value.as_str());
     let mut modifiers = given.split(',').map(str::trim);
     modifiers.any(|modifier| modifier.eq_ignore_ascii_case(name))
-}
-
-/// The network of an address, or of one that ends with a `%`.
-pub(in crate::cli::import) fn network(text: &str) -> Result<String, String> {
-    let Some(start) = text.strip_suffix('%') else {
-        return Ok(text.to_owned());
-    };
-    let octets: Vec<&str> = start
-        .strip_suffix('.')
-        .unwrap_or_default()
-        .split('.')
-        .collect();
-    let whole = octets.iter().all(|octet| octet.parse::<u8>().is_ok());
-    if !whole || octets.len() > 3 {
-        return Err("dbproxy's networks end between two numbers of an address".to_owned());
-    }
-    let bits = octets.len() * 8;
-    let mut address: Vec<&str> = octets;
-    address.resize(4, "0");
-    Ok(format!("{}/{bits}", address.join(".")))
 }
 
 /// Whether a rule is for everybody, and its pattern has no words but those of statements' kinds.

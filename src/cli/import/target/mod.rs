@@ -3,10 +3,10 @@
 
 mod groups;
 mod rule;
+mod setting;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -16,105 +16,8 @@ use super::Error;
 use crate::config::{self, Config, ListenAddress, SecretFile, ServerAddress, Sources};
 pub(super) use groups::groups;
 pub(super) use rule::Rule;
-
-/// A setting of the source.
-#[derive(Debug, Clone)]
-pub(super) struct Setting {
-    /// Its line, from 1; `None` where its name says where it is.
-    pub(super) line: Option<usize>,
-    pub(super) name: String,
-    pub(super) value: String,
-    /// What stands between the two.
-    pub(super) between: &'static str,
-}
-
-impl Setting {
-    pub(super) fn new(line: usize, name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self {
-            line: Some(line),
-            name: name.into(),
-            value: value.into(),
-            between: " = ",
-        }
-    }
-
-    /// The value as a number.
-    pub(super) fn number(&self) -> Option<u64> {
-        self.value.trim().parse().ok()
-    }
-
-    /// Whether the value says yes, in any of the sources' languages.
-    pub(super) fn is_on(&self) -> bool {
-        let yes = ["1", "true", "on", "yes", "required"];
-        yes.contains(&self.value.trim().to_ascii_lowercase().as_str())
-    }
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        f.write_str(&plain(&self.name))?;
-        if self.value.is_empty() {
-            return Ok(());
-        }
-        f.write_str(self.between)?;
-        if is_secret(&self.name) || is_secret(&self.value) {
-            f.write_str("…")
-        } else {
-            f.write_str(&plain(&self.value))
-        }
-    }
-}
-
-/// Whether a text speaks of something that must not be repeated in a comment.
-fn is_secret(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    let words = [
-        "pass",
-        "setenv",
-        "credential",
-        "secret",
-        "jwt",
-        "token",
-        "stats auth",
-        "_pw",
-        "monitorpw",
-        "identified by",
-    ];
-    words.iter().any(|word| text.contains(word))
-}
-
-/// A text as it can stand in one line of a comment.
-fn plain(text: &str) -> String {
-    const ENOUGH: usize = 200;
-    let mut out = String::new();
-    for c in text.chars().take(ENOUGH) {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    if text.chars().nth(ENOUGH).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// What becomes of a setting of the source.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Fate {
-    /// It has no equal, and why, and what to do instead.
-    Nothing(&'static str),
-    /// It is the number of this key.
-    Count(&'static str),
-    /// It is the duration of this key, in the source's unit.
-    Span(&'static str, fn(&str) -> Option<u64>, &'static str),
-    /// It is the text of this key.
-    Text(&'static str),
-}
+use setting::plain;
+pub(super) use setting::{Fate, Setting};
 
 /// One server.
 #[derive(Debug, Clone)]
@@ -418,6 +321,11 @@ impl Draft {
             .collect()
     }
 
+    /// Whether there are more rules than will be written.
+    pub(super) fn is_full(&self) -> bool {
+        self.rules.len() > MOST_RULES
+    }
+
     /// Adds a rule behind those that are there.
     pub(super) fn rule(&mut self, rule: Rule) {
         self.rules.push(rule);
@@ -559,49 +467,6 @@ impl Draft {
                 "The weights are scaled down from {heaviest} to {HEAVIEST}, dbproxy's largest."
             ));
         }
-    }
-
-    /// Leaves out rules that name what there is not, and those that only keep others from being looked at, where there are none.
-    fn complete_rules(&mut self) {
-        let servers = self.clusters.iter().flat_map(|cluster| &cluster.servers);
-        let places: Vec<String> = servers
-            .flat_map(|server| {
-                let name = server.name.as_ref().map(|name| format!("server={name}"));
-                let group = server.group.as_ref().map(|group| format!("group={group}"));
-                name.into_iter().chain(group)
-            })
-            .collect();
-        let mut rules = std::mem::take(&mut self.rules);
-        let mut names = BTreeSet::new();
-        for rule in &mut rules {
-            // A rule without a name is called by its number.
-            rule.pairs
-                .retain(|(key, value)| *key != "name" || names.insert(value.to_string()));
-        }
-        rules.retain(|rule| {
-            let place = rule.value("route").and_then(Value::as_str);
-            let lost = place
-                .filter(|place| place.contains('=') && !places.iter().any(|known| known == place));
-            if let Some(lost) = lost {
-                self.note(
-                    &rule.source,
-                    &format!("its servers ({}) are not there", plain(lost)),
-                );
-            }
-            lost.is_none()
-        });
-        if rules.len() > MOST_RULES {
-            for rule in rules.split_off(MOST_RULES) {
-                self.note(
-                    &rule.source,
-                    &format!("more than {MOST_RULES} rules: those behind are left out"),
-                );
-            }
-        }
-        while rules.last().is_some_and(|rule| rule.only_stops()) {
-            rules.pop();
-        }
-        self.rules = rules;
     }
 }
 

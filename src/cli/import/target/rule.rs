@@ -1,7 +1,12 @@
 //! A rule that comes to be.
 
+use std::collections::BTreeSet;
+use std::mem;
+
 use toml::Value;
 
+use super::Draft;
+use super::MOST_RULES;
 use super::Setting;
 use super::plain;
 use crate::config;
@@ -111,5 +116,50 @@ impl Rule {
     /// Whether that is all that it does.
     pub(in crate::cli::import) fn only_stops(&self) -> bool {
         self.actions().eq(["priority"])
+    }
+}
+
+impl Draft {
+    /// Leaves out rules that name what there is not, and those that only keep others from being looked at, where there are none.
+    pub(super) fn complete_rules(&mut self) {
+        let servers = self.clusters.iter().flat_map(|cluster| &cluster.servers);
+        let places: Vec<String> = servers
+            .flat_map(|server| {
+                let name = server.name.as_ref().map(|name| format!("server={name}"));
+                let group = server.group.as_ref().map(|group| format!("group={group}"));
+                name.into_iter().chain(group)
+            })
+            .collect();
+        let mut rules = mem::take(&mut self.rules);
+        let mut names = BTreeSet::new();
+        for rule in &mut rules {
+            // A rule without a name is called by its number.
+            rule.pairs
+                .retain(|(key, value)| *key != "name" || names.insert(value.to_string()));
+        }
+        rules.retain(|rule| {
+            let place = rule.value("route").and_then(Value::as_str);
+            let lost = place
+                .filter(|place| place.contains('=') && !places.iter().any(|known| known == place));
+            if let Some(lost) = lost {
+                self.note(
+                    &rule.source,
+                    &format!("its servers ({}) are not there", plain(lost)),
+                );
+            }
+            lost.is_none()
+        });
+        if rules.len() > MOST_RULES {
+            for rule in rules.split_off(MOST_RULES) {
+                self.note(
+                    &rule.source,
+                    &format!("more than {MOST_RULES} rules: those behind are left out"),
+                );
+            }
+        }
+        while rules.last().is_some_and(|rule| rule.only_stops()) {
+            rules.pop();
+        }
+        self.rules = rules;
     }
 }
