@@ -336,6 +336,8 @@ fn rules_of_proxysql() {
         "rule_id=51 ",
         "rule_id=52 ",
         "mysql_query_rules 70 delay = 100",
+        "rule_id=65 ",
+        "rule_id=66 ",
         "rule_id=75 ",
         "rule_id=82 ",
         "rule_id=83 ",
@@ -853,6 +855,14 @@ const WORDS: &[&str] = &[
     "unix@/",
     "*:3306",
     "[::]:1",
+    "mysql_query_rules=({",
+    "match_pattern=\"^(a\"",
+    " replace_pattern=\"\\\\1\"",
+    " cache_ttl=1",
+    " destination_hostgroup=1",
+    "type=filter\nmodule=regexfilter\n",
+    "match=^a$\nreplace=$1\n",
+    "filters=x\n",
 ];
 
 fn dbproxy(arguments: &[&str]) -> Output {
@@ -872,7 +882,13 @@ fn stderr(output: &Output) -> String {
 fn the_program_writes_files_that_check_takes() {
     let directory = tempfile::tempdir().unwrap();
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    for (file, secret) in [("proxysql.cnf", true), ("haproxy.cfg", false)] {
+    let files = [
+        ("proxysql.cnf", true),
+        ("haproxy.cfg", false),
+        ("proxysql_rules.cnf", false),
+        ("mysqlnd_ms.json", false),
+    ];
+    for (file, secret) in files {
         let source = format!("{DATA}/{file}");
         let target = directory.path().join(file).display().to_string();
         let written = dbproxy(&["import", &source, "--output", &target]);
@@ -883,10 +899,29 @@ fn the_program_writes_files_that_check_takes() {
         let shown = dbproxy(&["import", &source]);
         assert_eq!(shown.stdout, fs::read(&target).unwrap());
     }
-    // The certificates of the other are not on this machine.
-    let target = directory.path().join("haproxy.cfg").display().to_string();
-    let checked = dbproxy(&["check", "--offline", "-c", &target]);
-    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    // The certificates of the others are not on this machine.
+    for (file, _) in &files[1..] {
+        let target = directory.path().join(file).display().to_string();
+        let checked = dbproxy(&["check", "--offline", "-c", &target]);
+        assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    }
+    // What was moved is explained.
+    let target = directory.path().join("proxysql_rules.cnf");
+    let target = target.display().to_string();
+    let told = dbproxy(&[
+        "explain",
+        "-c",
+        &target,
+        "--account",
+        "keeper",
+        "DROP DATABASE x",
+    ]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("  rule    query rule 10: block"), "{told}");
+    assert!(
+        told.contains("  cluster hostgroup-30: by its account"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -44,15 +44,21 @@ pub(super) fn carry(rows: &[&Row], places: &Places<'_>, draft: &mut Draft) {
         draft,
         rules: Vec::new(),
         reached: BTreeSet::new(),
+        sent_on: 0,
     };
     for (at, row) in rows.iter().enumerate() {
         if flag(row, "flagIN") == 0 {
             carrier.main(row, rows.get(at + 1..).unwrap_or_default());
         }
     }
-    let (rules, reached) = (carrier.rules, carrier.reached);
+    let Carrier {
+        rules,
+        reached,
+        sent_on,
+        ..
+    } = carrier;
     for row in &rows {
-        if flag(row, "flagIN") != 0 && !reached.contains(&row.line) {
+        if flag(row, "flagIN") != 0 && !reached.contains(&mark(row)) {
             draft.note(
                 &row.setting(),
                 "no rule that could be carried over leads to it (flagIN)",
@@ -60,7 +66,8 @@ pub(super) fn carry(rows: &[&Row], places: &Places<'_>, draft: &mut Draft) {
         }
     }
     for (at, rule) in rules.iter().enumerate() {
-        match overruled(rule, rules.get(at + 1..).unwrap_or_default()) {
+        let behind = rules.get(at + 1..).unwrap_or_default();
+        match overruled(rule, behind, at < sent_on) {
             Some(why) => draft.note(&rule.source(), why),
             None => draft.rule(rule.clone()),
         }
@@ -76,12 +83,18 @@ fn flag(row: &Row, name: &str) -> u64 {
     row.column(name).number().unwrap_or(0)
 }
 
+/// Whether it says where a statement goes; there is a hostgroup 0.
+fn sends(row: &Row) -> bool {
+    !is_nothing(row.field("destination_hostgroup"))
+}
+
 fn ends(row: &Row) -> bool {
     flag(row, "apply") == 1
 }
 
 /// Why a rule that lets others behind it be looked at would mean something else than there.
-fn overruled(rule: &Rule, behind: &[Rule]) -> Option<&'static str> {
+/// `sent_on`: one behind it, which is not written, says where the statement goes.
+fn overruled(rule: &Rule, behind: &[Rule], sent_on: bool) -> Option<&'static str> {
     rule.value("continue")?;
     if rule.value("rewrite").is_some() && !behind.is_empty() {
         return Some(
@@ -96,6 +109,7 @@ fn overruled(rule: &Rule, behind: &[Rule]) -> Option<&'static str> {
                 .iter()
                 .any(|other| other.value(action).is_some() && !other.only_stops())
         });
+    let again = again || (sent_on && rule.value("route").is_some());
     again.then_some("a rule behind it says the same thing otherwise: there the last word counts (apply = 0), here the first")
 }
 
@@ -103,8 +117,14 @@ struct Carrier<'a, 'd> {
     places: &'a Places<'a>,
     draft: &'d mut Draft,
     rules: Vec<Rule>,
-    /// Lines of the rules that another leads to.
-    reached: BTreeSet<usize>,
+    /// The rows that another leads to.
+    reached: BTreeSet<(usize, String)>,
+    /// How many rules stand before the last row that says where statements go and is no rule here.
+    sent_on: usize,
+}
+
+fn mark(row: &Row) -> (usize, String) {
+    (row.line, row.field("rule_id").to_owned())
 }
 
 impl Carrier<'_, '_> {
@@ -131,7 +151,7 @@ impl Carrier<'_, '_> {
             return;
         };
         for next in behind.iter().filter(|next| flag(next, "flagIN") == onward) {
-            self.reached.insert(next.line);
+            self.reached.insert(mark(next));
             if self.rules.len() >= MOST {
                 self.lost(next, TOO_MANY);
                 continue;
@@ -160,6 +180,9 @@ impl Carrier<'_, '_> {
     /// A rule whose conditions are there.
     fn add(&mut self, row: &Row, mut rule: Rule) {
         self.actions(row, &mut rule);
+        if sends(row) && rule.value("route").is_none() {
+            self.sent_on = self.rules.len();
+        }
         let acts = rule.actions().next().is_some();
         if acts && !ends(row) {
             // It always fits.
@@ -175,6 +198,9 @@ impl Carrier<'_, '_> {
 
     /// A rule that cannot be carried over.
     fn lost(&mut self, row: &Row, why: &str) {
+        if sends(row) {
+            self.sent_on = self.rules.len();
+        }
         self.draft.note(&row.setting(), why);
         if ends(row) || flag(row, "flagOUT") != 0 {
             let id = row.field("rule_id");
@@ -286,7 +312,7 @@ impl Carrier<'_, '_> {
             if said("replace_pattern") {
                 carried("replace_pattern", rewrite(row, rule));
             }
-            if said("destination_hostgroup") || row.field("destination_hostgroup") == "0" {
+            if sends(row) {
                 carried("destination_hostgroup", self.destination(row, rule));
             }
         }
