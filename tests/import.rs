@@ -341,6 +341,7 @@ fn rules_of_proxysql() {
         "rule_id=75 ",
         "rule_id=82 ",
         "rule_id=83 ",
+        "rule_id=84 ",
         "rule_id=90 ",
         "rule_id=100 ",
         "rule_id=120 ",

@@ -272,6 +272,12 @@ impl Carrier<'_, '_> {
             }
             ListenAddress::Unix(_) => false,
         };
+        if rule.value("listener").is_some() {
+            return Err(
+                "two rules of a chain have a condition on the listener: dbproxy's have one"
+                    .to_owned(),
+            );
+        }
         let listeners = self.draft.listeners(fits);
         if listeners.is_empty() {
             return Err("nothing listens there (mysql-interfaces)".to_owned());
