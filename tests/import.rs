@@ -431,6 +431,7 @@ fn maxscale() {
     assert_eq!(config.monitor.interval, Duration::from_millis(1500));
     assert_eq!(config.cluster.max_lag, Duration::from_secs(20));
     assert_eq!(config.cluster.consistency, Consistency::User);
+    assert_eq!(config.cluster.replica_wait, Duration::from_secs(5));
     assert_eq!(config.limits.login, Duration::from_secs(7));
     assert_eq!(config.limits.idle, Duration::from_secs(90));
     assert_eq!(config.limits.hold, Duration::from_secs(25));
@@ -457,7 +458,6 @@ fn maxscale() {
         "[Replication-Monitor] backend_connect_timeout",
         "[RW] user = maxscale",
         "[RW] password = …",
-        "[RW] causal_reads_timeout",
         "[RW] transaction_replay",
         "[RW] max_sescmd_history",
         "[RO-Listener] authenticator",

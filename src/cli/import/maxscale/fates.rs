@@ -182,12 +182,6 @@ pub(super) const SERVICE: &[(&str, Fate)] = &[
     ),
     ("slave_selection", Nothing(READS)),
     (
-        "causal_reads",
-        Nothing(
-            "a read does not wait for a replica: if none has the account's writes, it goes to the primary",
-        ),
-    ),
-    (
         "max_slave_replication_lag",
         Nothing("no limit there; `cluster.max_lag` is always one"),
     ),

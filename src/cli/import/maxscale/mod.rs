@@ -264,6 +264,9 @@ fn service(section: &Section, draft: &mut Draft) {
                 if ["master", "slave"].contains(&setting.value.to_ascii_lowercase().as_str()) => {}
             "slave_selection_criteria" => selection(&setting, draft),
             "causal_reads" => causal_reads(&setting, draft),
+            "causal_reads_timeout" => {
+                draft.apply(Span("cluster.replica_wait", duration, SECONDS), &setting)
+            }
             "max_slave_replication_lag" | "max_replication_lag" if setting.number() != Some(0) => {
                 draft.apply(Span("cluster.max_lag", duration, SECONDS), &setting);
             }
@@ -294,9 +297,10 @@ fn causal_reads(setting: &Setting, draft: &mut Draft) {
             setting,
             "dbproxy's default lets an account read its own writes; `cluster.consistency = \"eventual\"` is what it was",
         ),
+        "global" | "fast_global" => draft.text("cluster.consistency", "global", setting),
         _ => {
-            draft.set("cluster.consistency", Value::String("user".to_owned()), setting, "");
-            draft.todo("Reads saw the writes of every client; now those of their own account. If that is not enough, set cluster.consistency = \"strong\".");
+            draft.text("cluster.consistency", "global", setting);
+            draft.todo("Reads saw every write; now those that went through this dbproxy. If that is not enough, set cluster.consistency = \"strong\".");
         }
     }
 }
