@@ -334,7 +334,20 @@ fn what_is_wrong_with_a_rule_is_said() {
         ("rute = \"primary\"", "did you mean \"route\"?"),
         (
             "route = \"master\"",
-            "it can be \"primary\", \"replica\", \"server=NAME\" or \"group=NAME\"",
+            "it can be \"primary\", \"replica\", \"server=NAME\", \"group=NAME\" or \"cluster=NAME\"",
+        ),
+        (
+            "route = \"cluster=mian\"",
+            "there is no cluster \"mian\"; did you mean \"main\"?",
+        ),
+        ("route = \"cluster=\"", "must name a cluster"),
+        (
+            "mirror = \"shadow\"",
+            "rule.mirror: there is no cluster \"shadow\"; there are main",
+        ),
+        (
+            "block = \"x\"\nmirror = \"main\"",
+            "rule.mirror: has no meaning",
         ),
         (
             "route = \"server=db9\"",

@@ -37,6 +37,18 @@ on_both_flavors!(
     rules_keep_nothing_open,
 );
 
+/// A row of `SHOW DBPROXY RULES`: name, conditions, actions, hits, last match, and what became of copies.
+type RuleRow = (
+    String,
+    String,
+    String,
+    u64,
+    String,
+    Option<u64>,
+    Option<u64>,
+    Option<u64>,
+);
+
 /// Number and text of the error that a statement ends with.
 async fn refusal(conn: &mut Conn, sql: &str) -> (u16, String) {
     match conn.query_drop(sql).await {
@@ -819,8 +831,7 @@ async fn rules_tell_what_they_did(flavor: Flavor) {
             break conn;
         }
     };
-    let rules: Vec<(String, String, String, u64, String)> =
-        boss.query("SHOW DBPROXY RULES").await.unwrap();
+    let rules: Vec<RuleRow> = boss.query("SHOW DBPROXY RULES").await.unwrap();
     let told: Vec<_> = rules
         .iter()
         .map(|(name, matches, does, ..)| (name.as_str(), matches.as_str(), does.as_str()))
@@ -843,6 +854,7 @@ async fn rules_tell_what_they_did(flavor: Flavor) {
     );
     assert_eq!((rules[1].3, rules[2].3), (10, 0));
     assert!(rules[0].3 >= 20);
+    assert_eq!((rules[0].5, rules[0].6, rules[0].7), (None, None, None));
     assert!(rules[1].4.starts_with("20") && rules[2].4 == "never");
 }
 
@@ -875,8 +887,7 @@ async fn a_firewall_learns(flavor: Flavor) {
         let told = format!("firewall = {mode}");
         eventually("the rule to change", async || {
             let mut conn = Conn::new(boss.clone()).await.unwrap();
-            let rules: Vec<(String, String, String, u64, String)> =
-                conn.query("SHOW DBPROXY RULES").await.unwrap_or_default();
+            let rules: Vec<RuleRow> = conn.query("SHOW DBPROXY RULES").await.unwrap_or_default();
             rules.iter().any(|rule| rule.2 == told)
         })
         .await;

@@ -20,7 +20,7 @@ use crate::{
     pool::{Pool, WorkerId},
     session::{
         AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Firewall, Loads,
-        Observer, Policy, Registry, Schemas, ServerKey,
+        Mirrored, Observer, Policy, Registry, Schemas, ServerKey,
     },
     sql::{Classifier, catalogue::Catalogue},
     topology::{Health, ServerId, Topology},
@@ -132,6 +132,7 @@ impl Cluster {
         Context {
             worker,
             cluster: config.cluster.number,
+            name: config.cluster.name.as_str().into(),
             serves: config.cluster.serves.clone(),
             buffers: Buffers::default(),
             pool: Arc::clone(&self.pool),
@@ -158,6 +159,7 @@ impl Cluster {
             probes: Arc::clone(&self.probes),
             catch_up: CatchUp::new(config.cluster.servers.len()),
             turn: AtomicU64::new(0),
+            mirrored: Mirrored::default(),
             observer,
         }
     }

@@ -346,7 +346,7 @@ fn config(root: &DeTable<'_>, report: &mut Report<'_>) -> Option<Config> {
         .chain(&with_tls)
         .map(Spanned::get_ref)
         .collect();
-    let rules = rule::rules(&root, &servers, &listeners, report);
+    let rules = rule::rules(&root, &all, &listeners, report);
     let bare = |listeners: Vec<Spanned<ListenAddress>>| {
         listeners.into_iter().map(Spanned::into_inner).collect()
     };

@@ -791,6 +791,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &rule::TIME,
     &rule::SAMPLE,
     &rule::ROUTE,
+    &rule::MIRROR,
     &rule::CONSISTENCY,
     &rule::MAX_LAG,
     &rule::TIMEOUT,

@@ -89,14 +89,16 @@ impl Wish {
     /// The same, but for what a rule says of it.
     #[must_use]
     pub fn under(mut self, rule: &Actions) -> Self {
-        if let Some(route) = &rule.route {
-            self.author = Author::Rule;
-            self.place = match route {
-                RouteTo::Primary => Place::Primary,
-                RouteTo::Replica => Place::Replica,
-                RouteTo::Server(name) => Place::Server(Name::new(name.as_bytes())),
-                RouteTo::Group(name) => Place::Group(Name::new(name.as_bytes())),
-            };
+        let place = rule.route.as_ref().and_then(|route| match route {
+            RouteTo::Primary => Some(Place::Primary),
+            RouteTo::Replica => Some(Place::Replica),
+            RouteTo::Server(name) => Some(Place::Server(Name::new(name.as_bytes()))),
+            RouteTo::Group(name) => Some(Place::Group(Name::new(name.as_bytes()))),
+            // Within the cluster it is as without the rule.
+            RouteTo::Cluster(_) => None,
+        });
+        if let Some(place) = place {
+            (self.author, self.place) = (Author::Rule, place);
         }
         self.consistency = rule.consistency.unwrap_or(self.consistency);
         self.max_lag = rule.max_lag.or(self.max_lag);

@@ -242,7 +242,7 @@ impl Session {
         if class.hint == Hint::Unknown {
             self.note_unknown_hint(text);
         }
-        if self.has_rules() {
+        if self.has_rules() || self.left_answers_elsewhere() {
             return Box::pin(self.query_under_rules(packet, text, class)).await;
         }
         self.run_query(packet, text, class).await

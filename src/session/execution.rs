@@ -15,7 +15,7 @@ use super::{
     administration::refused,
     command::Changed,
     finish::Effect,
-    prepared::{BeforeRules, Statement},
+    prepared::{Ahead, BeforeRules, Statement},
     statement::{Finished, Request},
 };
 use crate::{
@@ -188,9 +188,25 @@ fn text_only() -> Answer {
     Answer::new(1295, b"HY000", text)
 }
 
+/// What is known of a statement before it is prepared.
+struct Unprepared {
+    id: u32,
+    class: StatementClass,
+    before_rules: Option<Arc<BeforeRules>>,
+    /// It is prepared on another cluster.
+    elsewhere: bool,
+}
+
+/// The answer to an execution of which a parameter's value was sent ahead, and nowhere to.
+pub(super) fn lacks_values() -> Answer {
+    let text = "dbproxy: this statement was prepared on another cluster than the session's own, where no parameter's value can \
+                be sent ahead (COM_STMT_SEND_LONG_DATA): send it with the execution";
+    Answer::new(1105, b"HY000", text)
+}
+
 impl Session {
     /// Whether a statement is none that a server is to see.
-    fn is_for_the_proxy(&self, class: &StatementClass, text: &[u8]) -> bool {
+    pub(super) fn is_for_the_proxy(&self, class: &StatementClass, text: &[u8]) -> bool {
         match class.kind {
             Kind::Set => sql::setting::apply(text, self.dialect, self.settings).is_some(),
             Kind::Unknown => self.router_settings(text).is_some(),
@@ -228,12 +244,41 @@ impl Session {
             text_class = self.classify(text);
         }
         if self.is_for_the_proxy(&text_class, text) {
+            self.ruling = None;
             return self.reply_error(&text_only()).await;
         }
         if let Some(breach) = self.breach(&text_class, text) {
+            self.ruling = None;
             return self.reply_error(&refused(breach)).await;
         }
-        let class = self.look_up(text_class, text, &self.wanted).await;
+        let departed = self.depart(text, &text_class, None, false).await;
+        self.ruling = None;
+        let home = match departed? {
+            Ok(home) => home,
+            Err(answer) => return self.reply_error(&answer).await,
+        };
+        if home.is_some() {
+            text_class = self.classify(text);
+        }
+        let statement = Unprepared {
+            id,
+            class: text_class,
+            before_rules,
+            elsewhere: home.is_some(),
+        };
+        let flow = self.prepare_here(packet, text, statement).await;
+        self.come_home(home);
+        flow
+    }
+
+    async fn prepare_here(
+        &mut self,
+        packet: &[u8],
+        text: &[u8],
+        statement: Unprepared,
+    ) -> Result<Flow, Error> {
+        let id = statement.id;
+        let class = self.look_up(statement.class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
         let key = StatementKey::new(text, Arc::clone(&self.wanted));
@@ -261,10 +306,14 @@ impl Session {
                 id,
                 Statement {
                     key,
-                    class: text_class,
-                    before_rules,
+                    class: statement.class,
+                    before_rules: statement.before_rules,
                     parameters,
                     types: Vec::new(),
+                    ahead: match statement.elsewhere {
+                        true => Ahead::Refused,
+                        false => Ahead::Possible,
+                    },
                 },
             );
         }
@@ -275,7 +324,7 @@ impl Session {
         &mut self,
         execution: Execution<'_>,
     ) -> Result<Flow, Error> {
-        if self.has_rules() {
+        if self.has_rules() || self.left_answers_elsewhere() {
             return Box::pin(self.execute_under_rules(execution)).await;
         }
         self.run_prepared(execution).await
@@ -284,6 +333,9 @@ impl Session {
     /// Executes a prepared statement, rules or not.
     pub(super) async fn run_prepared(&mut self, execution: Execution<'_>) -> Result<Flow, Error> {
         let id = execution.statement();
+        if self.prepared.lacks_values(id) {
+            return self.reply_error(&lacks_values()).await;
+        }
         let Some(statement) = self.prepared.find(id) else {
             return self.unknown_statement(id, "mysqld_stmt_execute").await;
         };

@@ -10,7 +10,7 @@ use dbproxy_proto::{
 
 use tokio::time::Instant;
 
-use super::{Flow, Session, route::Tried};
+use super::{Flow, Session, route::Tried, rules::Ruling};
 use crate::{
     config::Consistency,
     error::{Answer, Error},
@@ -97,7 +97,16 @@ impl Session {
                     let names = ["Rule", "State", "Hits", "Last_time", "Statement"];
                     self.put_table(&mut out, &names, &self.context.firewall.describe());
                 } else {
-                    let names = ["Rule", "Matches", "Does", "Hits", "Last_match"];
+                    let names = [
+                        "Rule",
+                        "Matches",
+                        "Does",
+                        "Hits",
+                        "Last_match",
+                        "Mirrored",
+                        "Left_out",
+                        "Failed",
+                    ];
                     self.put_table(&mut out, &names, &self.rules.policy().describe());
                 }
             }
@@ -118,7 +127,35 @@ impl Session {
         let class = self.classify(statement);
         let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
+        let (home, refusal) = match self.would_depart(statement, &class) {
+            Ok(home) => (home, None),
+            Err(answer) => (None, Some(answer.message.to_string())),
+        };
+        let class = match home {
+            Some(_) => self.classify(statement),
+            None => class,
+        };
         let class = self.look_up(class, statement, &self.wanted).await;
+        let mut columns = self.explain_route_here(statement, class, refusal);
+        if home.is_some() {
+            columns.push(("Cluster", Some(self.context.name.to_string())));
+        }
+        if let Some(home) = home {
+            self.end_visit(home);
+        }
+        let ruling = self.ruling.take();
+        if let Some((_, cluster)) = ruling.as_deref().and_then(Ruling::mirror) {
+            columns.push(("Mirror", Some(cluster.to_owned())));
+        }
+        columns
+    }
+
+    fn explain_route_here(
+        &self,
+        statement: &[u8],
+        class: StatementClass,
+        refusal: Option<String>,
+    ) -> Vec<(&'static str, Option<String>)> {
         let (route, would) = match self.breach(&class, statement) {
             Some(breach) => {
                 let route = Route {
@@ -129,15 +166,16 @@ impl Session {
             }
             None => self.place(&class, Tried::default()),
         };
-        let rules = self.ruling.take().map(|ruling| ruling.names());
+        let rules = self.ruling.as_ref().map(|ruling| ruling.names());
         let topology = self.context.topology.borrow();
         let held = self.held.as_ref().map(|conn| conn.server());
         let (target, server) = match route.target {
+            _ if refusal.is_some() => ("nowhere", None),
             Target::Primary => ("primary", topology.primary),
             Target::Replica(server) => ("replica", Some(server)),
             Target::Nowhere => ("nowhere", None),
             Target::Kept => {
-                let kept = self.kept.map(|kept| kept.server);
+                let kept = self.kept_here().map(|kept| kept.server);
                 ("the connection in use", held.or(kept).or(topology.primary))
             }
         };
@@ -154,7 +192,10 @@ impl Session {
         let mut columns = vec![
             ("Target", Some(target.to_owned())),
             ("Server", server.map(|server| server.name.to_string())),
-            ("Reason", Some(route.reason.to_string())),
+            (
+                "Reason",
+                Some(refusal.unwrap_or_else(|| route.reason.to_string())),
+            ),
             ("Rules", rules),
             ("Class", Some(class.kind.to_string())),
             ("Reads", list(tables.read)),

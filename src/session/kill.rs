@@ -193,19 +193,25 @@ impl Session {
 
     /// Ends what a session has on this connection of a server's, by this account's right.
     async fn end_at_server(
-        &self,
+        &mut self,
         victim: &Handle,
         (server, thread_id): (ServerId, u32),
     ) -> Result<(), Error> {
-        let key = Key::new(server, &self.login, self.profile());
-        // It may be of another cluster, where this account has a say too, or none.
-        let cluster = self.clusters.get(server.cluster());
-        let Some(bucket) = cluster.and_then(|cluster| cluster.pool.bucket(key)) else {
+        let Some(cluster) = self.clusters.get(server.cluster()).cloned() else {
+            return Err(Error::server(ErrorKind::Closed));
+        };
+        // It may be of another cluster, where this user has a say too, or none.
+        let login = match cluster.cluster == self.context.cluster {
+            true => self.login.clone(),
+            false => self.login_at(&cluster).await?,
+        };
+        let key = Key::new(server, &login, self.profile());
+        let Some(bucket) = cluster.pool.bucket(key) else {
             return Err(Error::server(ErrorKind::Closed));
         };
         // It may have ended meanwhile, and its connection may serve somebody else.
         let still_there = || victim.connection() == Some((server, thread_id));
-        let ended = bucket.kill_query(&self.login, thread_id, still_there).await;
+        let ended = bucket.kill_query(&login, thread_id, still_there).await;
         ended.map_err(|mut error| {
             if let ErrorKind::Answer(answer) = &mut error.kind
                 && answer.code == KILL_DENIED

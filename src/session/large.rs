@@ -15,9 +15,9 @@ use super::{
     COLLECTED, Flow, Session,
     administration::refused,
     client_io,
-    execution::{Execution, no_room_for_types, untyped},
+    execution::{Execution, lacks_values, no_room_for_types, untyped},
     finish::Effect,
-    prepared::Statement,
+    prepared::{Ahead, Statement},
     rules::Known,
     span::Span,
     statement::Finished,
@@ -211,6 +211,9 @@ impl Session {
             let answer = self.unknown(id, "mysqld_stmt_execute");
             return self.discard_with(&answer).await;
         };
+        if statement.ahead == Ahead::Lost {
+            return self.discard_with(&lacks_values()).await;
+        }
         if execution.lacks_types(statement) {
             return self.discard_with(&untyped()).await;
         }
@@ -352,7 +355,7 @@ impl Session {
         let class = self.of_connection();
         let known = self
             .announced_statement()
-            .filter(|id| self.prepared.find(*id).is_some());
+            .filter(|id| self.prepared.takes_values(*id));
         let bound = self.is_bound();
         let conn = match known {
             Some(id) => match self.large_connection(&class, Some(id)).await {
@@ -437,6 +440,7 @@ impl Session {
             Ok(outcome) => {
                 let reason = Reason::Statement(class.cause);
                 self.note_ruling(&conn, reason, &outcome);
+                self.leave_out_of_mirror(&outcome);
                 Ok(Ok(Finished { conn, outcome }))
             }
             Err(failure) => self.give_up(conn, class, failure).await.map(Err),

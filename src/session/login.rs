@@ -130,6 +130,8 @@ pub(super) async fn login(
         held: None,
         pin: None,
         reading: None,
+        guest: None,
+        lanes: Vec::new(),
         buckets: Vec::new(),
         kept: None,
         unknown_hints: 0,
@@ -372,7 +374,7 @@ impl Session {
         );
         let program = request.attributes.find(PROGRAM).map(Into::into);
         let program = self.rules.rename(program);
-        self.buckets.clear();
+        self.forget_logins();
         self.look_up_rules();
         self.take_defaults();
         let charset = match request.collation {
@@ -393,6 +395,13 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    /// Forgets what was got at servers by the user before.
+    fn forget_logins(&mut self) {
+        self.buckets.clear();
+        self.lanes.clear();
+        self.guest = None;
+    }
+
     /// A change of user has failed. MariaDB goes on with the user before, who has lost all but the schema and the
     /// character set; MySQL ends the session.
     fn stay(&mut self, error: Error, state: SessionState) -> Result<Flow, Error> {
@@ -401,7 +410,7 @@ impl Session {
             return Err(error);
         }
         self.leave_connections();
-        self.buckets.clear();
+        self.forget_logins();
         self.take_defaults();
         self.forget_settings();
         self.set_wanted(state);

@@ -9,10 +9,12 @@ mod command;
 mod complaints;
 mod definitions;
 mod door;
+mod elsewhere;
 mod execution;
 mod finish;
 #[doc(hidden)]
 pub mod fuzz;
+mod guest;
 mod handle;
 mod hints;
 mod inquiry;
@@ -21,6 +23,7 @@ mod large;
 mod limits;
 mod load;
 mod login;
+mod mirror;
 mod observe;
 mod pipe;
 mod prepared;
@@ -64,14 +67,17 @@ pub use definitions::Definitions;
 pub use handle::{Full, Handle, Interrupt, Registration, Registry, TICK};
 pub use limits::Source;
 pub use load::Loads;
+pub use mirror::Mirrored;
 pub use observe::Observer;
 pub use rules::{AnswerCache, Firewall, Policy};
 pub use schemas::Schemas;
 pub use server_key::ServerKey;
 
 use finish::Kept;
+use guest::Guest;
 use handle::Dismissal;
 use limits::Seat;
+use mirror::Lane;
 use observe::Onlooker;
 use relay::News;
 use scopes::SessionScopes;
@@ -95,6 +101,8 @@ pub struct Context {
     pub worker: WorkerId,
     /// The cluster's number.
     pub cluster: u8,
+    /// Its name.
+    pub name: Box<str>,
     /// Whose sessions it serves.
     pub serves: Serves,
     /// Its buffers.
@@ -147,6 +155,8 @@ pub struct Context {
     pub catch_up: CatchUp,
     /// Counts reads, for the balance between replicas.
     pub turn: AtomicU64,
+    /// What other clusters' sessions have it run a copy of.
+    pub mirrored: Mirrored,
     /// Where everything goes to the primary and is only observed: who records it.
     pub observer: Option<Arc<Observer>>,
 }
@@ -198,6 +208,10 @@ struct Session {
     pin: Option<PinReason>,
     /// The open transaction, if it only reads and is on a replica.
     reading: Option<Reading>,
+    /// Its logins at other clusters.
+    guest: Option<Box<Guest>>,
+    /// Its copies for other clusters.
+    lanes: Vec<Arc<Lane>>,
     /// The buckets used so far, by server.
     buckets: Vec<(ServerId, Arc<Bucket>)>,
     /// A connection in the pool that may still be asked about an earlier statement.

@@ -34,6 +34,19 @@ pub(super) struct Statement {
     /// The parameter types that the client sent last, with names if it gives them: it sends them once, servers need them
     /// on each new connection.
     pub(super) types: Vec<u8>,
+    /// Whether values of its parameters can be sent ahead.
+    pub(super) ahead: Ahead,
+}
+
+/// What becomes of values of parameters that are sent ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// They are kept on a connection of the session's own cluster.
+    Possible,
+    /// The statement is another cluster's: there is no connection for them.
+    Refused,
+    /// The client has sent some all the same.
+    Lost,
 }
 
 impl Statement {
@@ -138,6 +151,34 @@ impl Statements {
 
     pub(super) fn find(&self, id: u32) -> Option<&Statement> {
         self.by_id.get(&self.resolve(id))
+    }
+
+    /// Whether a value may be sent ahead for a statement. If not, its executions lack it until the statement is reset.
+    pub(super) fn takes_values(&mut self, id: u32) -> bool {
+        let id = self.resolve(id);
+        let Some(statement) = self.by_id.get_mut(&id) else {
+            return false;
+        };
+        if statement.ahead != Ahead::Possible {
+            statement.ahead = Ahead::Lost;
+        }
+        statement.ahead == Ahead::Possible
+    }
+
+    /// Whether a value was sent ahead that could not be taken.
+    pub(super) fn lacks_values(&self, id: u32) -> bool {
+        let statement = self.find(id);
+        statement.is_some_and(|statement| statement.ahead == Ahead::Lost)
+    }
+
+    /// Forgets the values that were sent ahead.
+    fn forget_values(&mut self, id: u32) {
+        let id = self.resolve(id);
+        if let Some(statement) = self.by_id.get_mut(&id)
+            && statement.ahead == Ahead::Lost
+        {
+            statement.ahead = Ahead::Refused;
+        }
     }
 
     /// Remembers the types that an execution brought along for the parameters of a statement, with names or without; false if there is no room for them.
@@ -247,6 +288,7 @@ impl Session {
     }
 
     pub(super) async fn reset_statement(&mut self, id: u32) -> Result<Flow, Error> {
+        self.prepared.forget_values(id);
         let Some(statement) = self.prepared.find(id) else {
             return self.unknown_statement(id, "mysqld_stmt_reset").await;
         };
@@ -273,7 +315,7 @@ impl Session {
     pub(super) async fn send_long_data(&mut self, packet: &[u8], id: u32) -> Result<Flow, Error> {
         let class = self.of_connection();
         // Has no answer, not even an error: what goes wrong shows when the statement is executed.
-        if self.prepared.find(id).is_none() {
+        if !self.prepared.takes_values(id) {
             return Ok(Flow::Continue);
         }
         let bound = self.is_bound();
@@ -440,6 +482,7 @@ mod tests {
             before_rules: None,
             parameters,
             types: Vec::new(),
+            ahead: Ahead::Possible,
         };
         statements.insert(id, statement);
         (statements, id)

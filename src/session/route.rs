@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Session, relay::given_up, statement::Request};
+use super::{Session, finish::Kept, relay::given_up, statement::Request};
 use crate::{
     backend::LAYOUT,
     config::Consistency,
@@ -74,7 +74,7 @@ impl Session {
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             wish,
             previous: self
-                .kept
+                .kept_here()
                 .filter(|kept| kept.previous)
                 .map(|kept| kept.server),
         };
@@ -161,8 +161,9 @@ impl Session {
         if route.target == Target::Primary {
             return Ok(None);
         }
-        let previous = self.kept.is_some_and(|kept| kept.previous);
-        let conn = self.take_kept();
+        let kept = self.kept_here();
+        let previous = kept.is_some_and(|kept| kept.previous);
+        let conn = kept.and_then(|_| self.take_kept());
         self.taken_previous = previous && conn.is_some();
         Ok(conn)
     }
@@ -275,6 +276,12 @@ impl Session {
                 self.patiently(checkout).await
             }
         }
+    }
+
+    /// Where an earlier statement ran, if that was at the cluster that the session is at.
+    pub(super) fn kept_here(&self) -> Option<Kept> {
+        let here = usize::from(self.context.cluster);
+        self.kept.filter(|kept| kept.server.cluster() == here)
     }
 
     /// The connection of an earlier statement, if it is still as that statement left it.

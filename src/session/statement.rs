@@ -153,6 +153,9 @@ impl Session {
                     self.note_seen(class, request, &outcome, conn.server());
                     self.note_ruling(&conn, route.reason, &outcome);
                     self.observe(class, would, request, &outcome);
+                    if self.ruling.is_some() {
+                        self.mirror(class, request, &outcome);
+                    }
                     return Ok(Some(Finished { conn, outcome }));
                 }
                 Err(failure) if movable && failure.is_unseen() => {

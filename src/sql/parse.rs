@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sqlparser::ast::{Delete, FromTable, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
+use sqlparser::ast::{
+    Delete, FromTable, ObjectName, ObjectType, Query, SetExpr, ShowCreateObject, Statement, Visit,
+    Visitor,
+};
 use sqlparser::dialect::MySqlDialect;
 use sqlparser::parser::Parser;
 
@@ -82,6 +85,22 @@ fn parsed(text: &str) -> Option<Tables> {
             Statement::Insert(insert) => written.visit(&insert.table),
             Statement::Update(update) => written.visit(&update.table),
             Statement::Delete(delete) => written.deleted(delete),
+            // Names that are no relations to the parser.
+            Statement::Drop {
+                object_type: ObjectType::Table | ObjectType::View,
+                names,
+                ..
+            } => names.iter().for_each(|name| written.add(name)),
+            Statement::RenameTable(renamed) => renamed.iter().for_each(|table| {
+                written.add(&table.old_name);
+                written.add(&table.new_name);
+            }),
+            Statement::ShowCreate {
+                obj_type: ShowCreateObject::Table | ShowCreateObject::View,
+                obj_name,
+            } => all.add(obj_name),
+            Statement::ShowColumns { .. } => {}
+            Statement::LockTables { .. } => return None,
             other => written.visit(other),
         }
     }
@@ -223,7 +242,7 @@ impl Visitor for Expressions {
     }
 }
 
-/// Names after FROM, JOIN, INTO, UPDATE and TABLE.
+/// Names after FROM, JOIN, INTO, UPDATE, TABLE, LOCK TABLES and HANDLER.
 fn guessed(sql: &[u8], tokens: &[Token]) -> Tables {
     let mut read = BTreeSet::new();
     let mut written = BTreeSet::new();
@@ -233,6 +252,7 @@ fn guessed(sql: &[u8], tokens: &[Token]) -> Tables {
     while let Some((token, after)) = rest.split_first() {
         rest = after;
         let is = |text: &str| token.bytes(sql).eq_ignore_ascii_case(text.as_bytes());
+        let locks = is("tables") && word(tokens.first()) == Word::Lock;
         let target = if token.kind() != TokenKind::Word {
             continue;
         } else if is("from") {
@@ -241,11 +261,17 @@ fn guessed(sql: &[u8], tokens: &[Token]) -> Tables {
             if writes { &mut written } else { &mut read }
         } else if is("join") || is("straight_join") {
             &mut read
-        } else if matches!(word(Some(token)), Word::Into | Word::Update | Word::Table) {
+        } else if matches!(word(Some(token)), Word::Into | Word::Update | Word::Table)
+            || locks
+            || (is("handler") && after.len() + 1 == tokens.len())
+        {
             &mut written
         } else {
             continue;
         };
+        while word(rest.first()) == Word::InsertOption {
+            rest = rest.get(1..).unwrap_or(&[]);
+        }
         while let Some((name, after)) = name(sql, rest) {
             target.insert(name);
             rest = after;
@@ -254,6 +280,9 @@ fn guessed(sql: &[u8], tokens: &[Token]) -> Tables {
                 rest = rest.get(1..).unwrap_or(&[]);
             }
             if rest.first().is_some_and(|token| may_be_name(*token)) {
+                rest = rest.get(1..).unwrap_or(&[]);
+            }
+            while locks && rest.first().is_some_and(|token| !token.is(b',')) {
                 rest = rest.get(1..).unwrap_or(&[]);
             }
             match rest.split_first() {
@@ -332,7 +361,15 @@ mod tests {
                 "",
                 false,
             ),
-            ("UPDATE LOW_PRIORITY IGNORE t SET a = 1", "", "", false),
+            ("UPDATE LOW_PRIORITY IGNORE t SET a = 1", "", "t", false),
+            ("DROP TABLE IF EXISTS db.t, u", "", "db.t u", true),
+            ("DROP VIEW v", "", "v", true),
+            ("DROP DATABASE db", "", "", true),
+            ("RENAME TABLE t TO db.u, x TO y", "", "db.u t x y", true),
+            ("SHOW CREATE TABLE db.t", "db.t", "", true),
+            ("SHOW COLUMNS FROM db.t", "db.t", "", true),
+            ("LOCK TABLES db.t AS a READ, u WRITE", "", "db.t u", false),
+            ("HANDLER db.t OPEN", "", "db.t", false),
             ("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "", "t", false),
             ("DELETE FROM t LIMIT ROWS EXAMINED 5", "", "t", false),
             ("SELECT 'open", "", "", false),

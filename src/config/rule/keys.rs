@@ -98,9 +98,12 @@ key!(TIME: Several<TimeOfDay> = "rule[].time",
 key!(SAMPLE: Own<Share> = "rule[].sample", own(Share, "1"),
     "The share of what would match that does.");
 key!(ROUTE: Own<Parsed<RouteTo>> = "rule[].route",
-    own(Parsed { described: "`primary`, `replica`, `server=NAME`, `group=NAME`", parse: route }, "by itself"),
+    own(Parsed { described: "`primary`, `replica`, `server=NAME`, `group=NAME`, `cluster=NAME`", parse: route }, "by itself"),
     "Where reads go, whatever a hint says. Writes and transactions stay where they belong; a server that cannot serve the \
-     read is passed over.");
+     read is passed over. With `cluster=NAME` reads and writes run on that cluster instead of the session's.");
+key!(MIRROR: Own<Parsed<String>> = "rule[].mirror",
+    own(Parsed { described: "name of a cluster", parse: cluster }, "no"),
+    "The cluster on which a copy of each statement runs that has succeeded. Its answer is dropped.");
 key!(CONSISTENCY: Own<Choice<Consistency>> = "rule[].consistency",
     own(super::super::keys::CONSISTENCY.kind, "as without the rule"),
     "What the read has at least seen.");
@@ -240,8 +243,17 @@ fn route(text: &str) -> Result<RouteTo, String> {
         None if text == "replica" => Ok(RouteTo::Replica),
         Some(("server", name)) => server_name(name).map(RouteTo::Server),
         Some(("group", name)) => server_name(name).map(RouteTo::Group),
+        Some(("cluster", name)) => cluster(name).map(RouteTo::Cluster),
         _ => Err(format!(
-            "\"{text}\" is not a place: it can be \"primary\", \"replica\", \"server=NAME\" or \"group=NAME\""
+            "\"{text}\" is not a place: it can be \"primary\", \"replica\", \"server=NAME\", \"group=NAME\" or \
+             \"cluster=NAME\""
         )),
+    }
+}
+
+fn cluster(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("must name a cluster".to_owned()),
+        name => Ok(name.to_owned()),
     }
 }

@@ -66,6 +66,8 @@ pub struct Conditions {
 pub struct Actions {
     /// Where reads go.
     pub route: Option<RouteTo>,
+    /// The cluster that gets a copy.
+    pub mirror: Option<String>,
     /// What they must have seen.
     pub consistency: Option<Consistency>,
     /// How far behind the replica may be.
@@ -95,6 +97,7 @@ impl Actions {
         let mut actions = Self::default();
         for then in rules {
             actions.route = actions.route.or_else(|| then.route.clone());
+            actions.mirror = actions.mirror.or_else(|| then.mirror.clone());
             actions.consistency = actions.consistency.or(then.consistency);
             actions.max_lag = actions.max_lag.or(then.max_lag);
             actions.timeout = actions.timeout.or(then.timeout);
@@ -142,6 +145,8 @@ pub enum RouteTo {
     Server(String),
     /// A server of this group.
     Group(String),
+    /// Another cluster; there writes go too.
+    Cluster(String),
 }
 
 /// An answer that no server gives.

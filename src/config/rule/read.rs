@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::super::ServerConfig;
+use super::super::Cluster;
 use super::super::check::Section;
 use super::super::check::join;
 use super::super::kind::Report;
@@ -23,7 +23,7 @@ const MAX_RULES: usize = 10_000;
 /// The rules of a list, in its order. `None` means that problems were reported.
 pub(in crate::config) fn rules(
     root: &Section<'_, '_>,
-    servers: &[ServerConfig],
+    clusters: &[&Cluster],
     listeners: &[&ListenAddress],
     report: &mut Report<'_>,
 ) -> Option<Vec<Rule>> {
@@ -48,7 +48,7 @@ pub(in crate::config) fn rules(
             let message = format!("another rule has the name \"{}\"", rule.name);
             report.error(item.span(), "rule.name", message);
         }
-        known_places(&rule, item, servers, listeners, report);
+        known_places(&rule, item, clusters, listeners, report);
         rules.push(rule);
     }
     whole.then_some(rules)
@@ -115,6 +115,7 @@ fn conditions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Cond
 
 fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions> {
     let route = section.read(&keys::ROUTE, report);
+    let mirror = section.read(&keys::MIRROR, report);
     let consistency = section.read(&keys::CONSISTENCY, report);
     let max_lag = section.read(&keys::MAX_LAG, report);
     let timeout = section.read(&keys::TIMEOUT, report);
@@ -137,6 +138,7 @@ fn actions(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Actions
     }
     Some(Actions {
         route: route?,
+        mirror: mirror?,
         consistency: consistency?,
         max_lag: max_lag?,
         timeout: timeout?,
@@ -174,6 +176,7 @@ fn contradictions(rule: &Rule, section: &Section<'_, '_>, report: &mut Report<'_
     if then.answer.is_some() {
         let runs = [
             ("route", then.route.is_some()),
+            ("mirror", then.mirror.is_some()),
             ("consistency", then.consistency.is_some()),
             ("max_lag", then.max_lag.is_some()),
             ("timeout", then.timeout.is_some()),
@@ -221,11 +224,11 @@ fn references(text: &str) -> Vec<&str> {
     found
 }
 
-/// Servers, groups and listeners that a rule names must be there.
+/// Servers, groups, clusters and listeners that a rule names must be there.
 fn known_places(
     rule: &Rule,
     item: &Spanned<DeValue<'_>>,
-    servers: &[ServerConfig],
+    clusters: &[&Cluster],
     listeners: &[&ListenAddress],
     report: &mut Report<'_>,
 ) {
@@ -236,38 +239,47 @@ fn known_places(
             .find(|(name, _)| name.get_ref() == key)
             .map(|(_, value)| value.span())
     };
-    let (what, name, known): (_, _, Vec<&str>) = match &rule.then.route {
-        Some(RouteTo::Server(name)) => (
-            "server",
-            name,
-            servers.iter().map(|server| server.name.as_str()).collect(),
-        ),
-        Some(RouteTo::Group(name)) => (
-            "group",
-            name,
-            servers
-                .iter()
-                .filter_map(|server| server.group.as_deref())
-                .collect(),
-        ),
-        _ => ("", &rule.name, vec![&rule.name]),
+    let servers = || clusters.iter().flat_map(|cluster| &cluster.servers);
+    let names_of_clusters = || {
+        clusters
+            .iter()
+            .map(|cluster| cluster.name.as_str())
+            .collect()
     };
-    if !known.contains(&name.as_str()) {
-        let near = closest(name, known.iter().copied());
-        let suggestion = match near {
+    let place: Option<(_, _, Vec<&str>)> = match &rule.then.route {
+        None | Some(RouteTo::Primary | RouteTo::Replica) => None,
+        Some(RouteTo::Server(name)) => {
+            let known = servers().map(|server| server.name.as_str());
+            Some(("server", name, known.collect()))
+        }
+        Some(RouteTo::Group(name)) => {
+            let known = servers().filter_map(|server| server.group.as_deref());
+            Some(("group", name, known.collect()))
+        }
+        Some(RouteTo::Cluster(name)) => Some(("cluster", name, names_of_clusters())),
+    };
+    let mirror = rule.then.mirror.as_ref();
+    let mirror = mirror.map(|name| ("mirror", ("cluster", name, names_of_clusters())));
+    let named = place
+        .map(|place| ("route", place))
+        .into_iter()
+        .chain(mirror);
+    for (key, (what, name, known)) in named {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        let suggestion = match closest(name, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if what == "group" => {
                 "servers get into a group by `group` in [[cluster.server]]".to_owned()
             }
             None => format!("there are {}", known.join(", ")),
         };
-        let message = format!("there is no {what} \"{name}\"");
-        let key = join("rule", "route");
         report.problem(
             Severity::Error,
-            value("route"),
-            &key,
-            message,
+            value(key),
+            &join("rule", key),
+            format!("there is no {what} \"{name}\""),
             Some(suggestion),
         );
     }

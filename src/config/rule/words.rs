@@ -79,6 +79,10 @@ fn actions(then: &Actions, go_on: bool) -> String {
         Some(RouteTo::Replica) => pairs.put("route", "replica"),
         Some(RouteTo::Server(name)) => pairs.put("route", format_args!("server={name}")),
         Some(RouteTo::Group(name)) => pairs.put("route", format_args!("group={name}")),
+        Some(RouteTo::Cluster(name)) => pairs.put("route", format_args!("cluster={name}")),
+    }
+    if let Some(mirror) = &then.mirror {
+        pairs.put("mirror", mirror);
     }
     if let Some(consistency) = then.consistency {
         pairs.put("consistency", consistency);

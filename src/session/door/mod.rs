@@ -118,7 +118,7 @@ pub(super) struct Claim<'a> {
 }
 
 /// How statements are read when a session begins.
-fn dialect(servers: &Greeting) -> Dialect {
+pub(super) fn dialect(servers: &Greeting) -> Dialect {
     let maria = servers.version.flavor == Flavor::MariaDb;
     Dialect::of(maria, servers.version.number())
         .with_sql_mode(servers.sql_mode.as_bytes())

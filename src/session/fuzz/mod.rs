@@ -35,8 +35,8 @@ use tokio::{
 };
 
 use super::{
-    AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Loads, Policy,
-    Registry, Schemas, ServerKey, serve,
+    AccountChanges, AnswerCache, CatchUp, Complaints, Context, Definitions, Loads, Mirrored,
+    Policy, Registry, Schemas, ServerKey, serve,
 };
 use crate::{
     accounts::{Credentials, Directory, Reading, Scopes},
@@ -129,6 +129,7 @@ impl World {
         let policy = Policy::of_all(&config, &[]).remove(0);
         let context = Context {
             cluster: 0,
+            name: "main".into(),
             serves: Serves::default(),
             worker: WorkerId(0),
             buffers: Buffers::default(),
@@ -159,6 +160,7 @@ impl World {
             classifier: Classifier::new(100),
             complaints: Complaints::default(),
             turn: AtomicU64::new(0),
+            mirrored: Mirrored::default(),
             observer: None,
         };
         Self {

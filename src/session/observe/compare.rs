@@ -20,6 +20,7 @@ use crate::{
     backend::{Login, SessionState},
     config::rule::Priority,
     error::{Answer, Error, ErrorKind},
+    net::Buffers,
     pool::{Key, PooledConn},
     session::{
         Context,
@@ -61,7 +62,7 @@ pub(super) struct Comparison {
 }
 
 /// What is run.
-pub(super) enum Read {
+pub(in crate::session) enum Read {
     /// A command as the client sent it.
     Text(Box<[u8]>),
     /// An execution of a statement, in which the statement's id is still to be put.
@@ -69,6 +70,44 @@ pub(super) enum Read {
         statement: Statement,
         command: BytesMut,
     },
+}
+
+impl Read {
+    /// Bytes that it holds.
+    pub(in crate::session) fn len(&self) -> usize {
+        match self {
+            Self::Text(packet) => packet.len(),
+            Self::Prepared { statement, command } => statement.key.text().len() + command.len(),
+        }
+    }
+
+    /// Sends it on a connection that is in its session's state; what its answer looks like.
+    pub(in crate::session) async fn send(
+        &self,
+        conn: &mut PooledConn,
+        session: u32,
+        buffers: &Buffers,
+    ) -> Result<Expect, Error> {
+        match self {
+            Self::Text(packet) => {
+                conn.send(&[], packet).await?;
+                Ok(Expect::Query)
+            }
+            Self::Prepared { statement, command } => {
+                let known = conn.find_prepared_for(&statement.key, session, &statement.types);
+                let there = match known {
+                    Some(there) => there,
+                    None => prepare_again(conn, session, statement, buffers).await?,
+                };
+                let mut command = command.clone();
+                if let Some(place) = command.get_mut(STATEMENT_ID) {
+                    place.copy_from_slice(&there.id.to_le_bytes());
+                }
+                conn.send(&[], &command).await?;
+                Ok(Expect::Execute)
+            }
+        }
+    }
 }
 
 /// Where the id of a statement stands in a packet.
@@ -255,25 +294,7 @@ impl Comparison {
         conn.put_sync(&mut commands, &self.wanted, "");
         conn.send(&commands, &[]).await?;
         conn.settle(buffers).await?;
-        let expect = match &self.read {
-            Read::Text(packet) => {
-                conn.send(&[], packet).await?;
-                Expect::Query
-            }
-            Read::Prepared { statement, command } => {
-                let there =
-                    match conn.find_prepared_for(&statement.key, self.session, &statement.types) {
-                        Some(there) => there,
-                        None => prepare_again(conn, self.session, statement, buffers).await?,
-                    };
-                let mut command = command.clone();
-                if let Some(place) = command.get_mut(STATEMENT_ID) {
-                    place.copy_from_slice(&there.id.to_le_bytes());
-                }
-                conn.send(&[], &command).await?;
-                Expect::Execute
-            }
-        };
+        let expect = self.read.send(conn, self.session, buffers).await?;
         let mut tracker = ResponseTracker::new(expect, conn.capabilities());
         let mut tap = Tap::default();
         let mut error = None;
@@ -332,7 +353,7 @@ fn refusal(error: Error) -> Answered {
 }
 
 /// An error's text, if it names things only: others quote values.
-fn shown(answer: &Answer) -> String {
+pub(in crate::session) fn shown(answer: &Answer) -> String {
     // Access denied, unknown schema, no such table, column, function; not allowed; a view that is not valid any more.
     let names_only = matches!(
         answer.code,

@@ -15,13 +15,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub use observer::Observer;
 
-use super::{Session, execution::Execution, relay::Outcome, route::Tried, statement::Request};
+use super::{Session, relay::Outcome, route::Tried, statement::Request};
 use crate::{
     routing::{Reason, Route, Target},
     sql::{self, StatementClass},
     stats::Verdict,
 };
-use compare::{Comparison, Read};
+use compare::Comparison;
+pub(super) use compare::{Read, shown};
 use tap::Tap;
 
 /// Looks on while an answer passes that is to be compared.
@@ -129,11 +130,11 @@ impl Session {
     }
 
     /// What it takes to run it again elsewhere.
-    fn repeatable(&self, request: Request<'_>) -> Option<Read> {
+    pub(super) fn repeatable(&self, request: Request<'_>) -> Option<Read> {
         match request {
             Request::Forward { packet, .. } => Some(Read::Text(packet.into())),
             Request::Execute {
-                execution: execution @ Execution::Once(_),
+                execution,
                 statement,
             } => {
                 let mut command = BytesMut::new();
@@ -143,7 +144,7 @@ impl Session {
                     command,
                 })
             }
-            Request::Execute { .. } | Request::Prepare { .. } => None,
+            Request::Prepare { .. } => None,
         }
     }
 }

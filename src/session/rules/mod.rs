@@ -18,16 +18,19 @@ pub use cache::AnswerCache;
 pub(super) use cache::{Filling, Written};
 pub(super) use curb::Curb;
 pub use firewall::Firewall;
-use policy::Entry;
+pub(super) use policy::Entry;
 pub use policy::Policy;
 pub(super) use ruling::Ruling;
 pub(super) use start::Known;
 
-use super::{Flow, Session, command::Changed, execution::Execution, relay::Outcome, unix_time};
+use super::{
+    Flow, Session, command::Changed, execution::Execution, prepared::Statement as Prepared,
+    relay::Outcome, unix_time,
+};
 use crate::{
     config::{
         ListenAddress,
-        rule::{self, FixedAnswer},
+        rule::{self, FixedAnswer, RouteTo},
     },
     error::{Answer, Error},
     pool::PooledConn,
@@ -71,6 +74,11 @@ impl View {
     /// What the configuration says now.
     pub(super) fn policy(&self) -> &Policy {
         &self.current
+    }
+
+    /// What another cluster's configuration says counts for a while; the rules are the same.
+    pub(super) fn swap_policy(&mut self, policy: &mut Arc<Policy>) {
+        mem::swap(&mut self.current, policy);
     }
 
     /// Takes over what the client calls itself; what it called itself before.
@@ -173,12 +181,11 @@ impl Session {
         class: StatementClass,
     ) -> Result<Flow, Error> {
         // Questions to the proxy are answered whatever rules say.
-        let ruling = match self.inquiry(&class, text) {
-            Some(_) => None,
-            None => self.judge(text, &class),
-        };
-        let Some(mut ruling) = ruling else {
+        if self.inquiry(&class, text).is_some() {
             return self.run_query(packet, text, class).await;
+        }
+        let Some(mut ruling) = self.judge(text, &class) else {
+            return self.query_where_it_belongs(packet, text, class).await;
         };
         ruling.count(unix_time());
         if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
@@ -200,16 +207,53 @@ impl Session {
             class
         };
         self.ruling = Some(Box::new(ruling));
+        let flow = self.query_where_it_belongs(packet, run, class).await;
+        self.close_ruling(text);
+        flow
+    }
+
+    /// Runs a text query, or answers it again, at the cluster that it belongs to.
+    async fn query_where_it_belongs(
+        &mut self,
+        packet: &[u8],
+        text: &[u8],
+        class: StatementClass,
+    ) -> Result<Flow, Error> {
+        let home = match self.depart(text, &class, None, false).await? {
+            Ok(home) => home,
+            Err(answer) => return self.reply_error(&answer).await,
+        };
+        let class = match home {
+            Some(_) => self.classify(text),
+            None => class,
+        };
         let wanted = Arc::clone(&self.wanted);
         let flow = match self
-            .answer_again(&class, packet, (run, &wanted), false)
+            .answer_again(&class, packet, (text, &wanted), false)
             .await
         {
-            Ok(None) => self.run_query(packet, run, class).await,
+            Ok(None) => self.run_query(packet, text, class).await,
             Ok(Some(flow)) => Ok(flow),
             Err(error) => Err(error),
         };
-        self.close_ruling(text);
+        self.come_home(home);
+        flow
+    }
+
+    /// Executes a prepared statement at the cluster that it belongs to.
+    async fn execute_where_it_belongs(
+        &mut self,
+        execution: Execution<'_>,
+        statement: &Prepared,
+    ) -> Result<Flow, Error> {
+        let (key, cursor) = (&statement.key, execution.wants_cursor());
+        let departed = self.depart(key.text(), &statement.class, Some(key.state()), cursor);
+        let home = match departed.await? {
+            Ok(home) => home,
+            Err(answer) => return self.reply_error(&answer).await,
+        };
+        let flow = self.run_prepared(execution).await;
+        self.come_home(home);
         flow
     }
 
@@ -227,7 +271,7 @@ impl Session {
             None => (statement.key.text(), statement.class),
         };
         let Some(mut ruling) = self.judge(text, &class) else {
-            return self.run_prepared(execution).await;
+            return self.execute_where_it_belongs(execution, &statement).await;
         };
         ruling.count(unix_time());
         if let Err(answer) = self.admit(&mut ruling, Some(text)).await? {
@@ -240,13 +284,13 @@ impl Session {
             return self.reply_error(&answer).await;
         }
         self.ruling = Some(Box::new(ruling));
-        let flow = self.run_prepared(execution).await;
+        let flow = self.execute_where_it_belongs(execution, &statement).await;
         self.close_ruling(text);
         flow
     }
 
-    /// What rules say of a statement that is to be prepared: another text, or an error. Everything else they say at its
-    /// executions.
+    /// What rules say of a statement that is to be prepared: another text, or an error. The ruling stays in force until it is
+    /// known where that happens; everything else it says at the executions.
     pub(super) fn rule_preparation(
         &mut self,
         packet: &[u8],
@@ -263,6 +307,7 @@ impl Session {
         }
         self.pass_firewall(&ruling, Some(text))?;
         let changed = ruling.rewritten(text, self.dialect)?;
+        self.ruling = Some(Box::new(ruling));
         Ok(changed.and_then(|changed| Changed::new(packet, text.len(), changed)))
     }
 
@@ -296,6 +341,15 @@ impl Session {
         if ruling.actions().rewrite.is_some() {
             let text = format!(
                 "dbproxy: rule {} rewrites this statement, which is too long for that",
+                ruling.names()
+            );
+            return Ok(Err(Answer::new(1105, b"HY000", text)));
+        }
+        if let Some(RouteTo::Cluster(name)) = &ruling.actions().route
+            && *name != *self.context.name
+        {
+            let text = format!(
+                "dbproxy: by the rules ({}) this statement belongs to the cluster {name}, but it is too long to be taken there",
                 ruling.names()
             );
             return Ok(Err(Answer::new(1105, b"HY000", text)));

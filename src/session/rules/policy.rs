@@ -63,18 +63,26 @@ impl Policy {
             .collect()
     }
 
-    /// What people see of the rules, a row each: name, conditions, actions, hits, last match.
+    /// What people see of the rules, a row each: name, conditions, actions, hits, last match, and of copies how many ran, were
+    /// left out, and failed.
     pub(in crate::session) fn describe(&self) -> Vec<Vec<Option<String>>> {
         let rules = self.rules.iter();
         rules
-            .map(|entry| entry.describe().into_iter().map(Some).collect())
+            .map(|entry| {
+                let mirrors = match entry.rule.then.mirror {
+                    Some(_) => entry.mirrors.describe().map(Some),
+                    None => [const { None }; 3],
+                };
+                let known = entry.describe().into_iter().map(Some);
+                known.chain(mirrors).collect()
+            })
             .collect()
     }
 }
 
 /// A rule, and what became of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(in crate::session) struct Entry {
     pub(super) rule: Rule,
     pub(super) quotas: Quotas,
     /// Statements that fitted, of which a rule with a sample matches only a share.
@@ -82,6 +90,36 @@ pub(super) struct Entry {
     hits: AtomicU64,
     /// Seconds since 1970, 0 if there was none.
     last: AtomicU64,
+    mirrors: Mirrors,
+}
+
+/// What became of the copies of statements that a rule matched.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Mirrors {
+    succeeded: AtomicU64,
+    left_out: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Mirrors {
+    /// Counts one that has run.
+    pub(in crate::session) fn succeed(&self) {
+        self.succeeded.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a statement that was not copied.
+    pub(in crate::session) fn leave_out(&self) {
+        self.left_out.fetch_add(1, Relaxed);
+    }
+
+    /// Counts one that did not run, or got an error.
+    pub(in crate::session) fn fail(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    fn describe(&self) -> [String; 3] {
+        [&self.succeeded, &self.left_out, &self.failed].map(|count| count.load(Relaxed).to_string())
+    }
 }
 
 impl Entry {
@@ -92,7 +130,18 @@ impl Entry {
             fitted: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            mirrors: Mirrors::default(),
         }
+    }
+
+    /// The rule's name.
+    pub(in crate::session) fn name(&self) -> &str {
+        &self.rule.name
+    }
+
+    /// What became of copies.
+    pub(in crate::session) fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Whether a statement that fits is of the share that matches.

@@ -83,6 +83,12 @@ impl Ruling {
         self.actions.answer.as_ref()
     }
 
+    /// The rule that wants a copy of the statement, and the cluster that is to have it.
+    pub(in crate::session) fn mirror(&self) -> Option<(Arc<Entry>, &str)> {
+        let mut rules = self.matched.iter();
+        rules.find_map(|entry| Some((Arc::clone(entry), entry.rule.then.mirror.as_deref()?)))
+    }
+
     /// The rule whose timeout counts, and how long that is.
     pub(super) fn timeout(&self) -> Option<(&str, Duration)> {
         let mut rules = self.matched.iter().map(|entry| &entry.rule);

@@ -121,7 +121,7 @@ const VARIABLES: &[(&str, Fate)] = &[
         "query_cache",
         Nothing("a [[rule]] with cache keeps answers; `limits.cache` bounds the memory"),
     ),
-    ("mirror_", Nothing("dbproxy has no mirror")),
+    ("mirror_", Nothing("what copies may take is fixed")),
     (
         "firewall_",
         Nothing("a [[rule]] with firewall = \"learn\" is the beginning of one"),
