@@ -95,6 +95,7 @@ async fn reads_go_where_a_rule_says(flavor: Flavor) {
         consistency = "strong"
     "#;
     let options = Options {
+        cluster: "monotonic_reads = \"off\"\n".to_owned(),
         sections: rules.to_owned(),
         groups: vec![("db1", "web"), ("db2", "reports"), ("db3", "web")],
         ..Options::default()
@@ -788,6 +789,7 @@ async fn rules_tell_what_they_did(flavor: Flavor) {
         block = "no"
     "#;
     let options = Options {
+        cluster: "monotonic_reads = \"off\"\n".to_owned(),
         sections: rules.to_owned(),
         ..Options::default()
     };
