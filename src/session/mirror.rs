@@ -405,7 +405,7 @@ impl Lane {
         }
         conn.send(&commands, &[]).await?;
         conn.settle(buffers).await?;
-        let _counted = self.context.in_flight.count(conn.server());
+        let _counted = self.context.loads.count(conn.server());
         let expect = copy.read.send(conn, self.session, buffers).await?;
         let mut tracker = ResponseTracker::new(expect, conn.capabilities());
         let scopes = SessionScopes::begin(&self.context, copy.claim.account(), Consistency::User);
