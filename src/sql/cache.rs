@@ -6,7 +6,8 @@ use quick_cache::sync::Cache;
 
 use super::class::StatementClass;
 use super::dialect::Dialect;
-use super::parse::{Tables, may_have_code, tables};
+use super::facts::Facts;
+use super::parse::{Tables, tables};
 
 /// Remembers the tables of statements by digest, in bounded memory.
 ///
@@ -14,7 +15,7 @@ use super::parse::{Tables, may_have_code, tables};
 /// class itself is never remembered, since literals, which a digest has not, are part of it.
 #[derive(Debug)]
 pub struct Classifier {
-    tables: Cache<(u64, bool), Arc<Tables>>,
+    tables: Cache<(u64, u64, bool), Arc<Tables>>,
 }
 
 impl Classifier {
@@ -28,10 +29,10 @@ impl Classifier {
     /// The tables that a statement of this class names.
     pub fn tables(&self, sql: &[u8], class: &StatementClass, dialect: Dialect) -> Arc<Tables> {
         // Its digest is that of a text in which the code stands outside, and which can be read better.
-        if may_have_code(sql) {
+        if class.facts.contains(Facts::CODE_IN_COMMENT) {
             return Arc::new(tables(sql, dialect));
         }
-        let key = (class.digest, dialect.ansi_quotes);
+        let key = (class.digest, class.spelling, dialect.ansi_quotes);
         if let Some(known) = self.tables.get(&key) {
             return known;
         }
@@ -70,6 +71,22 @@ mod tests {
             let found = classifier.tables(sql.as_bytes(), &class, dialect);
             assert_eq!((found.read.len(), found.parsed), (2, parsed), "{sql}");
         }
+    }
+
+    #[test]
+    fn names_that_are_keywords_are_told_apart() {
+        let classifier = Classifier::new(16);
+        let dialect = Dialect::default();
+        let read = |sql: &str| {
+            let class = classify(sql.as_bytes(), dialect);
+            let found = classifier.tables(sql.as_bytes(), &class, dialect);
+            (class.digest, found.read.clone())
+        };
+        let (digest, lower) = read("SELECT a FROM status");
+        let (same, upper) = read("SELECT a FROM STATUS");
+        assert_eq!(digest, same);
+        assert_ne!(lower, upper);
+        assert_eq!(read("SELECT a FROM status"), (digest, lower));
     }
 
     #[test]

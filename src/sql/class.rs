@@ -223,8 +223,10 @@ pub struct StatementClass {
     /// The word that they tag it with, for rules.
     pub tag: Option<Name>,
     /// Hash of [`super::digest_text`]: equal for statements that differ only in literals,
-    /// blanks, comments and the case of reserved words.
+    /// blanks, comments and the case of keywords.
     pub digest: u64,
+    /// Hash of how the words are written that are keywords and may be names: with the digest, it tells which tables are named.
+    pub spelling: u64,
     /// Why a replica may not answer it; [`Cause::None`] if one may.
     pub cause: Cause,
 }
@@ -265,7 +267,7 @@ impl StatementClass {
 /// beyond what the text can tell: see [`super::catalogue`].
 pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
     let mut lexer = Lexer::new(sql, dialect);
-    let mut digest = Digest::new(Hash::new());
+    let mut digest = Digest::new(Hash::new(), dialect);
     let mut packet = Packet::default();
     let mut part = Part::new(sql, dialect);
     loop {
@@ -289,6 +291,7 @@ pub fn classify(sql: &[u8], dialect: Dialect) -> StatementClass {
         hint: lexer.hints.hint(),
         tag: lexer.hints.tag(),
         digest: digest.finish().value(),
+        spelling: digest.spelling(),
         cause,
     }
 }

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::dialect::Dialect;
 use super::facts::Facts;
 use super::lexer::{Lexer, Token, TokenKind};
-use super::words::{Flags, Key, Word};
+use super::words::{self, Entry, Flags, Key, Word};
 
 /// The statement with literals replaced by `?`, lists of literals shortened to `?, ...`, blanks and
 /// comments normalised and reserved words in upper case. At most `limit` bytes.
@@ -25,10 +25,13 @@ pub fn loggable_digest(sql: &[u8], dialect: Dialect, limit: usize) -> Option<Str
 
 fn digested(sql: &[u8], dialect: Dialect, limit: usize) -> (String, Facts) {
     let mut lexer = Lexer::new(sql, dialect);
-    let mut digest = Digest::new(Text {
-        bytes: Vec::new(),
-        limit,
-    });
+    let mut digest = Digest::new(
+        Text {
+            bytes: Vec::new(),
+            limit,
+        },
+        dialect,
+    );
     loop {
         let token = lexer.next();
         if token.kind() == TokenKind::End {
@@ -139,7 +142,11 @@ impl Sink for Hash {
 enum Before {
     Start,
     Keyword,
-    /// A name or a variable.
+    /// A keyword that an expression may follow.
+    Asking,
+    /// IN.
+    In,
+    /// A name, a variable or a word that may be one.
     Name,
     Literal,
     Open,
@@ -160,12 +167,14 @@ enum Run {
     ManyComma,
 }
 
-/// A run of groups of literals: `(?, ...), (?, ...)`.
+/// A run of groups of literals: `(?, ...), (?, ...)`. Those with one and those with several do not mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
     None,
     /// Inside the first group, nothing but literals so far; all of it is written.
     Inside,
+    /// The same, behind IN: how many literals there are says nothing.
+    InList,
     /// A group of literals has ended.
     Ended,
     /// And a comma came that is not yet written.
@@ -174,47 +183,100 @@ enum Rows {
     Held,
 }
 
+/// What an unquoted word is to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Keyword,
+    /// A keyword if `(` follows at once, otherwise a name.
+    CalledKeyword,
+    Name,
+}
+
+/// A few signs in a row: a bit for each, set for `+`, behind a set bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signs(u8);
+
+impl Signs {
+    const NONE: Self = Self(1);
+
+    /// With another one, if there is room.
+    fn and(self, sign: u8) -> Option<Self> {
+        let room = self.0.leading_zeros() > 0;
+        room.then_some(Self(self.0 << 1 | u8::from(sign == b'+')))
+    }
+
+    fn bytes(self) -> impl Iterator<Item = u8> {
+        let signs = 7 - self.0.leading_zeros();
+        let is_plus = move |place: u32| self.0 >> place & 1 == 1;
+        (0..signs)
+            .rev()
+            .map(move |place| if is_plus(place) { b'+' } else { b'-' })
+    }
+}
+
 /// Turns tokens into the bytes of a digest.
 pub(super) struct Digest<S> {
     sink: S,
+    dialect: Dialect,
     before: Before,
     end: usize,
     run: Run,
     rows: Rows,
+    /// What the groups before hold: [`Run::One`] or [`Run::Many`].
+    row: Run,
     /// Further groups have been noted by `, ...`.
     rows_noted: bool,
-    /// A sign that belongs to the number after it, if one comes.
-    sign: Option<u8>,
+    /// Signs that belong to the number after them, if one comes.
+    signs: Signs,
+    /// A `;` that is written if something follows.
+    ended: bool,
+    /// How the keywords that may be names are written.
+    spelling: u64,
 }
 
 impl<S: Sink> Digest<S> {
-    pub(super) fn new(sink: S) -> Self {
+    pub(super) fn new(sink: S, dialect: Dialect) -> Self {
         Self {
             sink,
+            dialect,
             before: Before::Start,
             end: 0,
             run: Run::None,
             rows: Rows::None,
+            row: Run::None,
             rows_noted: false,
-            sign: None,
+            signs: Signs::NONE,
+            ended: false,
+            spelling: 0,
         }
     }
 
     /// The sink, with all that was held back written to it.
     pub(super) fn finish(&mut self) -> &mut S {
+        self.ended = false;
         self.release();
         &mut self.sink
+    }
+
+    /// Differs for statements of one digest that may name other things: some names are keywords too, and these are
+    /// in upper case in a digest.
+    pub(super) fn spelling(&self) -> u64 {
+        self.spelling
     }
 
     #[inline]
     pub(super) fn token(&mut self, token: &Token, key: Key, sql: &[u8]) {
         match token.kind() {
             TokenKind::Word => self.word(token, key, sql),
-            TokenKind::String | TokenKind::Number => self.literal(),
-            TokenKind::Punct(byte) => self.punct(byte, token),
-            TokenKind::Quoted | TokenKind::UserVariable | TokenKind::SystemVariable => {
-                self.name(token, sql);
+            TokenKind::Number => {
+                self.signs = Signs::NONE;
+                self.literal();
             }
+            TokenKind::String => self.unsigned(),
+            TokenKind::Punct(byte) => self.punct(byte, token, sql),
+            TokenKind::Quoted => self.quoted(token, sql),
+            TokenKind::UserVariable => self.user_variable(token, sql),
+            TokenKind::SystemVariable => self.system_variable(token, sql),
             TokenKind::End => {}
         }
         self.end = token.end();
@@ -222,32 +284,80 @@ impl<S: Sink> Digest<S> {
 
     #[inline]
     fn word(&mut self, token: &Token, key: Key, sql: &[u8]) {
-        let Some(entry) = token.entry() else {
-            return self.name(token, sql);
-        };
-        if !entry.flags.has(Flags::RESERVED) {
-            return self.name(token, sql);
+        let (start, end) = (token.start(), token.end());
+        match token.entry().map(|entry| (entry, self.meaning(entry))) {
+            Some((entry, Meaning::Keyword))
+                if entry.flags.has(Flags::RESERVED) || !qualifies(sql, end) =>
+            {
+                self.keyword(token, entry, key, sql);
+            }
+            Some((entry, Meaning::CalledKeyword)) if sql.get(end) == Some(&b'(') => {
+                self.keyword(token, entry, key, sql);
+            }
+            Some((_, Meaning::CalledKeyword)) => {
+                self.blank_before_name();
+                self.in_backticks(token.bytes(sql));
+            }
+            _ => self.name(sql, start, end),
         }
-        let in_list = matches!(self.run, Run::OneComma | Run::ManyComma)
-            || matches!(self.before, Before::Open | Before::Comma);
-        if entry.word == Word::Null && in_list {
-            return self.literal();
+    }
+
+    /// What a word is to the server that is not behind a dot.
+    #[inline]
+    fn meaning(&self, entry: &Entry) -> Meaning {
+        const MYSQL: Flags = Flags(Flags::RESERVED.0 | Flags::KEYWORD_MYSQL.0);
+        const MARIA: Flags = Flags(Flags::RESERVED.0 | Flags::KEYWORD_MARIA.0);
+        const CALLED: Flags = Flags(Flags::ADJACENT.0 | Flags::CALLED.0);
+        let keywords = if self.dialect.maria { MARIA } else { MYSQL };
+        if entry.flags.has(keywords) {
+            Meaning::Keyword
+        } else if entry.flags.has(CALLED) {
+            Meaning::CalledKeyword
+        } else {
+            Meaning::Name
+        }
+    }
+
+    #[inline]
+    fn keyword(&mut self, token: &Token, entry: &Entry, key: Key, sql: &[u8]) {
+        let expression =
+            self.expects_operand() && !matches!(self.before, Before::Keyword | Before::Start);
+        if entry.word == Word::Null && expression {
+            return self.unsigned();
         }
         self.release();
-        // Letters of a folded key to upper case; reserved words have no digits.
-        const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
-        let Key { first, last } = key;
-        let len = token.end() - token.start();
-        let blank = !matches!(self.before, Before::Start | Before::Open);
-        if len <= 7 && blank {
-            self.sink
-                .put_short((first & UPPER) << 8 | u64::from(b' '), len + 1);
-            self.before = Before::Keyword;
-            return;
-        }
-        if blank {
+        if !matches!(self.before, Before::Start | Before::Open | Before::Dot) {
             self.sink.put_short(u64::from(b' '), 1);
         }
+        if entry.flags.has(Flags::RESPELLED) {
+            self.sink.put(entry.shown().as_bytes());
+        } else {
+            self.upper(entry, key, token.end() - token.start());
+        }
+        self.before = if self.before == Before::Start {
+            Before::Asking
+        } else if !entry.flags.has(Flags::RESERVED) {
+            let spelling = self.spelling ^ load(sql, token.start());
+            self.spelling = spelling.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+            Before::Name
+        } else if entry.word == Word::In {
+            Before::In
+        } else if entry.flags.has(Flags::BEFORE_PAREN)
+            && !entry.flags.has(Flags::TYPE)
+            && entry.word != Word::Not
+        {
+            Before::Asking
+        } else {
+            Before::Keyword
+        };
+    }
+
+    /// A word without digits, in upper case.
+    #[inline]
+    fn upper(&mut self, entry: &Entry, key: Key, len: usize) {
+        // Letters of a folded key to upper case.
+        const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
+        let Key { first, last } = key;
         if len <= 8 {
             self.sink.put_short(first & UPPER, len);
         } else if len <= 16 {
@@ -258,27 +368,99 @@ impl<S: Sink> Digest<S> {
         } else {
             self.sink.put(entry.text().as_bytes());
         }
-        self.before = Before::Keyword;
+    }
+
+    /// The bytes of a name, or of what stands for one.
+    #[inline]
+    fn name(&mut self, sql: &[u8], mut start: usize, end: usize) {
+        self.blank_before_name();
+        while end - start > 8 {
+            self.sink.put_short(load(sql, start), 8);
+            start += 8;
+        }
+        self.sink.put_short(load(sql, start), end - start);
     }
 
     #[inline]
-    fn name(&mut self, token: &Token, sql: &[u8]) {
+    fn blank_before_name(&mut self) {
         self.release();
         if !matches!(self.before, Before::Start | Before::Open | Before::Dot) {
             self.sink.put_short(u64::from(b' '), 1);
         }
-        let mut start = token.start();
-        while token.end() - start > 8 {
-            self.sink.put_short(load(sql, start), 8);
-            start += 8;
-        }
-        self.sink.put_short(load(sql, start), token.end() - start);
         self.before = Before::Name;
+    }
+
+    /// A name in quotes: without them, if they change nothing.
+    fn quoted(&mut self, token: &Token, sql: &[u8]) {
+        if token.is_plain() {
+            let (start, end) = (token.start() + 1, token.end() - 1);
+            let inner = token.plain_name(sql);
+            let key = Key::of(sql, start, end);
+            let bare = self.before == Before::Dot
+                || qualifies(sql, token.end())
+                || sql
+                    .get(token.end()..)
+                    .is_some_and(|rest| rest.starts_with(b".`"))
+                || !(inner.first().is_some_and(u8::is_ascii_digit)
+                    || words::find(key, inner)
+                        .entry()
+                        .is_some_and(|entry| self.meaning(entry) != Meaning::Name));
+            if bare {
+                return self.name(sql, start, end);
+            }
+        }
+        self.blank_before_name();
+        self.in_backticks(&token.name(sql));
+    }
+
+    #[cold]
+    fn in_backticks(&mut self, name: &[u8]) {
+        self.sink.put(b"`");
+        for piece in name.split_inclusive(|&byte| byte == b'`') {
+            self.sink.put(piece);
+            if piece.ends_with(b"`") {
+                self.sink.put(b"`");
+            }
+        }
+        self.sink.put(b"`");
+    }
+
+    /// Without its name, as the servers have it: to their lexers, that is a host's, and a literal.
+    fn user_variable(&mut self, token: &Token, sql: &[u8]) {
+        self.blank_before_name();
+        let quote = token.bytes(sql).get(1);
+        if quote == Some(&b'`') || (quote == Some(&b'"') && self.dialect.ansi_quotes) {
+            self.sink.put(b"@");
+            self.in_backticks(token.plain_name(sql));
+        } else {
+            self.sink.put(b"@?");
+            self.run = Run::One;
+        }
+    }
+
+    fn system_variable(&mut self, token: &Token, sql: &[u8]) {
+        self.blank_before_name();
+        self.sink.put(b"@@");
+        let name = token.plain_name(sql);
+        let quoted = name.len() + 2 < token.end() - token.start();
+        match words::find_bytes(name) {
+            Some(entry) if !quoted && self.meaning(entry) == Meaning::Keyword => {
+                self.sink.put(entry.shown().as_bytes());
+            }
+            _ => self.sink.put(name),
+        }
+    }
+
+    /// A literal that takes no sign.
+    fn unsigned(&mut self) {
+        if self.signs != Signs::NONE {
+            self.release();
+        }
+        self.literal();
     }
 
     #[inline]
     fn literal(&mut self) {
-        self.sign = None;
         if self.rows == Rows::Held {
             self.run = match self.run {
                 Run::None => Run::One,
@@ -293,7 +475,8 @@ impl<S: Sink> Digest<S> {
             }
             Run::ManyComma => self.run = Run::Many,
             _ => {
-                if self.rows != Rows::Inside || self.before != Before::Open {
+                if !matches!(self.rows, Rows::Inside | Rows::InList) || self.before != Before::Open
+                {
                     self.release();
                 }
                 if self.before == Before::Open {
@@ -308,12 +491,12 @@ impl<S: Sink> Digest<S> {
         self.before = Before::Literal;
     }
 
-    fn punct(&mut self, byte: u8, token: &Token) {
+    fn punct(&mut self, byte: u8, token: &Token, sql: &[u8]) {
         match byte {
-            b'?' => return self.literal(),
+            b'?' => return self.unsigned(),
             b',' => match (self.run, self.rows) {
-                (Run::One, _) if self.sign.is_none() => return self.run = Run::OneComma,
-                (Run::Many, _) if self.sign.is_none() => return self.run = Run::ManyComma,
+                (Run::One, _) if self.signs == Signs::NONE => return self.run = Run::OneComma,
+                (Run::Many, _) if self.signs == Signs::NONE => return self.run = Run::ManyComma,
                 (_, Rows::Ended) => return self.rows = Rows::Comma,
                 _ => {}
             },
@@ -322,51 +505,98 @@ impl<S: Sink> Digest<S> {
                 self.run = Run::None;
                 return;
             }
-            b')' if self.sign.is_none() => match (self.rows, self.run) {
-                (Rows::Held, Run::One | Run::Many) => {
-                    if !self.rows_noted {
-                        self.sink.put(b", ...");
-                        self.rows_noted = true;
-                    }
-                    self.run = Run::None;
-                    self.rows = Rows::Ended;
-                    self.before = Before::Close;
+            b')' if self.signs == Signs::NONE && matches!(self.run, Run::One | Run::Many) => {
+                if self.row_ends() {
                     return;
                 }
-                (Rows::Inside, Run::One | Run::Many) => {
-                    self.sink.put_short(u64::from(b')'), 1);
-                    self.run = Run::None;
-                    self.rows = Rows::Ended;
-                    self.rows_noted = false;
-                    self.before = Before::Close;
-                    return;
+            }
+            b'-' | b'+' if self.signs != Signs::NONE || self.expects_operand() => {
+                if let Some(signs) = self.signs.and(byte) {
+                    return self.signs = signs;
                 }
-                _ => {}
-            },
-            b'-' | b'+' if self.sign.is_none() && self.expects_operand() => {
-                self.sign = Some(byte);
-                return;
+            }
+            b';' if self.ended => return,
+            b';' => {
+                self.release();
+                return self.ended = true;
             }
             _ => {}
         }
+        let in_list = self.before == Before::In;
         self.release();
-        self.write_punct(byte, token.start() == self.end);
+        let adjacent = token.start() == self.end && self.before == Before::Operator;
+        let left = match token.start().checked_sub(1).and_then(|left| sql.get(left)) {
+            Some(left) if adjacent => *left,
+            _ => 0,
+        };
+        // Both spellings of one operator.
+        let byte = match (left, byte, sql.get(token.end())) {
+            (_, b'<', Some(b'>')) => b'!',
+            (b'<', b'>', _) => b'=',
+            _ => byte,
+        };
+        self.write_punct(byte, is_operator(left, byte));
         if byte == b'(' {
-            self.rows = Rows::Inside;
+            self.rows = if in_list { Rows::InList } else { Rows::Inside };
         }
+    }
+
+    /// A `)` behind literals; whether that ends a group of nothing else.
+    fn row_ends(&mut self) -> bool {
+        match self.rows {
+            Rows::InList => {
+                if self.run == Run::One {
+                    self.sink.put(b", ...");
+                }
+                self.sink.put_short(u64::from(b')'), 1);
+                self.rows = Rows::None;
+            }
+            Rows::Inside => {
+                self.sink.put_short(u64::from(b')'), 1);
+                self.rows = Rows::Ended;
+                self.row = self.run;
+                self.rows_noted = false;
+            }
+            Rows::Held if self.row == self.run => {
+                if !self.rows_noted {
+                    self.sink.put(b", ...");
+                    self.rows_noted = true;
+                }
+                self.rows = Rows::Ended;
+            }
+            Rows::Held => {
+                self.row = self.run;
+                self.release_held();
+                self.sink.put_short(u64::from(b')'), 1);
+                self.rows = Rows::Ended;
+                self.rows_noted = false;
+            }
+            _ => return false,
+        }
+        self.run = Run::None;
+        self.before = Before::Close;
+        true
     }
 
     /// Whether a `-` here would be a sign and not a difference.
     fn expects_operand(&self) -> bool {
         matches!(self.run, Run::OneComma | Run::ManyComma)
             || (self.rows == Rows::Held && self.run == Run::None)
+            || self.rows == Rows::Comma
             || matches!(
                 self.before,
-                Before::Start | Before::Open | Before::Comma | Before::Operator | Before::Keyword
+                Before::Start
+                    | Before::Open
+                    | Before::Comma
+                    | Before::Operator
+                    | Before::Keyword
+                    | Before::Asking
+                    | Before::In
             )
     }
 
-    fn write_punct(&mut self, byte: u8, adjacent: bool) {
+    /// Writes a byte, as a part of the operator before if it is one.
+    fn write_punct(&mut self, byte: u8, is_part: bool) {
         let now = match byte {
             b'(' => Before::Open,
             b')' => Before::Close,
@@ -377,10 +607,7 @@ impl<S: Sink> Digest<S> {
         let tight = match now {
             Before::Close | Before::Comma | Before::Dot => true,
             Before::Open => matches!(self.before, Before::Start | Before::Open | Before::Name),
-            _ => {
-                matches!(self.before, Before::Start | Before::Open)
-                    || (self.before == Before::Operator && adjacent)
-            }
+            _ => is_part || matches!(self.before, Before::Start | Before::Open),
         };
         if tight {
             self.sink.put_short(u64::from(byte), 1);
@@ -394,7 +621,11 @@ impl<S: Sink> Digest<S> {
     /// Writes what was held back, because something else follows.
     #[inline]
     fn release(&mut self) {
-        if self.run != Run::None || self.rows != Rows::None || self.sign.is_some() {
+        if self.run != Run::None
+            || self.rows != Rows::None
+            || self.signs != Signs::NONE
+            || self.ended
+        {
             self.release_held();
         }
     }
@@ -424,10 +655,35 @@ impl<S: Sink> Digest<S> {
             self.write_punct(b',', false);
         }
         self.run = Run::None;
-        if let Some(sign) = self.sign.take() {
+        for sign in std::mem::replace(&mut self.signs, Signs::NONE).bytes() {
             self.write_punct(sign, false);
         }
+        if std::mem::take(&mut self.ended) {
+            self.write_punct(b';', false);
+        }
     }
+}
+
+/// Whether a dot and another name follow at once: then a name ends there, even if it reads like a keyword.
+#[inline]
+fn qualifies(sql: &[u8], end: usize) -> bool {
+    sql.get(end) == Some(&b'.')
+        && sql.get(end + 1).is_some_and(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+        })
+}
+
+/// Whether a byte right behind another one goes on with its operator.
+fn is_operator(left: u8, byte: u8) -> bool {
+    matches!(
+        (left, byte),
+        (b'<', b'=' | b'<')
+            | (b'>', b'=' | b'>')
+            | (b'!' | b':', b'=')
+            | (b'=' | b'-', b'>')
+            | (b'|', b'|')
+            | (b'&', b'&')
+    )
 }
 
 /// Up to eight bytes from `start`, zeros behind the end.
@@ -478,7 +734,7 @@ mod tests {
             ("SELECT - a", "SELECT - a"),
             (
                 "SELECT a FROM t WHERE b IN (1,2,3) AND c IN(4)",
-                "SELECT a FROM t WHERE b IN (?, ...) AND c IN (?)",
+                "SELECT a FROM t WHERE b IN (?, ...) AND c IN (?, ...)",
             ),
             ("SELECT a IN (1, -2, NULL)", "SELECT a IN (?, ...)"),
             (
@@ -496,7 +752,7 @@ mod tests {
             ),
             (
                 "INSERT INTO t VALUES (1,2),(3,now()),(4,5)",
-                "INSERT INTO t VALUES (?, ...), (?, now()), (?, ...)",
+                "INSERT INTO t VALUES (?, ...), (?, NOW()), (?, ...)",
             ),
             (
                 "INSERT INTO t VALUES (1),(2) ON DUPLICATE KEY UPDATE a=1",
@@ -505,7 +761,7 @@ mod tests {
             ("SELECT (1),a", "SELECT (?), a"),
             ("SELECT (1),(a)", "SELECT (?), (a)"),
             ("SELECT (1),(-a)", "SELECT (?), (- a)"),
-            ("SELECT (1),(2,-3),(4,b)", "SELECT (?), ..., (?, b)"),
+            ("SELECT (1),(2,-3),(4,b)", "SELECT (?), (?, ...), (?, b)"),
             ("SELECT 1,a", "SELECT ?, a"),
             ("SELECT 1,2,-a", "SELECT ?, ..., - a"),
             (
@@ -514,18 +770,28 @@ mod tests {
             ),
             ("SELECT a<=b, a := 1", "SELECT a <= b, a := ?"),
             (
-                "SELECT @a, @@session.sql_mode",
-                "SELECT @a, @@session.sql_mode",
+                "SELECT @a, @`a`, @@session.sql_mode",
+                "SELECT @?, @`a`, @@SESSION.sql_mode",
             ),
             ("SELECT ?", "SELECT ?"),
             (
                 "SELECT SQL_CALC_FOUND_ROWS * FROM t limit 5, 10;",
-                "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT ?, ...;",
+                "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT ?, ...",
             ),
             (
                 "current_timestamp straight_join high_priority",
-                "CURRENT_TIMESTAMP STRAIGHT_JOIN HIGH_PRIORITY",
+                "NOW STRAIGHT_JOIN HIGH_PRIORITY",
             ),
+            (
+                "select count(*), `count`, count from `t` as `select`",
+                "SELECT COUNT(*), `count`, `count` FROM t AS `select`",
+            ),
+            (
+                "SELECT a<>b, a<-b, - - 1, - -a",
+                "SELECT a != b, a < - b, ?, - - a",
+            ),
+            ("begin;", "BEGIN"),
+            ("SELECT 1;SELECT 2;", "SELECT ?; SELECT ?"),
             ("", ""),
             ("-- only a comment", ""),
         ] {

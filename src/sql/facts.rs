@@ -86,6 +86,8 @@ facts! {
     CHARACTERISTICS = 29,
     /// May change which stored routines and views there are, or what they do.
     DEFINITIONS = 30,
+    /// Has a comment of the kind whose content some versions run (`/*! ... */`).
+    CODE_IN_COMMENT = 31,
 }
 
 impl Facts {

@@ -35,10 +35,14 @@ pub(super) enum TokenKind {
 /// memory of fields just written one by one stalls the processor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token {
-    /// From the lowest bits: kind (8), the byte if it is punctuation (8), [`EntryId`] (16), start (32).
+    /// From the lowest bits: kind (8), the byte if it is punctuation or 1 for plain quoted names (8), [`EntryId`] (16),
+    /// start (32).
     head: u64,
     end: u64,
 }
+
+/// The lowest bits of a quoted name that needs no quotes.
+const PLAIN_NAME: u16 = 2 | 1 << 8;
 
 impl Token {
     /// No token.
@@ -98,6 +102,12 @@ impl Token {
     /// The token's bytes.
     pub(super) fn bytes(self, sql: &[u8]) -> &[u8] {
         sql.get(self.start()..self.end()).unwrap_or(&[])
+    }
+
+    /// Whether it is a quoted name that needs no quotes, other than for being a keyword or a number.
+    #[inline]
+    pub(super) fn is_plain(self) -> bool {
+        self.head as u16 == PLAIN_NAME
     }
 
     /// Whether it is this punctuation.
@@ -428,19 +438,28 @@ impl<'a> Lexer<'a> {
     }
 
     fn quoted(&mut self, start: usize, quote: u8) -> Token {
-        let is_name = quote == b'`' || (quote == b'"' && self.dialect.ansi_quotes);
-        let end = if is_name {
+        if quote == b'`' || (quote == b'"' && self.dialect.ansi_quotes) {
+            return self.quoted_name(start, quote);
+        }
+        let end = self.string(start + 1, quote);
+        self.token(TokenKind::String, start, end)
+    }
+
+    fn quoted_name(&mut self, start: usize, quote: u8) -> Token {
+        let content = self.sql.get(start + 1..).unwrap_or(&[]);
+        let is_plain = |byte: &&u8| class(**byte) & (IDENT | HIGH) == IDENT;
+        let last = start + 1 + content.iter().take_while(is_plain).count();
+        let ends = self.at(last) == Some(quote) && self.at(last + 1) != Some(quote);
+        let plain = ends && last > start + 1;
+        let end = if plain {
+            last + 1
+        } else {
             self.name_in_quotes(start + 1, quote)
-        } else {
-            self.string(start + 1, quote)
         };
-        let kind = if is_name {
-            self.name_end = end;
-            TokenKind::Quoted
-        } else {
-            TokenKind::String
-        };
-        self.token(kind, start, end)
+        self.name_end = end;
+        let mut token = self.token(TokenKind::Quoted, start, end);
+        token.head |= u64::from(plain) << 8;
+        token
     }
 
     /// The end of the string whose content begins at `pos`.
@@ -602,6 +621,7 @@ impl<'a> Lexer<'a> {
 
     /// `/*! code */`, `/*!80400 code */`, `/*M!100500 code */`: code or comment by version.
     fn version_comment(&mut self, start: usize, begin: usize, maria_only: bool) {
+        self.facts |= Facts::CODE_IN_COMMENT;
         let mut end = begin;
         let mut version = 0;
         while end < begin + 6

@@ -17,6 +17,7 @@ mod functions;
 pub mod fuzz;
 mod hint;
 pub mod inquiry;
+mod keywords;
 pub mod kill;
 mod lexer;
 mod literals;

@@ -61,7 +61,7 @@ fn is_plain(sql: &[u8], dialect: Dialect) -> bool {
 }
 
 /// Whether a comment may be code: the parser does not see it, and a digest does not tell it from other code.
-pub(super) fn may_have_code(sql: &[u8]) -> bool {
+fn may_have_code(sql: &[u8]) -> bool {
     let mut rest = sql;
     while let Some(at) = rest.iter().position(|byte| *byte == b'/') {
         rest = rest.get(at + 1..).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The words that matter: keywords and names of built-in functions, found by one probe.
 
 use super::functions;
+use super::keywords;
 
 /// Words that the classification asks for by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +199,17 @@ impl Flags {
     /// A function that not all served versions have: see [`super::functions::exists`].
     pub(super) const VERSIONED: Self = Self(1 << 9);
 
+    /// A keyword of MySQL: its case says nothing.
+    pub(super) const KEYWORD_MYSQL: Self = Self(1 << 10);
+    /// A keyword of MariaDB.
+    pub(super) const KEYWORD_MARIA: Self = Self(1 << 11);
+    /// Digests spell it otherwise than in upper case: see [`Entry::shown`].
+    pub(super) const RESPELLED: Self = Self(1 << 12);
+    /// The name of a type: what follows is no expression.
+    pub(super) const TYPE: Self = Self(1 << 13);
+    /// A keyword only when `(` follows at once. Unlike those of [`Self::ADJACENT`], it is the same function anyway.
+    pub(super) const CALLED: Self = Self(1 << 14);
+
     pub(super) const NONE: Self = Self(0);
 
     pub(super) const fn has(self, other: Self) -> bool {
@@ -300,6 +312,17 @@ impl Entry {
     pub(super) fn text(&self) -> &'static str {
         self.text
     }
+
+    /// As digests spell it: the same for words that are one token to the servers.
+    #[cold]
+    pub(super) fn shown(&self) -> &'static str {
+        if self.text.starts_with('_') {
+            return "_charset";
+        }
+        let known = keywords::SYNONYMS.iter();
+        let mut known = known.filter(|(word, _)| *word == self.text);
+        known.next().map_or(self.text, |(_, shown)| shown)
+    }
 }
 
 /// The place of a word in the table, or of none.
@@ -343,9 +366,9 @@ pub(super) fn find_bytes(bytes: &[u8]) -> Option<&'static Entry> {
     find(Key::of(bytes, 0, bytes.len()), bytes).entry()
 }
 
-const SLOT_BITS: u32 = 12;
+const SLOT_BITS: u32 = 13;
 const SLOTS: usize = 1 << SLOT_BITS;
-const CAPACITY: usize = 1100;
+const CAPACITY: usize = 1700;
 
 struct Table {
     /// Index into `entries`; 0 is free.
@@ -385,7 +408,47 @@ impl Table {
             }
             index += 1;
         }
+        let both = Flags::KEYWORD_MYSQL.and(Flags::KEYWORD_MARIA);
+        used = table.add_all(used, keywords::BOTH, both);
+        used = table.add_all(used, keywords::MYSQL, Flags::KEYWORD_MYSQL);
+        used = table.add_all(used, keywords::MARIA, Flags::KEYWORD_MARIA);
+        used = table.add_all(used, keywords::INTRODUCERS, both.and(Flags::RESPELLED));
+        used = table.add_all(used, keywords::CALLED, Flags::CALLED);
+        index = 0;
+        while index < keywords::SYNONYMS.len() {
+            used = table.add(
+                used,
+                keywords::SYNONYMS[index].0,
+                Word::Other,
+                Flags::RESPELLED,
+            );
+            index += 1;
+        }
         table
+    }
+
+    /// Adds words with blanks between them.
+    const fn add_all(&mut self, mut used: usize, words: &'static str, flags: Flags) -> usize {
+        let mut rest = words;
+        loop {
+            let mut end = 0;
+            let mut digits = false;
+            while end < rest.len() && rest.as_bytes()[end] != b' ' {
+                digits |= rest.as_bytes()[end].is_ascii_digit();
+                end += 1;
+            }
+            let (word, tail) = rest.split_at(end);
+            let respelled = if digits {
+                Flags::RESPELLED
+            } else {
+                Flags::NONE
+            };
+            used = self.add(used, word, Word::Other, flags.and(respelled));
+            if tail.is_empty() {
+                return used;
+            }
+            rest = tail.split_at(1).1;
+        }
     }
 
     /// Adds a word, or to a word that is there; returns the next free entry.
@@ -438,6 +501,7 @@ const N: Flags = Flags::NONE;
 const R: Flags = Flags::RESERVED;
 const P: Flags = Flags::BEFORE_PAREN;
 const RP: Flags = Flags(Flags::RESERVED.0 | Flags::BEFORE_PAREN.0);
+const RPT: Flags = Flags(RP.0 | Flags::TYPE.0);
 const RW: Flags = Flags(Flags::RESERVED.0 | Flags::WRITES.0);
 const RPW: Flags = Flags(Flags::RESERVED.0 | Flags::BEFORE_PAREN.0 | Flags::WRITES.0);
 const Y: Flags = Flags::BEFORE_PAREN_MYSQL;
@@ -466,10 +530,10 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("BEFORE", Word::Other, R),
     ("BEGIN", Word::Begin, N),
     ("BETWEEN", Word::Other, RP),
-    ("BIGINT", Word::Other, RP),
-    ("BINARY", Word::Other, RP),
+    ("BIGINT", Word::Other, RPT),
+    ("BINARY", Word::Other, RPT),
     ("BINLOG", Word::Binlog, N),
-    ("BLOB", Word::Other, RP),
+    ("BLOB", Word::Other, RPT),
     ("BOTH", Word::Other, RP),
     ("BY", Word::Other, RP),
     ("CACHE", Word::Cache, N),
@@ -478,8 +542,8 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("CASE", Word::Case, RP),
     ("CHAIN", Word::Chain, N),
     ("CHANGE", Word::Change, RW),
-    ("CHAR", Word::Other, RP),
-    ("CHARACTER", Word::Character, RP),
+    ("CHAR", Word::Other, RPT),
+    ("CHARACTER", Word::Character, RPT),
     ("CHARSET", Word::Charset, P),
     ("CHECK", Word::Check, RP),
     ("CHECKSUM", Word::Checksum, N),
@@ -515,8 +579,8 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("DAY_MINUTE", Word::Other, R),
     ("DAY_SECOND", Word::Other, R),
     ("DEALLOCATE", Word::Deallocate, N),
-    ("DEC", Word::Other, RP),
-    ("DECIMAL", Word::Other, RP),
+    ("DEC", Word::Other, RPT),
+    ("DECIMAL", Word::Other, RPT),
     ("DECLARE", Word::Other, R),
     ("DEFAULT", Word::Default, RP),
     ("DELAYED", Word::InsertOption, R),
@@ -529,7 +593,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("DISTINCTROW", Word::Other, RP),
     ("DIV", Word::Other, RP),
     ("DO", Word::Do, P),
-    ("DOUBLE", Word::Other, RP),
+    ("DOUBLE", Word::Other, RPT),
     ("DROP", Word::Drop, RW),
     ("DUAL", Word::Other, R),
     ("EACH", Word::Other, R),
@@ -551,7 +615,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("FALSE", Word::Other, R),
     ("FETCH", Word::Other, R),
     ("FIELDS", Word::Fields, N),
-    ("FLOAT", Word::Other, RP),
+    ("FLOAT", Word::Other, RPT),
     ("FLUSH", Word::Flush, N),
     ("FOR", Word::For, R),
     ("FORCE", Word::Other, R),
@@ -589,8 +653,8 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("INSERT", Word::Insert, RPW),
     ("INSTALL", Word::Install, N),
     ("INSTANCE", Word::Instance, N),
-    ("INT", Word::Other, RP),
-    ("INTEGER", Word::Other, RP),
+    ("INT", Word::Other, RPT),
+    ("INTEGER", Word::Other, RPT),
     ("INTERSECT", Word::Other, RP),
     ("INTERVAL", Word::Other, RP),
     ("INTO", Word::Into, R),
@@ -623,10 +687,10 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("LOW_PRIORITY", Word::InsertOption, R),
     ("MATCH", Word::Other, RP),
     ("MEDIUMBLOB", Word::Other, R),
-    ("MEDIUMINT", Word::Other, RP),
+    ("MEDIUMINT", Word::Other, RPT),
     ("MEDIUMTEXT", Word::Other, R),
     ("MICROSECOND", Word::Other, P),
-    ("MIDDLEINT", Word::Other, RP),
+    ("MIDDLEINT", Word::Other, RPT),
     ("MINUTE", Word::Other, P),
     ("MINUTE_MICROSECOND", Word::Other, R),
     ("MINUTE_SECOND", Word::Other, R),
@@ -646,7 +710,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("NOT", Word::Not, RP),
     ("NO_WRITE_TO_BINLOG", Word::Local, R),
     ("NULL", Word::Null, R),
-    ("NUMERIC", Word::Other, RP),
+    ("NUMERIC", Word::Other, RPT),
     ("OF", Word::Other, P),
     ("OFFSET", Word::Other, N),
     ("OLD", Word::Old, N),
@@ -685,7 +749,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("RANGE", Word::Other, R),
     ("READ", Word::Read, R),
     ("READS", Word::Other, R),
-    ("REAL", Word::Other, RP),
+    ("REAL", Word::Other, RPT),
     ("RECURSIVE", Word::Recursive, R),
     ("REFERENCES", Word::Other, R),
     ("REGEXP", Word::Other, RP),
@@ -725,7 +789,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("SHUTDOWN", Word::Shutdown, N),
     ("SIGNAL", Word::Signal, R),
     ("SIGNED", Word::Other, P),
-    ("SMALLINT", Word::Other, RP),
+    ("SMALLINT", Word::Other, RPT),
     ("SOFT", Word::Soft, N),
     ("SOME", Word::Other, P),
     ("SPATIAL", Word::Other, R),
@@ -756,7 +820,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("TIMESTAMPADD", Word::Other, P),
     ("TIMESTAMPDIFF", Word::Other, P),
     ("TINYBLOB", Word::Other, R),
-    ("TINYINT", Word::Other, RP),
+    ("TINYINT", Word::Other, RPT),
     ("TINYTEXT", Word::Other, R),
     ("TO", Word::To, R),
     ("TRAILING", Word::Other, RP),
@@ -771,7 +835,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("UNION", Word::Other, RP),
     ("UNIQUE", Word::Other, RP),
     ("UNLOCK", Word::Unlock, R),
-    ("UNSIGNED", Word::Other, RP),
+    ("UNSIGNED", Word::Other, RPT),
     ("UPDATE", Word::Update, RW),
     ("USAGE", Word::Other, R),
     ("USE", Word::Use, R),
@@ -781,9 +845,9 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("UTC_TIMESTAMP", Word::Other, RP),
     ("VALUE", Word::Value, P),
     ("VALUES", Word::Values, RP),
-    ("VARBINARY", Word::Other, RP),
-    ("VARCHAR", Word::Other, RP),
-    ("VARCHARACTER", Word::Other, RP),
+    ("VARBINARY", Word::Other, RPT),
+    ("VARCHAR", Word::Other, RPT),
+    ("VARCHARACTER", Word::Other, RPT),
     ("VARYING", Word::Other, R),
     ("VIEW", Word::View, N),
     ("WARNINGS", Word::Warnings, N),
