@@ -505,10 +505,11 @@ impl<S: Sink> Digest<S> {
                 self.run = Run::None;
                 return;
             }
-            b')' if self.signs == Signs::NONE && matches!(self.run, Run::One | Run::Many) => {
-                if self.row_ends() {
-                    return;
-                }
+            b')' if self.signs == Signs::NONE
+                && matches!(self.run, Run::One | Run::Many)
+                && self.row_ends() =>
+            {
+                return;
             }
             b'-' | b'+' if self.signs != Signs::NONE || self.expects_operand() => {
                 if let Some(signs) = self.signs.and(byte) {
