@@ -410,7 +410,21 @@ impl<S: Sink> Digest<S> {
             }
         }
         self.blank_before_name();
-        self.in_backticks(&token.name(sql));
+        self.quoted_bytes(token.bytes(sql));
+    }
+
+    /// A name in quotes of either kind, in backticks; as it stands if it does not end.
+    #[cold]
+    fn quoted_bytes(&mut self, quoted: &[u8]) {
+        if let [b'"', inner @ .., b'"'] = quoted {
+            self.in_backticks(
+                String::from_utf8_lossy(inner)
+                    .replace("\"\"", "\"")
+                    .as_bytes(),
+            );
+        } else {
+            self.sink.put(quoted);
+        }
     }
 
     #[cold]
@@ -431,7 +445,7 @@ impl<S: Sink> Digest<S> {
         let quote = token.bytes(sql).get(1);
         if quote == Some(&b'`') || (quote == Some(&b'"') && self.dialect.ansi_quotes) {
             self.sink.put(b"@");
-            self.in_backticks(token.plain_name(sql));
+            self.quoted_bytes(token.bytes(sql).get(1..).unwrap_or(&[]));
         } else {
             self.sink.put(b"@?");
             self.run = Run::One;
