@@ -246,6 +246,7 @@ fn asked(flavor: Flavor) -> Vec<Asked> {
     let forms = FORMS.iter().map(|form| ("any", unescape(form)));
     let cases = corpus().iter().filter(|case| runs_on(case, flavor));
     let cases = cases.map(|case| (case.dialect, case.sql.clone()));
+    let dot = Regex::new(r"[\s/]\.|\.[\s/]").unwrap();
     let mut asked = Vec::new();
     for (circumstances, sql) in forms.chain(cases) {
         let dialect = dialect(circumstances, flavor);
@@ -256,7 +257,6 @@ fn asked(flavor: Flavor) -> Vec<Asked> {
         let class = classify(&sql, dialect);
         let facts = class.facts;
         // Behind a dot with blanks around it, the servers' lexers take some names for keywords.
-        let dot = Regex::new(r"[\s/]\.|\.[\s/]").unwrap();
         if dot.is_match(&text) || facts.intersects(Facts::MULTI.union(Facts::DOUBTFUL)) {
             // Each statement of a packet has a digest of the server's.
             continue;
@@ -299,6 +299,9 @@ fn runs_on(case: &Case, flavor: Flavor) -> bool {
     }
 }
 
+/// A literal and the bytes before and behind it, blanks aside; what stands in its place.
+type Respelling<'a> = dyn Fn(&[u8], u8, u8) -> Vec<u8> + 'a;
+
 /// The statement with other literals, blanks, comments, case and lengths of lists.
 fn variants(sql: &[u8], dialect: Dialect) -> Vec<Vec<u8>> {
     let Some(literals) = literals(sql, dialect) else {
@@ -312,7 +315,7 @@ fn variants(sql: &[u8], dialect: Dialect) -> Vec<Vec<u8>> {
             || sql[place..].starts_with(b"--");
         special && !in_literal(place)
     });
-    let replaced = |with: &dyn Fn(&[u8], u8, u8) -> Vec<u8>| {
+    let replaced = |with: &Respelling<'_>| {
         let mut variant = Vec::new();
         let mut end = 0;
         for range in &literals {
