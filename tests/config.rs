@@ -147,6 +147,8 @@ fn every_key_is_read() {
         queue_wait = "4s"
         login = "5s"
         idle = "6s"
+        connection_age = "2h"
+        warm = 11
         read_timeout = "31s"
         write_timeout = "61s"
         abandoned = "4s"
@@ -229,6 +231,8 @@ fn every_key_is_read() {
         queue_wait: Duration::from_secs(4),
         login: Duration::from_secs(5),
         idle: Duration::from_secs(6),
+        connection_age: Duration::from_secs(7_200),
+        warm: 11,
         read_timeout: Duration::from_secs(31),
         write_timeout: Duration::from_secs(61),
         abandoned: Duration::from_secs(4),

@@ -98,14 +98,15 @@ impl Cluster {
             directory.clone(),
             Arc::clone(&credentials),
         ));
-        control_plane.spawn(announce_deaths(
-            topology.clone(),
-            Arc::clone(&common.registry),
-        ));
         let pool = Arc::new(Pool::new(
             server_targets(&config, &common.for_servers),
             config.workers,
             &config.limits,
+        ));
+        control_plane.spawn(announce_health(
+            topology.clone(),
+            Arc::clone(&common.registry),
+            Arc::clone(&pool),
         ));
         Self {
             config,
@@ -201,16 +202,25 @@ async fn forget_changed_proofs(
     }
 }
 
-/// Tells the sessions that wait for a server when it is found dead.
-async fn announce_deaths(mut topology: watch::Receiver<Arc<Topology>>, registry: Arc<Registry>) {
+/// Tells the sessions that wait for a server when it is found dead, and the pool when it is found dead or back.
+async fn announce_health(
+    mut topology: watch::Receiver<Arc<Topology>>,
+    registry: Arc<Registry>,
+    pool: Arc<Pool>,
+) {
     let mut down: Vec<bool> = Vec::new();
     while topology.changed().await.is_ok() {
         let current = Arc::clone(&topology.borrow_and_update());
         down.resize(current.servers.len(), false);
         for (server, was_down) in current.servers.iter().zip(&mut down) {
             let is_down = matches!(server.health, Health::Down { .. });
-            if is_down && !*was_down {
-                registry.server_down(server.id);
+            match (*was_down, is_down) {
+                (false, true) => {
+                    pool.went_down(server.id);
+                    registry.server_down(server.id);
+                }
+                (true, false) => pool.came_back(server.id),
+                _ => {}
             }
             *was_down = is_down;
         }

@@ -155,6 +155,13 @@ impl BackendConn {
         self.input.is_empty() && self.stream.is_quiet()
     }
 
+    /// The same, but for what is said behind answers that are due, by asking the system.
+    ///
+    /// What [`Self::is_alive`] knows is as old as the last look of the runtime that the connection belongs to.
+    pub fn is_untouched(&self) -> bool {
+        self.pending > 0 || !self.stream.has_arrivals()
+    }
+
     /// Waits until the server says something unasked, or closes the connection.
     pub async fn spoken(&mut self) {
         // A socket may be taken for readable until the system is asked.

@@ -97,6 +97,44 @@ impl Login {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct Unconnected {
+    /// What happened.
+    pub error: Error,
+    /// Whom it concerns.
+    pub fault: Fault,
+}
+
+/// Whom a failure to connect concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Everybody: the server is not there, or takes nobody now.
+    Server,
+    /// Whoever logs in as this account, or from this client: the server has greeted.
+    Account,
+}
+
+impl Unconnected {
+    fn new(error: Error, greeted: bool, target: &Target) -> Self {
+        let takes_nobody = match &error.kind {
+            // ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN: said to those whom the server knows already as well.
+            ErrorKind::Answer(answer) if matches!(answer.code, 1040 | 1053) => true,
+            // ER_HOST_IS_BLOCKED, ER_HOST_NOT_PRIVILEGED: dbproxy's own host, unless the client's counts.
+            ErrorKind::Answer(answer) if matches!(answer.code, 1129 | 1130) => {
+                !greeted && target.proxy_protocol == ProxyProtocol::Off
+            }
+            _ => !greeted,
+        };
+        let fault = if takes_nobody {
+            Fault::Server
+        } else {
+            Fault::Account
+        };
+        Self { error, fault }
+    }
+}
+
 /// The capabilities asked of every server: what the proxy itself needs.
 const ALWAYS: Capabilities = Capabilities::LONG_PASSWORD
     .union(Capabilities::LONG_FLAG)
@@ -124,16 +162,18 @@ impl BackendConn {
         target: &Target,
         login: &Login,
         profile: Capabilities,
-    ) -> Result<Self, Error> {
-        let conn = timeout(target.deadline, connect(target, login, profile)).await;
-        let conn = conn.map(|conn| conn.map_err(|error| explain(target, error)));
-        conn.unwrap_or_else(|_| {
+    ) -> Result<Self, Unconnected> {
+        let mut greeted = false;
+        let connecting = connect(target, login, profile, &mut greeted);
+        let conn = timeout(target.deadline, connecting).await;
+        let conn = conn.unwrap_or_else(|_| {
             let what = format!(
                 "connecting to server {} took longer than {:?}",
                 target.name, target.deadline
             );
             Err(Error::server(ErrorKind::Timeout(what)))
-        })
+        });
+        conn.map_err(|error| Unconnected::new(explain(target, error), greeted, target))
     }
 
     /// Ends the query that another connection of the same account runs.
@@ -151,6 +191,7 @@ async fn connect(
     target: &Target,
     login: &Login,
     profile: Capabilities,
+    greeted: &mut bool,
 ) -> Result<BackendConn, Error> {
     let io = |error: io::Error| {
         let text = format!(
@@ -179,6 +220,7 @@ async fn connect(
     };
     let greeting = talk.answer_to(announced).await?;
     let greeting = ServerGreeting::parse(&greeting).map_err(|error| refused(target, error))?;
+    *greeted = true;
     let (compressed, zstd_level) = match target.compression {
         Some(Method::Zlib(_)) => (Capabilities::COMPRESS, 0),
         Some(Method::Zstd(level)) => (Capabilities::ZSTD_COMPRESSION, level),

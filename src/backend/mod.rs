@@ -10,6 +10,6 @@ mod whose;
 
 pub use accepted::Accepted;
 pub use conn::BackendConn;
-pub use login::{LAYOUT, Login, Target};
+pub use login::{Fault, LAYOUT, Login, Target, Unconnected};
 pub use prepared::{ServerStatement, StatementKey};
 pub use state::{Charset, SessionState};

@@ -739,6 +739,8 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
     let queue_wait = section.read(&keys::QUEUE_WAIT, report);
     let login = section.read(&keys::LOGIN, report);
     let idle = section.read(&keys::IDLE, report);
+    let connection_age = section.read(&keys::CONNECTION_AGE, report);
+    let warm = section.read(&keys::WARM, report);
     let read_timeout = section.read(&keys::READ_TIMEOUT, report);
     let write_timeout = section.read(&keys::WRITE_TIMEOUT, report);
     let abandoned = section.read(&keys::ABANDONED, report);
@@ -755,6 +757,8 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
         queue_wait: queue_wait?,
         login: login?,
         idle: idle?,
+        connection_age: connection_age?,
+        warm: warm?,
         read_timeout: read_timeout?,
         write_timeout: write_timeout?,
         abandoned: abandoned?,

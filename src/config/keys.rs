@@ -679,6 +679,28 @@ pub(super) const IDLE: Key<Span> = Key {
     meaning: "How long an unused server connection is kept.",
 };
 
+pub(super) const CONNECTION_AGE: Key<Span> = Key {
+    path: "limits.connection_age",
+    kind: Span {
+        default: secs(3_600),
+        min: secs(1),
+        max: secs(7 * 86_400),
+    },
+    meaning: "How long a server connection is used; each up to a fifth less, so that they do not all end at once. One that a \
+              session is tied to is used on.",
+};
+
+pub(super) const WARM: Key<Count> = Key {
+    path: "limits.warm",
+    kind: Count {
+        default: 0,
+        min: 0,
+        max: 1_000,
+    },
+    meaning: "Unused connections that are kept ready on each server for each account that has used it within the last hour, within \
+              `limits.server_connections`.",
+};
+
 pub(super) const READ_TIMEOUT: Key<Span> = Key {
     path: "limits.read_timeout",
     kind: Span {
@@ -830,6 +852,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &QUEUE_WAIT,
     &LOGIN,
     &IDLE,
+    &CONNECTION_AGE,
+    &WARM,
     &READ_TIMEOUT,
     &WRITE_TIMEOUT,
     &ABANDONED,

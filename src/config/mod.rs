@@ -371,7 +371,7 @@ pub struct User {
     pub password: Secret,
 }
 
-/// Limits of time and number; none is zero.
+/// Limits of time and number; none is zero but `warm`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// How long a statement waits for a server that can run it.
@@ -394,6 +394,10 @@ pub struct Limits {
     pub login: Duration,
     /// How long an unused server connection is kept.
     pub idle: Duration,
+    /// How long a server connection is used.
+    pub connection_age: Duration,
+    /// Unused connections kept for each account and server; 0 for none.
+    pub warm: usize,
     /// How long a client may pause in the middle of a command or a file.
     pub read_timeout: Duration,
     /// How long a client may take nothing of what is sent to it.
@@ -438,6 +442,8 @@ impl Default for Limits {
             queue_wait: keys::QUEUE_WAIT.kind.default,
             login: keys::LOGIN.kind.default,
             idle: keys::IDLE.kind.default,
+            connection_age: keys::CONNECTION_AGE.kind.default,
+            warm: keys::WARM.kind.default,
             read_timeout: keys::READ_TIMEOUT.kind.default,
             write_timeout: keys::WRITE_TIMEOUT.kind.default,
             abandoned: keys::ABANDONED.kind.default,

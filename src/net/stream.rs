@@ -263,6 +263,11 @@ impl Stream {
         false
     }
 
+    /// Whether the system has bytes of the peer's that were not read, or its close.
+    pub fn has_arrivals(&self) -> bool {
+        self.socket.has_arrivals()
+    }
+
     /// Appends what is there already; false if the peer has closed, or sends without end.
     pub fn read_ahead(&mut self, buffer: &mut BytesMut) -> bool {
         while buffer.len() < AHEAD {

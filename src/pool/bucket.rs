@@ -1,5 +1,7 @@
 //! The connections of one server, account and wire profile.
 
+mod upkeep;
+
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,13 +12,16 @@ use dbproxy_proto::capability::Capabilities;
 use tokio::time::Instant;
 use tracing::debug;
 
+pub(super) use upkeep::Upkeep;
+
 use super::{
     Key, WorkerId,
-    server::{Grant, ServerPool, Slot},
+    gate::FULL,
+    line::Claim,
+    server::{Grant, Opening, ServerPool, Slot, Waited},
 };
 use crate::{
-    backend::{BackendConn, Login, SessionState},
-    config::rule::Priority,
+    backend::{BackendConn, Fault, Login, SessionState},
     error::Error,
 };
 
@@ -25,8 +30,19 @@ use crate::{
 pub struct Bucket {
     key: Key,
     server: Arc<ServerPool>,
-    // One for each worker; the last used is at the end.
-    shards: Box<[Mutex<Vec<Idle>>]>,
+    // One for each worker.
+    shards: Box<[Mutex<Shard>]>,
+    upkeep: Upkeep,
+    /// Who logs in to connections that are opened before anybody asks for them.
+    known: Mutex<Option<Login>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// The last used is at the end.
+    idle: Vec<Idle>,
+    /// When a session gave the last one back.
+    used: Option<Instant>,
 }
 
 /// An open connection and its right to be open.
@@ -35,9 +51,15 @@ pub(super) struct Entry {
     conn: Box<BackendConn>,
     slot: Slot,
     worker: WorkerId,
+    /// When it has been open for long enough.
+    expires: Instant,
 }
 
 impl Entry {
+    pub(super) fn slot(&mut self) -> &mut Slot {
+        &mut self.slot
+    }
+
     pub(super) fn into_slot(self) -> Slot {
         self.slot
     }
@@ -49,6 +71,8 @@ struct Idle {
     since: Instant,
     /// The session that may still ask for what its last statement left behind.
     holder: Option<u32>,
+    /// It is to be closed as soon as that session does not.
+    expired: bool,
 }
 
 impl Idle {
@@ -72,17 +96,20 @@ pub struct PooledConn {
     worker: WorkerId,
     holder: Option<u32>,
     was_held: bool,
+    expired: bool,
 }
 
 /// From here on a sweep every second is exact enough for a connection that lies idle.
 const SWEPT: Duration = Duration::from_secs(10);
 
 impl Bucket {
-    pub(super) fn new(key: Key, server: Arc<ServerPool>, workers: usize) -> Self {
+    pub(super) fn new(key: Key, server: Arc<ServerPool>, workers: usize, upkeep: Upkeep) -> Self {
         Self {
             key,
             server,
             shards: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            upkeep,
+            known: Mutex::default(),
         }
     }
 
@@ -92,18 +119,14 @@ impl Bucket {
 
     /// Whether no connection lies in it.
     pub(super) fn is_empty(&self) -> bool {
-        (0..self.shards.len()).all(|worker| {
-            self.shard(WorkerId(worker))
-                .is_none_or(|shard| shard.is_empty())
-        })
+        self.all_shards().all(|shard| shard.idle.is_empty())
     }
 
     /// The server's ids of the connections that lie in it.
     pub(super) fn idle_threads(&self) -> Vec<u32> {
-        let shards = (0..self.shards.len()).filter_map(|worker| self.shard(WorkerId(worker)));
-        shards
+        self.all_shards()
             .flat_map(|shard| {
-                let ids = shard.iter().map(|idle| idle.entry.conn.thread_id());
+                let ids = shard.idle.iter().map(|idle| idle.entry.conn.thread_id());
                 ids.collect::<Vec<_>>()
             })
             .collect()
@@ -113,7 +136,12 @@ impl Bucket {
         Arc::as_ptr(self).addr()
     }
 
-    fn shard(&self, worker: WorkerId) -> Option<MutexGuard<'_, Vec<Idle>>> {
+    /// One after the other.
+    fn all_shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        (0..self.shards.len()).filter_map(|worker| self.shard(WorkerId(worker)))
+    }
+
+    fn shard(&self, worker: WorkerId) -> Option<MutexGuard<'_, Shard>> {
         Some(
             self.shards
                 .get(worker.0)?
@@ -126,12 +154,14 @@ impl Bucket {
     pub fn take_held(self: &Arc<Self>, worker: WorkerId, session: u32) -> Option<PooledConn> {
         let mut shard = self.shard(worker)?;
         let index = shard
+            .idle
             .iter()
             .rposition(|idle| idle.holder == Some(session))?;
-        let idle = shard.remove(index);
+        let idle = shard.idle.remove(index);
         drop(shard);
+        let expired = idle.expired;
         let mut conn = self.lend_idle(idle, worker).ok()?;
-        conn.was_held = true;
+        (conn.was_held, conn.expired) = (true, expired);
         Some(conn)
     }
 
@@ -157,8 +187,8 @@ impl Bucket {
 
     fn pick(&self, worker: WorkerId, choose: impl Fn(&[Idle]) -> Option<usize>) -> Option<Idle> {
         let mut shard = self.shard(worker)?;
-        let index = choose(&shard)?;
-        Some(shard.remove(index))
+        let index = choose(&shard.idle)?;
+        Some(shard.idle.remove(index))
     }
 
     /// How long a connection may lie idle: far enough from the time after which its server closes it.
@@ -185,6 +215,10 @@ impl Bucket {
             return Err(entry.slot);
         }
         if entry.worker != worker {
+            // What this worker's reactor does not know yet, the system does.
+            if !entry.conn.is_untouched() {
+                return Err(entry.slot);
+            }
             let Entry { conn, slot, .. } = entry;
             match conn.rebind() {
                 Ok(conn) => {
@@ -192,6 +226,7 @@ impl Bucket {
                         conn: Box::new(conn),
                         slot,
                         worker,
+                        expires: entry.expires,
                     }
                 }
                 Err(_) => return Err(slot),
@@ -207,6 +242,7 @@ impl Bucket {
             worker,
             holder: None,
             was_held: false,
+            expired: false,
         }
     }
 
@@ -235,66 +271,116 @@ impl Bucket {
             .map(|idle| idle.entry)
     }
 
+    /// Since when the connection lies here that was not used for longest.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.all_shards()
+            .filter_map(|shard| Some(shard.idle.first()?.since))
+            .min()
+    }
+
     /// A connection that can be taken to `state`, for one or more statements.
     ///
     /// Idle ones first (this worker's, then another's), then a new one as long
-    /// as the server's cap allows, then those held for other sessions, then the
-    /// right of an idle one that does not fit; at last a place in line, by `priority`.
+    /// as the server and its cap allow, then those held for other sessions, then the
+    /// right of an idle one that does not fit; at last a place in line, by `claim` and by the account's share.
     pub async fn checkout(
         self: &Arc<Self>,
         worker: WorkerId,
         login: &Login,
         state: &SessionState,
-        priority: Priority,
+        claim: Claim,
     ) -> Result<PooledConn, Error> {
-        let free = |idle: &Idle| idle.holder.is_none() && idle.can_reach(state);
-        if !self.server.has_waiters() {
-            if let Some(conn) = self.take_anywhere(worker, free) {
-                return Ok(conn);
-            }
-            if let Some(slot) = self.server.slot() {
-                return self.open(slot, worker, login).await;
+        let mut waited = None;
+        loop {
+            match self.obtain(worker, state, claim, &mut waited).await? {
+                Obtained::Conn(conn) => return Ok(conn),
+                Obtained::Opening(opening) => match self.open(opening, worker, login).await {
+                    Err(error) if error.is_answer(FULL) && self.server.is_waited_for() => {
+                        debug!(server = %self.server.target.name, %error, "a statement waits for a connection");
+                    }
+                    opened => return Ok(self.lent(opened?, worker)),
+                },
+                Obtained::Nothing => {}
             }
         }
-        let place = self.server.join(self.id(), priority, Instant::now())?;
+    }
+
+    /// What the server has for a statement now, or when it is its turn.
+    async fn obtain(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        state: &SessionState,
+        claim: Claim,
+        waited: &mut Option<Waited>,
+    ) -> Result<Obtained, Error> {
+        let (server, account) = (&self.server, &self.key.account);
+        let free = |idle: &Idle| idle.holder.is_none() && idle.can_reach(state);
+        if !server.has_waiters() {
+            if let Some(conn) = self.take_anywhere(worker, free) {
+                return Ok(Obtained::Conn(conn));
+            }
+            if let Some(opening) = server.begin(account)? {
+                return Ok(Obtained::Opening(opening));
+            }
+        }
+        let place = server.join((self.id(), account), claim, Instant::now(), *waited)?;
+        *waited = Some(place.waited);
         // After the place is taken, so that what was returned a moment before is not missed.
         let held = |idle: &Idle| idle.can_reach(state);
         let found = self
             .take_anywhere(worker, free)
             .or_else(|| self.take_anywhere(worker, held));
         if let Some(conn) = found {
-            self.server.leave(place);
-            return Ok(conn);
+            return Ok(Obtained::Conn(conn));
         }
-        if let Some(slot) = self.server.slot().or_else(|| self.server.evict()) {
-            self.server.leave(place);
-            return self.open(slot, worker, login).await;
-        }
-        debug!(server = %self.server.target.name, "a statement waits for a connection");
-        let slot = match self.server.wait(place).await? {
-            Grant::Slot(slot) => slot,
-            Grant::Conn(entry) if !reaches(&entry.conn, state) => entry.slot,
-            Grant::Conn(entry) => match self.lend(entry, worker) {
-                Ok(conn) => return Ok(conn),
-                Err(slot) => slot,
-            },
-        };
-        self.open(slot, worker, login).await
+        server.advance();
+        debug!(server = %server.target.name, "a statement waits for a connection");
+        Ok(match server.wait(place).await? {
+            Grant::Opening(opening) => Obtained::Opening(opening),
+            Grant::Refused(error) => return Err(error),
+            Grant::Conn(entry) if !reaches(&entry.conn, state) => {
+                Obtained::Opening(server.exchange(entry.slot))
+            }
+            // If it has died meanwhile, its slot is the next one's in line.
+            Grant::Conn(entry) => self
+                .lend(entry, worker)
+                .map_or(Obtained::Nothing, Obtained::Conn),
+        })
     }
 
     async fn open(
-        self: &Arc<Self>,
-        slot: Slot,
+        &self,
+        opening: Opening,
         worker: WorkerId,
         login: &Login,
-    ) -> Result<PooledConn, Error> {
-        let conn = BackendConn::connect(&self.server.target, login, self.key.profile).await?;
-        let entry = Entry {
-            conn: Box::new(conn),
-            slot,
-            worker,
+    ) -> Result<Entry, Error> {
+        let target = &self.server.target;
+        let conn = match BackendConn::connect(target, login, self.key.profile).await {
+            Ok(conn) => conn,
+            Err(failure) => {
+                opening.failed(&failure);
+                if failure.fault == Fault::Account {
+                    // Its password may have changed: who knows better says so by logging in.
+                    *self.known() = None;
+                }
+                return Err(failure.error);
+            }
         };
-        Ok(self.lent(entry, worker))
+        // Of clients that are told apart by their addresses there may be any number.
+        if self.upkeep.warm > 0 && self.key.client.is_none() && !login.expired {
+            self.known().get_or_insert_with(|| login.clone());
+        }
+        let seed = conn.thread_id();
+        Ok(Entry {
+            conn: Box::new(conn),
+            slot: opening.succeeded(),
+            worker,
+            expires: Instant::now() + upkeep::lifetime(self.upkeep.age, seed),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Login>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends what runs on one of the server's connections, over a connection of its own,
@@ -307,7 +393,9 @@ impl Bucket {
     ) -> Result<(), Error> {
         let _turn = self.server.kills.acquire().await;
         let target = &self.server.target;
-        let conn = BackendConn::connect(target, login, Capabilities::empty()).await?;
+        let conn = BackendConn::connect(target, login, Capabilities::empty())
+            .await
+            .map_err(|failure| failure.error)?;
         if still_runs() {
             conn.kill_query(thread_id).await
         } else {
@@ -316,6 +404,12 @@ impl Bucket {
     }
 
     fn put(self: &Arc<Self>, entry: Entry, worker: WorkerId, holder: Option<u32>) {
+        let now = Instant::now();
+        // What a session may still ask about is not closed under it.
+        let expired = now >= entry.expires;
+        if expired && holder.is_none() {
+            return;
+        }
         let entry = if self.server.has_waiters() {
             match self.server.serve(self.id(), entry) {
                 Some(entry) => entry,
@@ -325,13 +419,19 @@ impl Bucket {
             entry
         };
         if let Some(mut shard) = self.shard(worker) {
-            shard.push(Idle {
+            shard.used = Some(now);
+            shard.idle.push(Idle {
                 entry,
-                since: Instant::now(),
+                since: now,
                 holder,
+                expired,
             });
         }
-        // Somebody may have joined the line between the first look and the push.
+        self.offer_last(worker);
+    }
+
+    /// Somebody may have joined the line between the look at it and the push.
+    fn offer_last(self: &Arc<Self>, worker: WorkerId) {
         if self.server.has_waiters()
             && let Some(idle) = self.pick(worker, |shard| shard.len().checked_sub(1))
         {
@@ -345,24 +445,19 @@ impl Bucket {
             return;
         };
         shard
+            .idle
             .iter_mut()
             .filter(|idle| idle.holder == Some(session))
             .for_each(|idle| idle.holder = None);
     }
+}
 
-    pub(super) fn sweep(&self, worker: WorkerId, now: Instant, limit: Duration) {
-        let Some(mut shard) = self.shard(worker) else {
-            return;
-        };
-        let expired = |idle: &mut Idle| {
-            let limit = limit.min(self.patience(&idle.entry.conn));
-            now.saturating_duration_since(idle.since) > limit || !idle.entry.conn.is_alive()
-        };
-        let closed: Vec<_> = shard.extract_if(.., expired).collect();
-        // Closing takes the line's lock: not under the shard's.
-        drop(shard);
-        drop(closed);
-    }
+/// What a statement gets.
+enum Obtained {
+    Conn(PooledConn),
+    Opening(Opening),
+    /// What was there is not any more.
+    Nothing,
 }
 
 impl PooledConn {
@@ -375,6 +470,11 @@ impl PooledConn {
     /// Whether it was kept, and is as the session's own last statement there left it.
     pub fn was_held(&self) -> bool {
         self.was_held
+    }
+
+    /// Whether it was kept for longer than a connection is used: given back, it is closed.
+    pub fn is_expired(&self) -> bool {
+        self.expired
     }
 
     /// Where it came from.

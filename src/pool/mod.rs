@@ -7,6 +7,8 @@
 //! who finds it reached waits in line.
 
 mod bucket;
+mod gate;
+mod line;
 mod server;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
@@ -18,7 +20,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use bucket::Upkeep;
 pub use bucket::{Bucket, PooledConn};
+pub use line::Claim;
 use server::ServerPool;
 
 use crate::{
@@ -35,7 +39,7 @@ pub struct Pool {
     servers: Vec<Arc<ServerPool>>,
     buckets: DashMap<Key, Arc<Bucket>>,
     workers: usize,
-    idle: Duration,
+    upkeep: Upkeep,
     trials: Semaphore,
 }
 
@@ -83,7 +87,7 @@ impl Pool {
             servers,
             buckets: DashMap::new(),
             workers,
-            idle: limits.idle,
+            upkeep: Upkeep::new(limits),
             trials: Semaphore::new(TRIALS),
         }
     }
@@ -101,7 +105,12 @@ impl Pool {
             return Some(Arc::clone(&bucket));
         }
         let bucket = self.buckets.entry(key.clone()).or_insert_with(|| {
-            let bucket = Arc::new(Bucket::new(key, Arc::clone(server), self.workers));
+            let bucket = Arc::new(Bucket::new(
+                key,
+                Arc::clone(server),
+                self.workers,
+                self.upkeep,
+            ));
             server.adopt(&bucket);
             bucket
         });
@@ -128,7 +137,9 @@ impl Pool {
         let Some(target) = self.target(server) else {
             return Err(Error::server(ErrorKind::Closed));
         };
-        let conn = BackendConn::connect(&target, login, Capabilities::empty()).await?;
+        let conn = BackendConn::connect(&target, login, Capabilities::empty())
+            .await
+            .map_err(|failure| failure.error)?;
         let whose = timeout(target.deadline, conn.whose()).await;
         whose.unwrap_or_else(|_| {
             let what = format!("asking server {} for the account", target.name);
@@ -136,8 +147,9 @@ impl Pool {
         })
     }
 
-    /// Closes a worker's connections that were idle for too long or that their server has closed, and forgets the
-    /// buckets of which nothing is left: there may be one for each address of a client.
+    /// Closes a worker's connections that were idle for too long, are too old or that their server has closed, opens those
+    /// that are to be kept ready, and forgets the buckets of which nothing is left: there may be one for each address of a
+    /// client.
     pub fn sweep(&self, worker: WorkerId, now: Instant) {
         let buckets: Vec<_> = self
             .buckets
@@ -145,7 +157,8 @@ impl Pool {
             .map(|entry| Arc::clone(&entry))
             .collect();
         for bucket in buckets {
-            bucket.sweep(worker, now, self.idle);
+            bucket.refill(worker, now);
+            bucket.sweep(worker, now);
             if bucket.is_empty() {
                 let key = bucket.key().clone();
                 drop(bucket);
@@ -155,6 +168,24 @@ impl Pool {
                 };
                 self.buckets.remove_if(&key, is_left);
             }
+        }
+        for server in &self.servers {
+            // Of a pause that is over nobody else tells those who wait.
+            server.advance();
+        }
+    }
+
+    /// A server was found dead: of the next one at its address nothing is known.
+    pub fn went_down(&self, server: ServerId) {
+        if let Some(server) = self.servers.get(server.index()) {
+            server.went_down();
+        }
+    }
+
+    /// A server that was found dead answers again.
+    pub fn came_back(&self, server: ServerId) {
+        if let Some(server) = self.servers.get(server.index()) {
+            server.came_back();
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     backend::LAYOUT,
     config::Consistency,
     error::{Error, ErrorKind, Origin},
-    pool::{Bucket, Key, PooledConn},
+    pool::{Bucket, Claim, Key, PooledConn},
     routing::{self, Reason, Route, SessionView, Target, Turn, Wish},
     sql::{Kind, StatementClass},
     topology::{Server, ServerId, Topology},
@@ -255,8 +255,10 @@ impl Session {
     /// A connection of this session's account to `server`.
     async fn checkout(&mut self, server: ServerId) -> Result<PooledConn, Error> {
         let worker = self.context.worker;
+        // Nothing is asked of one that is too old: it need not be kept any longer.
         if self.kept.is_some_and(|kept| kept.server == server)
             && let Some(conn) = self.take_kept()
+            && !conn.is_expired()
         {
             return Ok(conn);
         }
@@ -271,8 +273,11 @@ impl Session {
                 let bucket = Arc::clone(bucket);
                 let ruling = self.ruling.as_deref();
                 let priority = ruling.and_then(|ruling| ruling.actions().priority);
-                let priority = priority.unwrap_or_default();
-                let checkout = Box::pin(bucket.checkout(worker, &self.login, &wanted, priority));
+                let claim = Claim {
+                    priority: priority.unwrap_or_default(),
+                    underway: self.is_bound(),
+                };
+                let checkout = Box::pin(bucket.checkout(worker, &self.login, &wanted, claim));
                 self.patiently(checkout).await
             }
         }

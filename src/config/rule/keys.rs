@@ -147,7 +147,7 @@ key!(PRIORITY: Own<Choice<Priority>> = "rule[].priority",
         },
         "normal",
     ),
-    "Who goes first where statements wait for a connection to a server.");
+    "Who goes first where statements wait for a connection to a server, before transactions and shares count.");
 key!(FIREWALL: Own<Choice<Firewall>> = "rule[].firewall",
     own(
         Choice {

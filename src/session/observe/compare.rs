@@ -21,7 +21,7 @@ use crate::{
     config::rule::Priority,
     error::{Answer, Error, ErrorKind},
     net::Buffers,
-    pool::{Key, PooledConn},
+    pool::{Claim, Key, PooledConn},
     session::{
         Context,
         finish::is_connection_error,
@@ -280,8 +280,12 @@ impl Comparison {
         match bucket.take(worker, &self.wanted) {
             Some(conn) => Ok(conn),
             None => {
+                let claim = Claim {
+                    priority: Priority::Low,
+                    underway: false,
+                };
                 bucket
-                    .checkout(worker, &self.login, &self.wanted, Priority::Low)
+                    .checkout(worker, &self.login, &self.wanted, claim)
                     .await
             }
         }

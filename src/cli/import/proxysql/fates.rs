@@ -51,7 +51,7 @@ pub(super) fn of_table(table: &str) -> &'static str {
 
 const CONSOLE: &str = "dbproxy has no console, no web page and no metrics yet";
 const WATCHED: &str = "one look at each server every `monitor.interval` finds out everything, within its own limits of time";
-const POOL: &str = "the pool keeps and shares connections by itself; `limits.idle` says how long an unused one is kept";
+const POOL: &str = "the pool keeps and shares connections by itself; `limits.idle` says how long an unused one is kept, `limits.warm` how many all the same";
 const SESSION: &str = "dbproxy carries what a session has set from connection to connection, and ties the session to one where it cannot";
 const RETRIES: &str = "a read that has not yet sent a row is repeated elsewhere, up to `limits.hold`; a write is never repeated";
 const STATISTICS: &str = "dbproxy keeps no statistics of statements yet";
@@ -167,6 +167,10 @@ const VARIABLES: &[(&str, Fate)] = &[
     ),
     ("multiplexing", Nothing(POOL)),
     ("free_connections_pct", Nothing(POOL)),
+    (
+        "connection_max_age_ms",
+        Span("limits.connection_age", millis, IN_MILLIS),
+    ),
     ("connection_", Nothing(POOL)),
     ("auto_increment_delay", Nothing(POOL)),
     (
