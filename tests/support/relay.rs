@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,71 @@ pub enum Fault {
 
 type Judge = dyn Fn(&[u8]) -> Fault + Send + Sync;
 
+/// How connections began.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Logins {
+    /// Connections that came.
+    pub arrived: usize,
+    /// Those whose login the server has not answered yet.
+    pub opening: usize,
+    /// Those that it has let in.
+    pub completed: usize,
+    /// The most that were opening beyond as many as had been completed.
+    pub steepest: usize,
+}
+
+/// A connection that begins. It is counted as opening until it is let in or dropped.
+struct Beginning {
+    logins: Arc<Mutex<Logins>>,
+    /// Bytes of the server's that are no whole packet yet; None once it has let the client in.
+    said: Option<Vec<u8>>,
+}
+
+impl Beginning {
+    fn new(logins: &Arc<Mutex<Logins>>) -> Self {
+        let mut count = logins.lock().unwrap();
+        count.arrived += 1;
+        count.opening += 1;
+        count.steepest = count
+            .steepest
+            .max(count.opening.saturating_sub(count.completed));
+        drop(count);
+        Self {
+            logins: Arc::clone(logins),
+            said: Some(Vec::new()),
+        }
+    }
+
+    /// Looks for the server's OK, the only packet of a login that begins with a zero.
+    fn hear(&mut self, bytes: &[u8]) {
+        let Some(said) = &mut self.said else { return };
+        said.extend_from_slice(bytes);
+        while let [a, b, c, _, first, ..] = said[..] {
+            let whole = 4 + usize::from(a) + (usize::from(b) << 8) + (usize::from(c) << 16);
+            if first == 0 {
+                let mut count = self.logins.lock().unwrap();
+                count.opening -= 1;
+                count.completed += 1;
+                drop(count);
+                self.said = None;
+                return;
+            }
+            if said.len() < whole {
+                return;
+            }
+            said.drain(..whole);
+        }
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        if self.said.is_some() {
+            self.logins.lock().unwrap().opening -= 1;
+        }
+    }
+}
+
 /// A relay in front of one server.
 pub struct Relay {
     port: u16,
@@ -34,6 +99,8 @@ pub struct Relay {
     flowing: watch::Sender<bool>,
     released: watch::Sender<bool>,
     judge: Arc<Mutex<Arc<Judge>>>,
+    logins: Arc<Mutex<Logins>>,
+    door: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -46,15 +113,23 @@ impl Relay {
         let judge: Arc<Mutex<Arc<Judge>>> = Arc::new(Mutex::new(Arc::new(|_: &[u8]| Fault::None)));
         let (flowing, flow) = watch::channel(true);
         let (released, release) = watch::channel(false);
+        let logins: Arc<Mutex<Logins>> = Arc::default();
+        let door = Arc::new(AtomicBool::new(true));
         let accepting = {
             let (faults, judge) = (faults.clone(), judge.clone());
+            let (logins, door) = (logins.clone(), door.clone());
             tokio::spawn(async move {
                 while let Ok((near, _)) = listener.accept().await {
                     let (faults, judge, flow) = (faults.clone(), judge.clone(), flow.clone());
                     let release = release.clone();
+                    let mut beginning = Beginning::new(&logins);
+                    if !door.load(Ordering::SeqCst) {
+                        continue;
+                    }
                     tokio::spawn(async move {
                         if let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await {
-                            relay(near, far, &judge, &faults, (flow, release)).await;
+                            let hear = |bytes: &[u8]| beginning.hear(bytes);
+                            relay(near, far, &judge, &faults, (flow, release), hear).await;
                         }
                     });
                 }
@@ -66,8 +141,38 @@ impl Relay {
             flowing,
             released,
             judge,
+            logins,
+            door,
             accepting,
         }
+    }
+
+    /// How connections have begun since they were counted from zero.
+    pub fn logins(&self) -> Logins {
+        *self.count()
+    }
+
+    /// Counts them from zero, but for those that are opening.
+    pub fn count_logins_anew(&self) {
+        let mut count = self.count();
+        *count = Logins {
+            opening: count.opening,
+            ..Logins::default()
+        };
+    }
+
+    fn count(&self) -> MutexGuard<'_, Logins> {
+        self.logins.lock().unwrap()
+    }
+
+    /// Closes connections that come from now on, while those that are there stay.
+    pub fn close_door(&self) {
+        self.door.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes connections again.
+    pub fn open_door(&self) {
+        self.door.store(true, Ordering::SeqCst);
     }
 
     /// Where the proxy connects to.
@@ -114,6 +219,7 @@ async fn relay(
     judge: &Mutex<Arc<Judge>>,
     faults: &AtomicU32,
     (mut flow, mut release): (watch::Receiver<bool>, watch::Receiver<bool>),
+    mut hear: impl FnMut(&[u8]),
 ) {
     let _ = near.set_nodelay(true);
     let _ = far.set_nodelay(true);
@@ -163,6 +269,7 @@ async fn relay(
                 return;
             };
             let _ = also_flow.wait_for(|flowing| *flowing).await;
+            hear(&buffer[..length]);
             if !cut && to_proxy.write_all(&buffer[..length]).await.is_err() {
                 return;
             }
