@@ -16,6 +16,14 @@ pub struct Claim {
     pub underway: bool,
 }
 
+impl Claim {
+    /// Nobody waits for it.
+    pub const LAST: Self = Self {
+        priority: Priority::Low,
+        underway: false,
+    };
+}
+
 /// Those who wait, and how many connections each account has.
 ///
 /// Next is one of the best claims; among those one of the account that has the fewest connections, or, where several have,

@@ -32,9 +32,9 @@ use super::{
 };
 use crate::{
     backend::{Login, SessionState},
-    config::{Consistency, rule::Priority},
+    config::Consistency,
     error::{Answer, Error, ErrorKind},
-    pool::{Key, PooledConn},
+    pool::{self, Key, PooledConn},
     routing::{self, Target},
     sql::{Facts, Kind, StatementClass},
     topology::ServerId,
@@ -382,7 +382,10 @@ impl Lane {
         let (worker, wanted) = (self.context.worker, &copy.wanted);
         match bucket.take(worker, wanted) {
             Some(conn) => Ok(conn),
-            None => bucket.checkout(worker, login, wanted, Priority::Low).await,
+            None => {
+                let last = pool::Claim::LAST;
+                bucket.checkout(worker, login, wanted, last).await
+            }
         }
     }
 

@@ -18,7 +18,6 @@ use super::tap::{Likeness, Sum, Tap};
 use crate::{
     accounts::Scope,
     backend::{Login, SessionState},
-    config::rule::Priority,
     error::{Answer, Error, ErrorKind},
     net::Buffers,
     pool::{Claim, Key, PooledConn},
@@ -280,12 +279,9 @@ impl Comparison {
         match bucket.take(worker, &self.wanted) {
             Some(conn) => Ok(conn),
             None => {
-                let claim = Claim {
-                    priority: Priority::Low,
-                    underway: false,
-                };
+                let last = Claim::LAST;
                 bucket
-                    .checkout(worker, &self.login, &self.wanted, claim)
+                    .checkout(worker, &self.login, &self.wanted, last)
                     .await
             }
         }
