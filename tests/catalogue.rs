@@ -22,7 +22,7 @@ on_both_flavors!(
 );
 
 /// Changes settle as fast as the servers allow.
-const QUICK: &str = "max_lag = \"1s\"";
+const QUICK: &str = "max_lag = \"1s\"\nmonotonic_reads = \"off\"";
 
 const VIEWS: &str = "names a view that is not known to only read";
 const FUNCTIONS: &str = "calls a function that is not known to only read";

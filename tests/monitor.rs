@@ -82,6 +82,7 @@ impl Scene {
             max_lag,
             balance: Balance::RoundRobin,
             slow_start: Duration::ZERO,
+            hedged_reads: 0,
             read_only_transactions: ReadOnlyTransactions::Primary,
             administration: Administration::Refuse,
             compression: ServerCompression::Off,

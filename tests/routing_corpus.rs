@@ -431,6 +431,38 @@ fn a_replica_is_waited_for_only_if_none_is_fresh() {
 }
 
 #[test]
+fn replicas_that_are_near_go_first() {
+    let read = classify(b"SELECT 1", Dialect::default());
+    let placed = |near: u16, freshness: fn(ServerId) -> Freshness| {
+        let mut topology = topology();
+        topology.servers[usize::from(near)].near = true;
+        let mut targets = Vec::new();
+        for seed in 0..8 {
+            let view = asked(&read, &FREE);
+            let fresh = |server: &Server| freshness(server.id);
+            let load = |_| Load::default();
+            let route = decide(&read, &view, &topology, fresh, load, &turn(seed));
+            if !targets.contains(&route.target) {
+                targets.push(route.target);
+            }
+        }
+        targets
+    };
+    let (one, two) = (Target::Replica(ServerId(1)), Target::Replica(ServerId(2)));
+    assert_eq!(placed(1, |_| Freshness::Fresh), [one]);
+    assert_eq!(placed(2, |_| Freshness::Fresh), [two]);
+    // The primary's place takes nothing away from the replicas.
+    assert_eq!(placed(0, |_| Freshness::Fresh).len(), 2);
+    // Far away at once is better than near in a moment.
+    let late = |server| match server {
+        ServerId(1) => Freshness::Soon,
+        _ => Freshness::Fresh,
+    };
+    assert_eq!(placed(1, late), [two]);
+    assert_eq!(placed(1, |_| Freshness::Soon), [one]);
+}
+
+#[test]
 fn digests_ignore_literals_blanks_and_comments_only() {
     let mut texts: BTreeMap<(bool, u64), String> = BTreeMap::new();
     for case in corpus() {

@@ -492,6 +492,7 @@ fn cluster(
     let max_lag = section.read(&keys::MAX_LAG, report);
     let balance = section.read(&keys::BALANCE, report);
     let slow_start = section.read(&keys::SLOW_START, report);
+    let hedged_reads = section.read(&keys::HEDGED_READS, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
     let administration = section.read(&keys::ADMINISTRATION, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
@@ -507,6 +508,7 @@ fn cluster(
         max_lag: max_lag?,
         balance: balance?,
         slow_start: slow_start?,
+        hedged_reads: (hedged_reads? * 1000.0).ceil() as u32,
         read_only_transactions: read_only_transactions?,
         administration: administration?,
         compression: compression?,

@@ -35,6 +35,9 @@ impl Difference {
         if old.cluster.slow_start != new.cluster.slow_start {
             at_once.push("cluster.slow_start".to_owned());
         }
+        if old.cluster.hedged_reads != new.cluster.hedged_reads {
+            at_once.push("cluster.hedged_reads".to_owned());
+        }
         if old.cluster.read_only_transactions != new.cluster.read_only_transactions {
             at_once.push("cluster.read_only_transactions".to_owned());
         }

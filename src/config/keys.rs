@@ -258,6 +258,13 @@ pub(super) const SLOW_START: Key<Span> = Key {
               `latency` and `least-connections`.",
 };
 
+pub(super) const HEDGED_READS: Key<Portion> = Key {
+    path: "cluster.hedged_reads",
+    kind: Portion { default: 0.0 },
+    meaning: "The part of the reads that may be asked of a second replica as well, when the first takes longer to begin its answer \
+              than 99 of 100 of its answers did. The first answer counts, the other read is ended. `0.05` is much.",
+};
+
 pub(super) const ZONE: Key<Own<Parsed<String>>> = Key {
     path: "cluster.zone",
     kind: ZONES,
@@ -783,6 +790,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &MAX_LAG,
     &BALANCE,
     &SLOW_START,
+    &HEDGED_READS,
     &ZONE,
     &READ_ONLY_TRANSACTIONS,
     &ADMINISTRATION,

@@ -167,6 +167,8 @@ pub struct Cluster {
     pub balance: Balance,
     /// How long a replica that has just come gets less than its share.
     pub slow_start: Duration,
+    /// The part of the reads, in thousandths, that may be asked of a second replica when the first takes long.
+    pub hedged_reads: u32,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
@@ -195,6 +197,7 @@ impl Cluster {
         self.replica_wait = other.replica_wait;
         self.balance = other.balance;
         self.slow_start = other.slow_start;
+        self.hedged_reads = other.hedged_reads;
         self.read_only_transactions = other.read_only_transactions;
         self.administration = other.administration;
     }

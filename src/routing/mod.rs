@@ -7,6 +7,7 @@
 mod balance;
 pub mod clusters;
 mod decide;
+mod hedge;
 mod pin;
 mod reading;
 mod reason;
@@ -16,6 +17,7 @@ mod wish;
 
 pub use balance::{Candidate, Load, Pace, Turn, pick};
 pub use decide::{Freshness, Route, SessionView, Target, decide};
+pub use hedge::Tail;
 pub use pin::{PinReason, pin_for, pin_for_set};
 pub use reading::{Reading, begins_reading};
 pub use reason::Reason;

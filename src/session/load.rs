@@ -8,9 +8,12 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    routing::{Load, Pace},
+    routing::{Load, Pace, Tail},
     topology::ServerId,
 };
+
+/// Of the reads that were not asked twice, as many are saved up for later, in thousandths.
+const SAVED: u32 = 10_000;
 
 /// What one worker has running, by server, and how it has been answered.
 #[derive(Debug)]
@@ -18,12 +21,15 @@ pub struct Loads {
     began: Instant,
     // Only the worker's own thread writes: what it reads is never contended.
     servers: Box<[Counts]>,
+    /// Reads that may be asked of a second server now, in thousandths.
+    budget: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     running: AtomicUsize,
     pace: AtomicU32,
+    tail: AtomicU32,
     /// When the last answer came, or failed to come, in milliseconds.
     heard: AtomicU64,
 }
@@ -38,6 +44,7 @@ impl Loads {
         Self {
             began: Instant::now(),
             servers: (0..servers).map(|_| Counts::default()).collect(),
+            budget: AtomicU32::new(0),
         }
     }
 
@@ -66,9 +73,34 @@ impl Loads {
         Counted(running)
     }
 
-    /// A server has begun to answer a read after this time.
-    pub(super) fn answered(&self, server: ServerId, time: Duration) {
+    /// A server has begun to answer a read after this time. `allowance`: the part of the reads, in thousandths, that may be asked
+    /// of a second server.
+    pub(super) fn answered(&self, server: ServerId, time: Duration, allowance: u32) {
         self.note(server, |pace| pace.answered(time));
+        if allowance == 0 {
+            return;
+        }
+        if let Some(counts) = self.servers.get(server.index()) {
+            let tail = Tail::from_bits(counts.tail.load(Relaxed)).answered(time);
+            counts.tail.store(tail.to_bits(), Relaxed);
+        }
+        let budget = self.budget.load(Relaxed).saturating_add(allowance);
+        self.budget.store(budget.min(SAVED), Relaxed);
+    }
+
+    /// How long a read of a server is waited for before another one is asked; `None`: for ever.
+    pub(super) fn patience(&self, server: ServerId) -> Option<Duration> {
+        let counts = self.servers.get(server.index())?;
+        Tail::from_bits(counts.tail.load(Relaxed)).patience()
+    }
+
+    /// Whether one more read may be asked of a second server; then it is counted.
+    pub(super) fn may_ask_again(&self) -> bool {
+        let left = self.budget.load(Relaxed).checked_sub(1000);
+        if let Some(left) = left {
+            self.budget.store(left, Relaxed);
+        }
+        left.is_some()
     }
 
     /// A server has failed to answer a read.

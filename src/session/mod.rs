@@ -16,6 +16,7 @@ mod finish;
 pub mod fuzz;
 mod guest;
 mod handle;
+mod hedge;
 mod hints;
 mod inquiry;
 mod kill;

@@ -17,12 +17,13 @@ use super::{
     catch_up::Wait,
     execution::Execution,
     handle::Interrupt,
+    hedge::Hedge,
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
 };
 use crate::{
-    backend::StatementKey,
+    backend::{ServerStatement, StatementKey},
     error::{Error, ErrorKind, Origin},
     pool::PooledConn,
     routing::{self, Target},
@@ -59,6 +60,16 @@ impl Request<'_> {
         };
         len > FRAME_LEN
     }
+}
+
+/// What is sent so that a server runs a statement.
+pub(super) struct Command<'a> {
+    /// What comes before, or all of it.
+    pub(super) prefix: BytesMut,
+    pub(super) packet: &'a [u8],
+    expect: Expect,
+    /// The session's own id of the statement that is prepared.
+    statement: u32,
 }
 
 /// A statement that ran to its end.
@@ -142,13 +153,22 @@ impl Session {
                 }
                 continue;
             };
-            match self.attempt(&mut conn, class, request, wait.as_ref()).await {
+            // Who may be asked twice is timed there.
+            let hedge = self.hedge(&route, class, request, wait.as_ref(), tried);
+            let hedged = hedge.is_some();
+            match self
+                .attempt(&mut conn, class, request, wait.as_ref(), hedge)
+                .await
+            {
                 Ok(outcome) => {
                     if let Some(wait) = &wait {
                         self.arrived(conn.server(), wait);
                     }
-                    if let (true, None, Some(time)) = (replica, &wait, outcome.waited) {
-                        context.loads.answered(conn.server(), time);
+                    if let (true, false, None, Some(time)) =
+                        (replica, hedged, &wait, outcome.waited)
+                    {
+                        let allowance = self.rules.policy().hedged_reads;
+                        context.loads.answered(conn.server(), time, allowance);
                     }
                     self.note_seen(class, request, &outcome, conn.server());
                     self.note_ruling(&conn, route.reason, &outcome);
@@ -258,7 +278,26 @@ impl Session {
         class: &StatementClass,
         request: Request<'_>,
         wait: Option<&Wait>,
+        hedge: Option<Hedge<'_>>,
     ) -> Result<Outcome, Failure> {
+        let command = self.compose(conn, class, request, wait).await?;
+        let handle = Arc::clone(self.registration.handle());
+        let _running = handle.run_on(conn.server(), conn.thread_id());
+        let outcome = self.carry_out(conn, command, class, hedge).await?;
+        if let (Request::Prepare { key, .. }, Some(statement)) = (request, outcome.prepared) {
+            conn.remember_prepared(key.clone(), statement);
+        }
+        Ok(outcome)
+    }
+
+    /// What has to be sent on `conn` so that it runs a statement in the session's state. Whatever has to be answered before, is.
+    pub(super) async fn compose<'a>(
+        &self,
+        conn: &mut PooledConn,
+        class: &StatementClass,
+        request: Request<'a>,
+        wait: Option<&Wait>,
+    ) -> Result<Command<'a>, Failure> {
         let mut prefix = BytesMut::new();
         self.put_state(conn, class, &mut prefix);
         if let Some(wait) = wait {
@@ -274,63 +313,69 @@ impl Session {
                 .await
                 .map_err(not_started)?;
         }
-        let handle = Arc::clone(self.registration.handle());
-        let _running = handle.run_on(conn.server(), conn.thread_id());
-        match request {
-            Request::Forward { packet, expect } => {
-                let command = [&*prefix, packet];
-                self.carry_out(conn, command, expect, 0, class).await
-            }
+        Ok(match request {
+            Request::Forward { packet, expect } => Command {
+                prefix,
+                packet,
+                expect,
+                statement: 0,
+            },
             Request::Prepare { packet, key, id } => {
                 conn.forget_prepared(key);
-                let command = [&*prefix, packet];
-                let outcome = self
-                    .carry_out(conn, command, Expect::Prepare, id, class)
-                    .await;
-                if let Ok(Outcome {
-                    prepared: Some(statement),
-                    ..
-                }) = &outcome
-                {
-                    conn.remember_prepared(key.clone(), *statement);
+                Command {
+                    prefix,
+                    packet,
+                    expect: Expect::Prepare,
+                    statement: id,
                 }
-                outcome
             }
             Request::Execute {
                 execution,
                 statement,
             } => {
-                let session = self.handle().id();
-                let known = conn.find_prepared_for(&statement.key, session, &statement.types);
-                let there = match known {
-                    Some(there) => there,
-                    None => {
-                        conn.send(&prefix, &[]).await.map_err(not_started)?;
-                        prefix.clear();
-                        conn.settle(&self.context.buffers)
-                            .await
-                            .map_err(not_started)?;
-                        select! {
-                            biased;
-                            there = prepare_again(conn, session, statement, &self.context.buffers) => {
-                                there.map_err(not_started)?
-                            }
-                            interrupt = handle.interrupted() => {
-                                let started = false;
-                                return Err(Failure::Interrupted { interrupt, started });
-                            }
-                        }
-                    }
-                };
+                let there = self.prepared_behind(&mut prefix, conn, statement).await?;
                 let malformed = |error: ProtocolError| {
                     Failure::Client(Error::client(ErrorKind::Protocol(error.to_string())))
                 };
                 execution
                     .put(&mut prefix, there.id, statement)
                     .map_err(malformed)?;
-                let command = [&*prefix, &[]];
-                self.carry_out(conn, command, execution.expect(), 0, class)
-                    .await
+                Command {
+                    prefix,
+                    packet: &[],
+                    expect: execution.expect(),
+                    statement: 0,
+                }
+            }
+        })
+    }
+
+    /// A statement as `conn` has it prepared; if it has not, it is prepared behind what is in `prefix`, which is sent.
+    async fn prepared_behind(
+        &self,
+        prefix: &mut BytesMut,
+        conn: &mut PooledConn,
+        statement: &Statement,
+    ) -> Result<ServerStatement, Failure> {
+        let session = self.handle().id();
+        if let Some(there) = conn.find_prepared_for(&statement.key, session, &statement.types) {
+            return Ok(there);
+        }
+        conn.send(prefix, &[]).await.map_err(not_started)?;
+        prefix.clear();
+        conn.settle(&self.context.buffers)
+            .await
+            .map_err(not_started)?;
+        let handle = self.handle();
+        let _running = handle.run_on(conn.server(), conn.thread_id());
+        select! {
+            biased;
+            there = prepare_again(conn, session, statement, &self.context.buffers) => {
+                there.map_err(not_started)
+            }
+            interrupt = handle.interrupted() => {
+                let started = false;
+                Err(Failure::Interrupted { interrupt, started })
             }
         }
     }
@@ -339,20 +384,31 @@ impl Session {
     async fn carry_out(
         &mut self,
         conn: &mut PooledConn,
-        [prefix, packet]: [&[u8]; 2],
-        expect: Expect,
-        statement: u32,
+        command: Command<'_>,
         class: &StatementClass,
+        hedge: Option<Hedge<'_>>,
     ) -> Result<Outcome, Failure> {
-        let error = match conn.send(prefix, packet).await {
-            Ok(()) => return self.relay_answer(conn, expect, statement, class).await,
+        let Command {
+            prefix,
+            packet,
+            expect,
+            statement,
+        } = command;
+        let error = match conn.send(&prefix, packet).await {
+            Ok(()) => {
+                let answer = self.relay_answer(conn, expect, statement, class, hedge);
+                return answer.await;
+            }
             Err(error) => error,
         };
         // A server that refuses what is too large says so and closes, before it has all of it.
         if !is_cut(&error) || conn.settle(&self.context.buffers).await.is_err() {
             return Err(not_started(error));
         }
-        match self.relay_answer(conn, expect, statement, class).await {
+        match self
+            .relay_answer(conn, expect, statement, class, None)
+            .await
+        {
             Err(Failure::Server { started: false, .. }) => Err(not_started(error)),
             answer => answer,
         }
@@ -405,6 +461,7 @@ impl Session {
         expect: Expect,
         statement: u32,
         class: &StatementClass,
+        hedge: Option<Hedge<'_>>,
     ) -> Result<Outcome, Failure> {
         if conn.is_unsettled() {
             // A write behind it may have run all the same, and not as the session wanted.
@@ -419,6 +476,14 @@ impl Session {
                     return Err(Failure::Interrupted { interrupt, started });
                 }
             }
+        }
+        let handle = Arc::clone(self.registration.handle());
+        let mut _running = None;
+        if let Some(hedge) = hedge
+            && conn.input.is_empty()
+            && Box::pin(self.race(conn, class, hedge)).await?
+        {
+            _running = Some(handle.run_on(conn.server(), conn.thread_id()));
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
         let curb = self.curb(conn, class);

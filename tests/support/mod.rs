@@ -242,13 +242,13 @@ impl Proxy {
 
     /// Waits until that many servers other than the primary get reads.
     pub async fn knows_replicas(&self, replicas: usize) {
-        let mut conn = self.connect().await;
-        // Else its reads stay with one of them.
-        conn.query_drop("SET @dbproxy_consistency = 'eventual'")
-            .await
-            .unwrap();
         let mut seen = BTreeSet::new();
         let known = within(SOON, async || {
+            let mut conn = self.connect().await;
+            // Else its reads stay with one of them.
+            conn.query_drop("SET @dbproxy_consistency = 'eventual'")
+                .await
+                .unwrap();
             for _ in 0..20 {
                 seen.extend(conn.query::<String, _>(WHERE).await.unwrap());
             }

@@ -28,6 +28,8 @@ pub struct Policy {
     pub balance: Balance,
     /// How long a replica that has just come gets less than its share.
     pub slow_start: Duration,
+    /// The part of the reads, in thousandths, that may be asked of a second replica.
+    pub hedged_reads: u32,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
@@ -56,6 +58,7 @@ impl Policy {
                 replica_wait: cluster.replica_wait,
                 balance: cluster.balance,
                 slow_start: cluster.slow_start,
+                hedged_reads: cluster.hedged_reads,
                 read_only_transactions: cluster.read_only_transactions,
                 administration: cluster.administration,
                 rules: Arc::clone(&rules),
