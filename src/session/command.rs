@@ -431,6 +431,7 @@ impl Session {
         }
         self.set_wanted(state);
         self.forget_settings();
+        self.scopes.forget_reads();
         self.status = super::login::initial_status(self.base);
         self.forget_news();
     }

@@ -174,6 +174,11 @@ impl SessionScopes {
         }
     }
 
+    /// Whoever uses the connection from now on has read nothing yet.
+    pub(super) fn forget_reads(&mut self) {
+        self.seen = None;
+    }
+
     /// A write has ended that has a name: whatever the session has seen was there before.
     pub(super) fn saw_own_write(&mut self) {
         self.seen = None;
