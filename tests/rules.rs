@@ -815,7 +815,7 @@ async fn rules_tell_what_they_did(flavor: Flavor) {
     .await;
     let first = &logged[0];
     assert!(
-        first.contains("server=\"db1\"") && first.contains("SELECT name, ? FROM"),
+        first.contains("server=\"db1\"") && first.contains("SELECT NAME, ? FROM"),
         "{first}"
     );
     let log = rig.proxy.log();
