@@ -16,6 +16,7 @@ use support::{Options, Proxy, Rig, error_of, eventually, login, one};
 
 on_both_flavors!(
     a_read_waits_for_the_replica,
+    every_kind_of_position_is_waited_for,
     what_comes_too_late_is_read_from_the_primary,
     each_scope_sees_its_own_writes,
     positions_are_handed_on,
@@ -116,6 +117,49 @@ async fn a_read_waits_for_the_replica(flavor: Flavor) {
         // What was found out holds for the next one.
         let mut next = connect(&account).await;
         assert_eq!(count(&mut next).await, (true, before + 1));
+    }
+}
+
+/// Transactions of several domains (MariaDB), and of a tag (MySQL).
+async fn every_kind_of_position_is_waited_for(flavor: Flavor) {
+    let rig = rig(flavor, "replica_wait = \"60s\"\n").await;
+    let account = rig.account("numbered").await;
+    let (grant, set, unset) = match flavor {
+        Flavor::MariaDb => (
+            "GRANT BINLOG REPLAY ON *.* TO numbered@'%'",
+            "SET SESSION gtid_domain_id = 7",
+            "SET SESSION gtid_domain_id = 0",
+        ),
+        Flavor::MySql => (
+            "GRANT TRANSACTION_GTID_TAG, REPLICATION_APPLIER ON *.* TO numbered@'%'",
+            "SET SESSION gtid_next = 'AUTOMATIC:shop'",
+            "SET SESSION gtid_next = 'AUTOMATIC'",
+        ),
+    };
+    rig.cluster.primary().run(grant).await.unwrap();
+    rig.cluster.caught_up().await.unwrap();
+    let mut writer = connect(&account).await;
+    let mut reader = connect(&account).await;
+    for round in 1..=3 {
+        let locks = freeze(&rig).await;
+        run(&mut writer, set).await;
+        run(&mut writer, INSERT).await;
+        run(&mut writer, unset).await;
+        run(&mut writer, INSERT).await;
+        let position: String = one(&mut reader, "SELECT @@dbproxy_position").await;
+        let special = match flavor {
+            Flavor::MariaDb => position.split(',').any(|gtid| gtid.starts_with("7-")),
+            Flavor::MySql => position.contains(":shop:"),
+        };
+        assert!(special, "{position}");
+        let read = tokio::spawn(async move {
+            let seen = count(&mut reader).await;
+            (seen, reader)
+        });
+        drop(locks);
+        let seen;
+        (seen, reader) = read.await.unwrap();
+        assert_eq!(seen, (true, 2 * round));
     }
 }
 
