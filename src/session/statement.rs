@@ -525,9 +525,10 @@ impl Session {
     }
 
     /// Ends what still runs for a client that is gone.
-    pub(super) fn cancel(&self, conn: PooledConn) {
+    pub(super) fn cancel(&self, mut conn: PooledConn) {
         let (bucket, thread_id) = (conn.bucket(), conn.thread_id());
-        // Busy: dropping it closes it. A server notices that only when it wants to write.
+        // Dropping it closes it: what is ended must be nobody else's. A server notices that only when it wants to write.
+        conn.condemn();
         drop(conn);
         let login = self.login.clone();
         tokio::spawn(async move {
