@@ -320,6 +320,7 @@ async fn positions_are_handed_on(flavor: Flavor) {
 async fn nobody_reads_anything_older_than_before(flavor: Flavor) {
     let rig = rig(flavor, "replica_wait = \"0s\"\n").await;
     let mut conn = connect(&rig.account("steady").await).await;
+    let mut told = connect(&rig.account("told").await).await;
     let mut free = connect(&rig.account("free").await).await;
     run(&mut free, "SET @dbproxy_consistency = 'eventual'").await;
     let account = rig.account("visited").await;
@@ -331,6 +332,12 @@ async fn nobody_reads_anything_older_than_before(flavor: Flavor) {
     // Somebody else's write, which went past the proxy.
     rig.cluster.primary().run(INSERT).await.unwrap();
     assert_eq!(count(&mut conn).await, (true, 0), "nobody has seen it yet");
+    // Who is told of it by a write that fails has seen it as well.
+    assert_eq!(
+        error_of(&mut told, "INSERT INTO test.t VALUES (1)").await,
+        1062
+    );
+    assert_eq!(count(&mut told).await, (false, 1));
     let newest = format!("/* dbproxy: primary */ {COUNT}");
     for conn in [&mut conn, &mut free, &mut visitor] {
         let (_, seen): (String, u64) = one(conn, &newest).await;

@@ -319,6 +319,11 @@ impl GtidPosition {
         self.domains.is_empty()
     }
 
+    /// How many domains it names.
+    pub fn domains(&self) -> usize {
+        self.domains.len()
+    }
+
     /// Has this position reached `other` in each of `other`'s domains?
     pub fn covers(&self, other: &Self) -> bool {
         other

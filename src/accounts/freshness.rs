@@ -74,6 +74,9 @@ impl fmt::Display for Awaited {
 #[derive(Clone, Default)]
 struct Written {
     token: WriteToken,
+    /// What was written up to a moment: the next position of the primary that is asked for later stands for all of it that
+    /// has survived, however much is written meanwhile.
+    sealed: Option<(WriteToken, Instant)>,
     last: Option<Instant>,
     /// When the last write happened whose position is not known; the token lacks it.
     unknown: Option<Instant>,
@@ -167,8 +170,9 @@ impl Scope {
     /// What a server has to be waited for to have; `None` if some of it has no name.
     pub fn awaited(&self) -> Option<Awaited> {
         let written = self.lock();
-        written.is_known().then(|| Awaited {
-            token: written.token.clone(),
+        let token = written.is_known().then(|| written.whole())??;
+        Some(Awaited {
+            token,
             writes: self.writes.load(Ordering::Acquire),
         })
     }
@@ -188,19 +192,20 @@ impl Scope {
     /// Gives a name to all that was written: the primary's position, if that was asked for later. False if it was not.
     pub fn name_all(&self, topology: &Topology) -> bool {
         let mut written = self.lock();
-        written.is_known() || written.rebase(topology)
+        written.is_known() || (written.rebase(topology) && written.is_known())
     }
 
     /// What its reads must not miss, as servers write positions; empty if there is nothing, and with a mark where something is
     /// not known.
     pub fn position(&self) -> String {
         let written = self.lock();
-        let mark = match (written.is_known(), written.token.is_empty()) {
+        let whole = written.whole().unwrap_or_default();
+        let mark = match (written.is_known(), whole.is_empty()) {
             (true, _) => "",
             (false, true) => "?",
             (false, false) => ",?",
         };
-        format!("{}{mark}", written.token)
+        format!("{whole}{mark}")
     }
 
     /// Does `server` show everything that was written? Costs next to nothing when it was asked before and
@@ -274,13 +279,18 @@ impl Written {
         let primary_answers = topology
             .primary()
             .is_some_and(|primary| primary.health.is_up());
-        let unsure = self.unknown.is_some() || (self.perhaps.is_some() && primary_answers);
-        if unsure && !self.rebase(topology) {
-            return past(self.last);
+        let is_unsure = |written: &Self| {
+            written.unknown.is_some() || (written.perhaps.is_some() && primary_answers)
+        };
+        if is_unsure(self) {
+            self.rebase(topology);
+            if is_unsure(self) {
+                return past(self.last);
+            }
         }
         let covers = |written: &Self| {
             let position = server.position.as_ref();
-            position.is_some_and(|position| written.token.covered_by(position))
+            position.is_some_and(|position| written.covered_by(position))
         };
         if covers(self) {
             return true;
@@ -294,7 +304,23 @@ impl Written {
         self.rebased.is_some() && past(self.last)
     }
 
-    /// Takes the primary's position for the token, if it was asked for after all the writes.
+    /// Everything that has a name; `None` if that is of too many origins.
+    fn whole(&self) -> Option<WriteToken> {
+        let mut whole = self.token.clone();
+        if let Some((sealed, _)) = &self.sealed {
+            whole.merge(sealed).ok()?;
+        }
+        Some(whole)
+    }
+
+    fn covered_by(&self, position: &Position) -> bool {
+        let sealed = self.sealed.as_ref();
+        self.token.covered_by(position)
+            && sealed.is_none_or(|(sealed, _)| sealed.covered_by(position))
+    }
+
+    /// Takes the primary's position in the place of what was written before it was asked for; if something was written
+    /// since, in that of what was written before this was tried first. False if it was not asked for late enough.
     fn rebase(&mut self, topology: &Topology) -> bool {
         let Some(primary) = topology.primary() else {
             return false;
@@ -302,12 +328,26 @@ impl Written {
         let (Some(position), Some(asked_at)) = (&primary.position, primary.asked_at) else {
             return false;
         };
-        if self.last.is_some_and(|last| asked_at <= last) {
+        let is_before = |at: Instant| at < asked_at;
+        if self.last.is_none_or(is_before) {
+            self.token.rebase(Arc::clone(position));
+            self.sealed = None;
+        } else if let Some((sealed, _)) = self.sealed.as_mut().filter(|(_, at)| is_before(*at)) {
+            sealed.rebase(Arc::clone(position));
+            // It is as good as any other write by now: the next seal takes it along.
+            if self.token.merge(sealed).is_ok() {
+                self.sealed = None;
+            }
+        } else {
+            if self.sealed.is_none()
+                && let Some(last) = self.last
+            {
+                self.sealed = Some((std::mem::take(&mut self.token), last));
+            }
             return false;
         }
-        self.token.rebase(position.clone());
-        self.unknown = None;
-        self.perhaps = None;
+        self.unknown = self.unknown.filter(|at| !is_before(*at));
+        self.perhaps = self.perhaps.filter(|at| !is_before(*at));
         self.rebased = Some(asked_at);
         true
     }
@@ -316,7 +356,7 @@ impl Written {
         topology
             .primary()
             .and_then(|primary| primary.position.as_ref())
-            .is_some_and(|position| !self.token.covered_by(position))
+            .is_some_and(|position| !self.covered_by(position))
     }
 }
 
@@ -437,6 +477,38 @@ mod tests {
         assert!(!scene.fresh(&state));
         scene.probe(0, "0-1-9", 400);
         assert!(scene.fresh(&state));
+    }
+
+    #[test]
+    fn who_writes_all_the_time_is_not_kept_from_replicas() {
+        let (mut scene, state) = (Scene::new(), Scope::new());
+        scene.probe(0, "0-1-7", 0);
+        scene.probe(1, "0-1-7", 0);
+        state.wrote_unknown(scene.time(50));
+        // Each position of the primary is older than the last write.
+        let mut fresh = 0;
+        for round in 1..10 {
+            let gtid = format!("0-1-{}", 8 + round);
+            let time = 100 * round;
+            state.wrote(gtid.as_bytes(), scene.time(time));
+            scene.probe(0, &gtid, time - 1);
+            assert!(!scene.fresh(&state), "{round}");
+            scene.probe(1, &gtid, time + 10);
+            fresh += u32::from(scene.fresh(&state));
+        }
+        assert!(fresh > 5, "{fresh}");
+        // The same with writes that no primary has any more.
+        state.wrote(b"0-1-1000", scene.time(1000));
+        let mut fresh = 0;
+        for round in 11..20 {
+            let gtid = format!("0-2-{}", 8 + round);
+            let time = 100 * round;
+            state.wrote(gtid.as_bytes(), scene.time(time));
+            scene.probe(0, &gtid, time - 1);
+            scene.probe(1, &gtid, time + 10);
+            fresh += u32::from(scene.fresh(&state));
+        }
+        assert!(fresh > 3, "{fresh}");
     }
 
     #[test]

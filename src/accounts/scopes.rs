@@ -1,6 +1,7 @@
 //! Who shares with whom what reads must see.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::time::Instant;
@@ -9,14 +10,26 @@ use super::directory::AccountKey;
 use super::freshness::Scope;
 use crate::sql::setting::ScopeKey;
 
-/// Keys of an account that have a scope of their own; those beyond share the account's.
-const KEYS: usize = 10_000;
+/// Keys that have a scope of their own; those beyond have their account's.
+const KEYS: usize = 50_000;
+
+/// A key that nobody has used for so long has nothing to remember any more.
+const UNUSED: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Keyed {
+    scope: Arc<Scope>,
+    /// When a session had it last, as far as that was asked for.
+    used: Instant,
+}
 
 /// All scopes of a cluster.
 #[derive(Debug, Default)]
 pub struct Scopes {
     accounts: DashMap<AccountKey, Arc<Scope>>,
-    keys: DashMap<(AccountKey, ScopeKey), Arc<Scope>>,
+    keys: DashMap<(AccountKey, ScopeKey), Keyed>,
+    /// When it was last looked for keys that nobody uses.
+    purged: Mutex<Option<Instant>>,
     /// There from when somebody asks for it.
     everyone: OnceLock<Scope>,
     begun: OnceLock<()>,
@@ -38,24 +51,35 @@ impl Scopes {
 
     /// What the sessions of an account wrote that have this key, and what the account had written before there was one.
     ///
-    /// Memory is bounded: scopes that no session holds are forgotten, and with too many keys it is all that the account writes.
-    pub fn of_key(&self, account: &AccountKey, key: ScopeKey) -> Arc<Scope> {
-        let whole = self.of_account(account);
-        if self.keys.len() >= KEYS {
-            self.keys.retain(|_, scope| Arc::strong_count(scope) > 1);
-        }
+    /// Memory is bounded: keys that nobody has used for a while are forgotten, and with too many there is none for the next.
+    pub fn of_key(&self, account: &AccountKey, key: ScopeKey, now: Instant) -> Option<Arc<Scope>> {
         let place = (account.clone(), key);
-        if let Some(scope) = self.keys.get(&place) {
-            return scope.clone();
+        if let Some(mut keyed) = self.keys.get_mut(&place) {
+            keyed.used = now;
+            return Some(Arc::clone(&keyed.scope));
         }
         if self.keys.len() >= KEYS {
-            return whole;
+            self.purge(now);
         }
-        let scope = self
-            .keys
-            .entry(place)
-            .or_insert_with(|| Arc::new(whole.branch()));
-        scope.clone()
+        if self.keys.len() >= KEYS {
+            return None;
+        }
+        let branch = || Keyed {
+            scope: Arc::new(self.of_account(account).branch()),
+            used: now,
+        };
+        let keyed = self.keys.entry(place).or_insert_with(branch);
+        Some(Arc::clone(&keyed.scope))
+    }
+
+    fn purge(&self, now: Instant) {
+        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        if purged.is_some_and(|at| now < at + Duration::from_secs(1)) {
+            return;
+        }
+        *purged = Some(now);
+        self.keys
+            .retain(|_, keyed| Arc::strong_count(&keyed.scope) > 1 || now < keyed.used + UNUSED);
     }
 
     /// What everyone wrote. It is counted from the first call on; of what was before, no name is known.
@@ -75,6 +99,8 @@ impl Scopes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn account(user: &str) -> AccountKey {
@@ -92,49 +118,36 @@ mod tests {
             &scopes.of_account(&app),
             &scopes.of_account(&app)
         ));
-        let key = ScopeKey::new(b"visitor 1");
-        let scope = scopes.of_key(&app, key);
-        assert!(Arc::ptr_eq(&scope, &scopes.of_key(&app, key)));
-        assert!(!Arc::ptr_eq(&scope, &scopes.of_key(&other, key)));
-        assert!(!Arc::ptr_eq(
-            &scope,
-            &scopes.of_key(&app, ScopeKey::new(b"visitor 2"))
-        ));
+        let now = Instant::now();
+        let of = |account, key: &[u8]| scopes.of_key(account, ScopeKey::new(key), now).unwrap();
+        let scope = of(&app, b"visitor 1");
+        assert!(Arc::ptr_eq(&scope, &of(&app, b"visitor 1")));
+        assert!(!Arc::ptr_eq(&scope, &of(&other, b"visitor 1")));
+        assert!(!Arc::ptr_eq(&scope, &of(&app, b"visitor 2")));
     }
 
     #[test]
-    fn keys_without_sessions_are_forgotten_and_miss_nothing() {
+    fn keys_that_nobody_uses_are_forgotten_and_miss_nothing() {
         let scopes = Scopes::new();
         let app = account("app");
-        let kept = scopes.of_key(&app, ScopeKey::new(b"kept"));
-        kept.wrote(b"0-1-5", Instant::now());
-        scopes.of_account(&app).wrote(b"0-1-5", Instant::now());
-        for key in 0..2 * KEYS {
-            scopes.of_key(&app, ScopeKey::new(&key.to_le_bytes()));
-            assert!(scopes.keys.len() <= KEYS);
+        let start = Instant::now();
+        let of =
+            |number: usize, now| scopes.of_key(&app, ScopeKey::new(&number.to_le_bytes()), now);
+        let held = of(0, start).unwrap();
+        held.wrote(b"0-1-5", start);
+        scopes.of_account(&app).wrote(b"0-1-5", start);
+        for key in 1..KEYS {
+            assert!(of(key, start).is_some());
         }
-        assert!(Arc::ptr_eq(
-            &kept,
-            &scopes.of_key(&app, ScopeKey::new(b"kept"))
-        ));
-        drop(kept);
-        scopes.keys.clear();
-        assert_eq!(
-            scopes.of_key(&app, ScopeKey::new(b"kept")).position(),
-            "0-0-5"
-        );
-    }
-
-    #[test]
-    fn too_many_keys_share_what_their_account_wrote() {
-        let scopes = Scopes::new();
-        let app = account("app");
-        let held: Vec<_> = (0..KEYS)
-            .map(|key| scopes.of_key(&app, ScopeKey::new(&key.to_le_bytes())))
-            .collect();
-        let beyond = scopes.of_key(&app, ScopeKey::new(b"one more"));
-        assert!(Arc::ptr_eq(&beyond, &scopes.of_account(&app)));
-        assert_eq!(held.len(), KEYS);
+        // All were used just now.
+        assert!(of(KEYS, start + Duration::from_secs(2)).is_none());
+        let first = of(1, start + UNUSED / 2).unwrap();
+        drop(first);
+        let later = start + UNUSED + Duration::from_secs(5);
+        assert!(of(KEYS, later).is_some());
+        assert!(scopes.keys.len() < 10);
+        assert!(Arc::ptr_eq(&held, &of(0, later).unwrap()));
+        assert_eq!(of(2, later).unwrap().position(), "0-0-5");
     }
 
     #[test]

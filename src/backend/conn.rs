@@ -43,8 +43,8 @@ pub struct BackendConn {
     tracked: bool,
     /// Answers still to come to commands that the session did not ask for.
     pending: u32,
-    /// Behind them comes the answer to whether the server has caught up.
-    waits: bool,
+    /// Behind them comes the answer to whether the server has caught up, which may take so long.
+    waits: Option<Duration>,
     /// None of those commands changes the schema.
     same_schema: bool,
     accepted: Arc<Accepted>,
@@ -121,7 +121,7 @@ impl BackendConn {
             trackers,
             tracked: false,
             pending: 0,
-            waits: false,
+            waits: None,
             same_schema: true,
             accepted,
             busy: false,
@@ -276,17 +276,17 @@ impl BackendConn {
         self.pending += 1;
     }
 
-    /// Appends a query that waits until the server has caught up, and answers `0` if it has.
+    /// Appends a query that waits until the server has caught up, for at most `limit`, and answers `0` if it has.
     ///
     /// What is appended must be sent before anything else.
-    pub fn put_wait(&mut self, out: &mut BytesMut, query: &str) {
+    pub fn put_wait(&mut self, out: &mut BytesMut, query: &str, limit: Duration) {
         put_query(out, query.as_bytes(), self.capabilities);
-        self.waits = true;
+        self.waits = Some(limit);
     }
 
     /// Whether an answer to that is due.
     pub fn waits(&self) -> bool {
-        self.waits
+        self.waits.is_some()
     }
 
     /// Counts answers to commands that were sent for the proxy itself.
@@ -307,7 +307,7 @@ impl BackendConn {
 
     /// Whether answers are due that [`Self::settle`] has to read first.
     pub fn is_unsettled(&self) -> bool {
-        self.pending > 0 || self.waits
+        self.pending > 0 || self.waits.is_some()
     }
 
     /// Reads the answers to what [`Self::put_sync`], a reset and [`Self::put_wait`] sent.
@@ -358,11 +358,13 @@ impl BackendConn {
             self.state = Arc::clone(state);
             self.tracked = false;
         }
-        if self.waits {
-            self.waits = false;
-            return self.arrive(buffers).await;
+        match self.waits.take() {
+            Some(limit) => {
+                let arrived = timeout(limit + SETTLE, self.arrive(buffers)).await;
+                arrived.unwrap_or_else(|_| Err(Error::server(ErrorKind::Behind)))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Reads the answer to a wait.
@@ -374,7 +376,7 @@ impl BackendConn {
                 .next(&self.input)
                 .map_err(|error| Error::server(ErrorKind::Protocol(error.to_string())))?;
             match event {
-                Event::NeedMore => self.fill_soon(buffers, "a position").await?,
+                Event::NeedMore => self.fill(buffers).await?,
                 Event::Data { len } | Event::Ok { len, .. } | Event::Eof { len, .. }
                     if answer.len() + len <= LONGEST_ANSWER =>
                 {

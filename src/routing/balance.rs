@@ -44,6 +44,8 @@ impl Pace {
     const WEIGHT: f32 = 1.0 / 16.0;
     /// An answer that did not come counts as if the server had become slower by these doublings.
     const FAILURE: f32 = 3.0;
+    /// A millisecond, where nothing else is known.
+    const USUAL: f32 = 10.0;
     /// A minute.
     const SLOWEST: f32 = 26.0;
 
@@ -61,7 +63,11 @@ impl Pace {
     /// As it is after an answer that did not come.
     #[must_use]
     pub fn failed(self) -> Self {
-        let log = (self.log + Self::FAILURE).min(Self::SLOWEST);
+        let before = match self.log {
+            0.0 => Self::USUAL,
+            log => log,
+        };
+        let log = (before + Self::FAILURE).min(Self::SLOWEST);
         Self { log }
     }
 
@@ -367,6 +373,10 @@ mod tests {
         candidates[1].load.pace = pace.answered(Duration::from_secs(10));
         let after_report = shares_of(Balance::Latency, &candidates, 10_000);
         assert!(after_report[1] > 3_500, "{after_report:?}");
+        let mut unknown = paced(&[200, 200]);
+        unknown[1].load.pace = Pace::UNKNOWN.failed();
+        let after_failure = shares_of(Balance::Latency, &unknown, 10_000);
+        assert!(after_failure[1] < 2_000, "{after_failure:?}");
         candidates[1].load.pace = pace.failed();
         let after_failure = shares_of(Balance::Latency, &candidates, 10_000);
         assert!(after_failure[1] < 2_000, "{after_failure:?}");

@@ -68,7 +68,7 @@ pub enum Freshness {
 }
 
 /// More replicas than this are not looked at.
-const CANDIDATES: usize = 64;
+const CANDIDATES: usize = 32;
 
 /// Decides where a statement goes.
 ///

@@ -19,6 +19,12 @@ use crate::{
 /// A wait that was in vain costs its length; for this many times as long, none is tried on that server.
 const REST: u32 = 10;
 
+/// It is tried again after this at the latest.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// The primary has at most this long to say how far it is.
+const LONGEST_QUESTION: Duration = Duration::from_secs(1);
+
 /// A session that was on the primary for longer than this goes back to replicas, even if that costs a question.
 const LINGERING: Duration = Duration::from_millis(250);
 
@@ -52,10 +58,21 @@ impl CatchUp {
         until == 0 || self.millis(Instant::now()) >= until
     }
 
+    /// The primary did not say in time for what a server would have to be waited for: it would not for others either.
+    pub(super) fn unanswered(&self, wait: Duration) {
+        for server in 0..self.until.len() {
+            self.rest(server, wait);
+        }
+    }
+
     /// A server was waited for in vain for this long.
     pub(super) fn failed(&self, server: ServerId, wait: Duration) {
-        if let Some(until) = self.until.get(server.index()) {
-            let end = Instant::now() + wait.saturating_mul(REST);
+        self.rest(server.index(), wait);
+    }
+
+    fn rest(&self, server: usize, wait: Duration) {
+        if let Some(until) = self.until.get(server) {
+            let end = Instant::now() + wait.saturating_mul(REST).min(LONGEST_REST);
             until.store(self.millis(end), Relaxed);
         }
     }
@@ -146,6 +163,10 @@ impl Session {
         class: &StatementClass,
     ) -> Result<Wait, Unknown> {
         let consistency = self.wish(class).consistency;
+        let limit = self.longest_wait();
+        if limit.is_zero() {
+            return Err(Unknown);
+        }
         let no_older = {
             let topology = self.context.topology.borrow();
             let server = topology.server(server);
@@ -162,7 +183,6 @@ impl Session {
         let first = all.next().ok_or(Unknown)?;
         let whole = all.try_fold(first, |whole, next| whole.and(&next));
         let position = whole.as_ref().and_then(Awaited::text).ok_or(Unknown)?;
-        let limit = self.longest_wait();
         Ok(Wait {
             query: query(topology.flavor(), &position, limit),
             limit,
@@ -175,20 +195,42 @@ impl Session {
     /// How far the primary is now that everything was read that must not be missed; `None` if it does not tell in time.
     async fn position_after_reads(&self) -> Option<Awaited> {
         let (read_at, _) = self.scopes.last_seen()?;
-        let deadline = Instant::now() + self.longest_wait();
+        let deadline = Instant::now() + self.longest_wait().min(LONGEST_QUESTION);
+        let mut news = self.context.topology.clone();
         loop {
             {
-                let topology = self.context.topology.borrow();
+                let topology = news.borrow_and_update();
                 let primary = topology.primary()?;
                 if primary.asked_at.is_some_and(|asked_at| asked_at > read_at) {
                     return primary.position.clone().map(Awaited::position);
                 }
                 self.context.probes.get(primary.id.index())?.notify_one();
             }
-            if !matches!(self.topology_changes(deadline).await, Ok(true)) {
+            if !matches!(self.changes(&mut news, deadline).await, Ok(true)) {
                 return None;
             }
         }
+    }
+
+    /// Tells those that share what the session reads, before it reads.
+    pub(super) fn note_reading(&self, class: &StatementClass, server: ServerId) {
+        if !self.scopes.shares_reads() || !self.keeps_reads(class) {
+            return;
+        }
+        let topology = self.context.topology.borrow();
+        if let Some(server) = topology.server(server) {
+            self.scopes.sees(server);
+        }
+    }
+
+    /// Whether what a statement reads counts for later reads.
+    fn keeps_reads(&self, class: &StatementClass) -> bool {
+        // Where everything goes to the primary, that is not where it would have read.
+        self.context.observer.is_none()
+            // What a write says of the rows that it has met was read, too.
+            && (reads_data(class) || class.kind == Kind::Write)
+            && self.rules.policy().monotonic_reads != MonotonicReads::Off
+            && self.wish(class).consistency != Consistency::Eventual
     }
 
     /// Remembers which state of the data the session has seen.
@@ -199,19 +241,36 @@ impl Session {
         outcome: &Outcome,
         server: ServerId,
     ) {
-        if outcome.tracked {
+        let topology = self.context.topology.borrow();
+        if outcome.tracked && !topology.has_domains() {
             return self.scopes.saw_own_write();
         }
-        // Where everything goes to the primary, that is not where it would have read.
-        let is_kept = self.context.observer.is_none()
-            && reads_data(class)
-            && !matches!(request, Request::Prepare { .. })
-            && self.rules.policy().monotonic_reads != MonotonicReads::Off
-            && self.wish(class).consistency != Consistency::Eventual;
-        let topology = self.context.topology.borrow();
+        let is_kept = self.keeps_reads(class) && !matches!(request, Request::Prepare { .. });
         if let (true, Some(server)) = (is_kept, topology.server(server)) {
             self.scopes.saw(server);
         }
+    }
+
+    /// The same of a statement of which only the beginning was seen: it may have read.
+    pub(super) fn note_large(&mut self, outcome: &Outcome, server: ServerId) {
+        let topology = self.context.topology.borrow();
+        let counts = self.rules.policy().monotonic_reads != MonotonicReads::Off;
+        if let (true, false, Some(server)) = (counts, outcome.tracked, topology.server(server)) {
+            self.scopes.saw(server);
+        }
+    }
+
+    /// The replica has not got in time what was waited for.
+    pub(super) fn waited_in_vain(&self, server: ServerId, wait: &Wait) {
+        // A position that the session has brought along says nothing of others' reads.
+        if !self.scopes.is_alone() {
+            self.context.catch_up.failed(server, wait.limit);
+        }
+    }
+
+    /// What a replica would have to be waited for is not to be had.
+    pub(super) fn asked_in_vain(&self) {
+        self.context.catch_up.unanswered(self.longest_wait());
     }
 
     /// The replica has got what was waited for.
@@ -245,7 +304,8 @@ fn query(flavor: Flavor, position: &str, limit: Duration) -> String {
     };
     format!(
         "SELECT {function}('{position}', {:.3})",
-        limit.as_secs_f64()
+        // None would be no limit at all.
+        limit.as_secs_f64().max(0.001)
     )
 }
 

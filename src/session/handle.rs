@@ -148,11 +148,15 @@ pub(super) enum Dismissal {
 
 /// The mark that a statement runs.
 #[derive(Debug)]
-pub(super) struct Running<'a>(&'a Handle);
+pub(super) struct Running<'a> {
+    handle: &'a Handle,
+    /// What ran before, and still does.
+    before: u64,
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.store(0, SeqCst);
+        self.handle.running.store(self.before, SeqCst);
     }
 }
 
@@ -394,9 +398,12 @@ impl Handle {
 
     /// A statement runs on this connection of a server's for as long as the result lives.
     pub(super) fn run_on(&self, server: ServerId, thread_id: u32) -> Running<'_> {
-        self.running.store(packed(server, thread_id), SeqCst);
+        let before = self.running.swap(packed(server, thread_id), SeqCst);
         self.release();
-        Running(self)
+        Running {
+            handle: self,
+            before,
+        }
     }
 
     /// Forgets the death of a server that an earlier statement was told of.

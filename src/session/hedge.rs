@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::{Session, catch_up::Wait, relay::Failure, route::Tried, statement::Request};
 use crate::{
+    error::{Error, ErrorKind},
     pool::PooledConn,
     routing::{Route, Target},
     sql::StatementClass,
@@ -79,8 +80,9 @@ impl Session {
         select! {
             biased;
             filled = conn.fill(&context.buffers) => {
+                filled.map_err(lost)?;
                 answered(first, asked);
-                return filled.map(|()| false).map_err(lost);
+                return Ok(false);
             }
             interrupt = handle.interrupted() => return Err(interrupted(interrupt)),
             () = sleep(hedge.patience) => {}
@@ -97,28 +99,44 @@ impl Session {
         }
         let _counted = context.loads.count(other);
         let mut second = None;
-        let asked_again = Instant::now();
-        let other_answers = async {
+        let asks = async {
             let conn = second.insert(self.connection_now(&route).await.ok()?);
             let command = self.compose(conn, class, hedge.request, None).await.ok()?;
-            conn.send(&command.prefix, command.packet).await.ok()?;
-            conn.settle(&context.buffers).await.ok()?;
-            if conn.input.is_empty() {
-                conn.fill(&context.buffers).await.ok()?;
-            }
-            Some(())
+            conn.send(&command.prefix, command.packet).await.ok()
         };
-        let raced = select! {
+        let asked_again = Instant::now();
+        let sent = select! {
             biased;
             filled = conn.fill(&context.buffers) => filled.map(|()| false).map_err(lost),
             interrupt = handle.interrupted() => Err(interrupted(interrupt)),
-            answer = other_answers => Ok(answer.is_some()),
+            sent = asks => Ok(sent.is_some()),
         };
-        // Also of who has not answered yet it is known that it takes at least as long.
-        answered(first, asked);
         let Some(mut second) = second else {
-            return raced;
+            return sent.map(|_| false);
         };
+        let raced = match sent {
+            Ok(true) => {
+                let answers = async {
+                    second.settle(&context.buffers).await.ok()?;
+                    match second.input.is_empty() {
+                        true => second.fill(&context.buffers).await.ok(),
+                        false => Some(()),
+                    }
+                };
+                select! {
+                    biased;
+                    filled = conn.fill(&context.buffers) => filled.map(|()| false).map_err(lost),
+                    interrupt = handle.interrupted() => Err(interrupted(interrupt)),
+                    () = self.client_left() => Err(Failure::Client(Error::client(ErrorKind::Closed))),
+                    answer = answers => Ok(answer.is_some()),
+                }
+            }
+            sent => sent,
+        };
+        if raced.is_ok() {
+            // Also of who has not answered yet it is known that it takes at least as long.
+            answered(first, asked);
+        }
         if matches!(raced, Ok(true)) {
             answered(other, asked_again);
             debug!(

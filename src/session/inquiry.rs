@@ -44,14 +44,15 @@ impl Session {
             consistency => consistency,
         };
         let deadline = Instant::now() + PATIENCE;
+        let mut news = self.context.topology.clone();
         let position = loop {
             let known = {
-                let topology = self.context.topology.borrow();
+                let topology = news.borrow_and_update();
                 self.scopes.position_of(consistency, &topology)
             };
             match known {
                 Some(position) => break position,
-                None if self.topology_changes(deadline).await? => {}
+                None if self.changes(&mut news, deadline).await? => {}
                 None => {
                     let text = "dbproxy: the position of the last write is not known, since the primary does not tell its own";
                     return self.reply_error(&Answer::new(1105, b"HY000", text)).await;

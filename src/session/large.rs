@@ -438,6 +438,7 @@ impl Session {
         relay.curb = curb;
         match relay.run(&mut conn, tracker, 0, false).await {
             Ok(outcome) => {
+                self.note_large(&outcome, conn.server());
                 let reason = Reason::Statement(class.cause);
                 self.note_ruling(&conn, reason, &outcome);
                 self.leave_out_of_mirror(&outcome);

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use dbproxy_proto::capability::{Capabilities, StatusFlags};
 use tokio::{
     select,
+    sync::watch,
     time::{Instant, timeout_at},
 };
 use tracing::debug;
@@ -203,7 +204,7 @@ impl Session {
     }
 
     /// Waits until the client can hardly be waiting any more. One that has closed its side may still read.
-    async fn client_left(&self) {
+    pub(super) async fn client_left(&self) {
         self.client.closed().await;
         given_up(&self.client, &self.context.limits).await;
     }
@@ -235,11 +236,20 @@ impl Session {
 
     /// Waits for news of the servers; false if there were none before the deadline.
     pub(super) async fn topology_changes(&self, deadline: Instant) -> Result<bool, Error> {
+        let mut topology = self.context.topology.clone();
+        topology.mark_unchanged();
+        self.changes(&mut topology, deadline).await
+    }
+
+    /// The same for news since `topology` was looked at last.
+    pub(super) async fn changes(
+        &self,
+        topology: &mut watch::Receiver<Arc<Topology>>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        let mut topology = self.context.topology.clone();
-        topology.mark_unchanged();
         let changed = async { Ok(timeout_at(deadline, topology.changed()).await) };
         Ok(matches!(self.patiently(changed).await?, Ok(Ok(()))))
     }

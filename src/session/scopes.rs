@@ -44,12 +44,18 @@ impl SessionScopes {
 
     /// From now on it shares what it writes and reads with the sessions of this key.
     pub(super) fn set_key(&mut self, account: &AccountKey, key: Option<ScopeKey>) {
-        self.key = key.map(|key| self.all.of_key(account, key));
+        let now = Instant::now();
+        self.key = key.and_then(|key| self.all.of_key(account, key, now));
     }
 
     /// Its reads must see this position.
     pub(super) fn must_see(&self, gtids: &[u8]) -> Result<(), GtidError> {
         self.own().must_see(gtids, Instant::now())
+    }
+
+    /// Whether its reads must see something that those of no other session must.
+    pub(super) fn is_alone(&self) -> bool {
+        self.own.get().is_some()
     }
 
     fn own(&self) -> &Scope {
@@ -177,6 +183,18 @@ impl SessionScopes {
     /// Whoever uses the connection from now on has read nothing yet.
     pub(super) fn forget_reads(&mut self) {
         self.seen = None;
+    }
+
+    /// Whether others share what it reads.
+    pub(super) fn shares_reads(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// A read begins on this server: others may hear of its answer before it is known here that it has ended.
+    pub(super) fn sees(&self, server: &Server) {
+        if let Some(key) = &self.key {
+            key.saw(Seen::new(server, Instant::now(), None));
+        }
     }
 
     /// A write has ended that has a name: whatever the session has seen was there before.

@@ -147,12 +147,14 @@ impl Session {
             };
             let Ok(wait) = waited else {
                 // Somebody has written meanwhile what has no name, or the primary does not tell how far it is.
+                self.asked_in_vain();
                 if !tried.again(conn.server(), replica) {
                     let error = Error::server(ErrorKind::Behind);
                     return self.answer_failure(error).await;
                 }
                 continue;
             };
+            self.note_reading(class, conn.server());
             // Who may be asked twice is timed there.
             let hedge = self.hedge(&route, class, request, wait.as_ref(), tried);
             let hedged = hedge.is_some();
@@ -191,7 +193,7 @@ impl Session {
                         context.loads.failed(conn.server());
                     }
                     if let (true, Some(wait)) = (failure.is_behind(), &wait) {
-                        context.catch_up.failed(conn.server(), wait.limit);
+                        self.waited_in_vain(conn.server(), wait);
                         // The read is running there, for nobody.
                         self.cancel(conn);
                     }
@@ -301,7 +303,7 @@ impl Session {
         let mut prefix = BytesMut::new();
         self.put_state(conn, class, &mut prefix);
         if let Some(wait) = wait {
-            conn.put_wait(&mut prefix, &wait.query);
+            conn.put_wait(&mut prefix, &wait.query, wait.limit);
         }
         if request.is_long() || !class.is_replica_read() && !conn.will_settle() {
             // A statement that writes must not run in a state that cannot be reached: it does not
@@ -479,14 +481,15 @@ impl Session {
         }
         let handle = Arc::clone(self.registration.handle());
         let mut _running = None;
-        if let Some(hedge) = hedge
+        let curb = self.curb(conn, class);
+        // What rules limit is ended where it runs.
+        if let (Some(hedge), None) = (hedge, &curb)
             && conn.input.is_empty()
             && Box::pin(self.race(conn, class, hedge)).await?
         {
             _running = Some(handle.run_on(conn.server(), conn.thread_id()));
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
-        let curb = self.curb(conn, class);
         let filling = self.begin_filling();
         let mut relay = self.relay(class);
         (relay.curb, relay.filling) = (curb, filling);

@@ -318,6 +318,12 @@ impl Topology {
             .filter(|server| server.role == Role::Replica && server.readable(self.max_lag).is_ok())
     }
 
+    /// Whether transactions of several domains run side by side, so that to have one says nothing of the others (MariaDB).
+    pub fn has_domains(&self) -> bool {
+        let position = self.primary().and_then(|server| server.position.as_deref());
+        matches!(position, Some(Position::MariaDb(position)) if position.domains() > 1)
+    }
+
     /// Family of the servers; MySQL until one has been seen.
     pub fn flavor(&self) -> Flavor {
         self.greeting

@@ -70,6 +70,8 @@ impl Session {
             && self.status.contains(StatusFlags::AUTOCOMMIT)
             && wish.place != Place::Primary
             && wish.consistency != Consistency::Strong
+            // What it must see is this session's alone.
+            && !self.scopes.is_alone()
             && !sql::varies(text, self.dialect);
         // A view that it names may do more than its text tells.
         if !plain || !self.look_up(*class, text, state).await.is_replica_read() {
@@ -82,6 +84,7 @@ impl Session {
             capabilities: self.capabilities,
             news: self.news,
             wish,
+            key: self.settings.key,
             command: command.into(),
             prepared: if prepared {
                 text.into()

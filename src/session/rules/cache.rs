@@ -17,7 +17,13 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{accounts::AccountKey, config::Rule, routing::Wish, session::relay::News, sql::Tables};
+use crate::{
+    accounts::AccountKey,
+    config::Rule,
+    routing::Wish,
+    session::relay::News,
+    sql::{Tables, setting::ScopeKey},
+};
 
 /// Answers of servers, until they are too old or a table that they tell of is written through this proxy.
 #[derive(Debug)]
@@ -51,6 +57,8 @@ pub(in crate::session) struct AnswerKey {
     pub(super) news: News,
     /// Where it was to be asked for: another session may want to see more.
     pub(super) wish: Wish,
+    /// With whose writes.
+    pub(super) key: Option<ScopeKey>,
     /// The whole command.
     pub(super) command: Box<[u8]>,
     /// The text of a prepared statement.
@@ -263,6 +271,7 @@ mod tests {
             capabilities: Capabilities::empty(),
             news: News::None,
             wish: Wish::new(Hint::None, &Settings::default(), Consistency::User),
+            key: None,
             command: command.as_bytes().into(),
             prepared: Box::default(),
         }
