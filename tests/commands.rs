@@ -42,11 +42,13 @@ on_both_flavors!(
     every_type_is_carried,
     counts_and_ids_are_carried,
     warnings_and_found_rows_are_carried,
+    reads_are_counted_wherever_they_run,
     transactions_end_as_they_should,
     commands_may_be_pipelined,
 );
 
 const QUIT: u8 = 0x01;
+const QUERY: u8 = 0x03;
 const INIT_DB: u8 = 0x02;
 const FIELD_LIST: u8 = 0x04;
 const STATISTICS: u8 = 0x09;
@@ -836,6 +838,86 @@ async fn warnings_and_found_rows_are_carried(flavor: Flavor) {
     let rows: Vec<i64> = conn.query("SELECT a FROM t LIMIT 2").await.unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(one::<u64>(&mut conn, "SELECT FOUND_ROWS()").await, 2);
+}
+
+/// Statements, each of them asked about.
+const COUNTED: &[&str] = &[
+    "SELECT a FROM t LIMIT 2",
+    "SELECT a FROM t LIMIT 1, 2",
+    "SELECT a FROM t ORDER BY b DESC, a LIMIT 2 OFFSET 1",
+    "SELECT a FROM t LIMIT 0",
+    "SELECT b, COUNT(*) FROM t GROUP BY b WITH ROLLUP LIMIT 2",
+    "SELECT DISTINCT b FROM t LIMIT 2",
+    "SELECT MAX(a) FROM t WHERE 1 = 0",
+    "SELECT a FROM t WHERE a = 77",
+    "SELECT a FROM t UNION ALL SELECT b FROM t LIMIT 3",
+    "SELECT * FROM (SELECT a FROM t LIMIT 3) x LIMIT 2",
+    "SELECT SQL_CALC_FOUND_ROWS a FROM t LIMIT 1",
+    "WITH RECURSIVE x AS (SELECT 1 n UNION ALL SELECT n + 1 FROM x WHERE n < 4) SELECT * FROM x",
+    "SELECT 1 WHERE 1 = 0",
+    "SELECT a, 1/0 FROM t",
+    "SHOW TABLES",
+    "SELECT FOUND_ROWS(), ROW_COUNT()",
+];
+
+async fn reads_are_counted_wherever_they_run(flavor: Flavor) {
+    let rig = Rig::shared(flavor).await;
+    let schema = rig.schema("commands_counted").await;
+    let made = format!(
+        "CREATE TABLE {schema}.t (a INT PRIMARY KEY, b INT); \
+         INSERT INTO {schema}.t VALUES (1, 1), (2, 1), (3, 2), (4, 2), (5, 3)"
+    );
+    rig.cluster.primary().run(&made).await.unwrap();
+    rig.cluster.caught_up().await.unwrap();
+    let [mut direct, mut proxied] = both(rig).await;
+    for raw in [&mut direct, &mut proxied] {
+        raw.execute(&format!("USE {schema}")).await;
+    }
+    let questions = [
+        "SELECT FOUND_ROWS(), ROW_COUNT(), FOUND_ROWS() + 1 AS more",
+        "SELECT a, found_rows( ) FROM t WHERE a < FOUND_ROWS() ORDER BY a",
+    ];
+    for sql in COUNTED {
+        for question in questions {
+            let mut answers = Vec::new();
+            for raw in [&mut direct, &mut proxied] {
+                raw.command(QUERY, sql.as_bytes()).await;
+                let _ = raw.answer(b"").await;
+                raw.command(QUERY, question.as_bytes()).await;
+                // MySQL warns that FOUND_ROWS() will go; of a number that stands for it nobody does.
+                let answer = raw.answer(b"").await;
+                let said = answer.into_iter().filter(|packet| !is_eof(packet));
+                answers.push(said.collect::<Vec<_>>());
+            }
+            let [direct, proxied] = [&answers[0], &answers[1]];
+            assert_eq!(direct, proxied, "{sql}; {question}");
+        }
+    }
+    // Across what does not count, and prepared.
+    let mut answers = Vec::new();
+    for port in [rig.cluster.primary().port(), rig.proxy.port()] {
+        let mut conn = Conn::new(application(port)).await.unwrap();
+        conn.query_drop(format!("USE {schema}")).await.unwrap();
+        let question = conn
+            .prep("SELECT FOUND_ROWS(), ROW_COUNT() + ?")
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        for between in ["DO 0", "SET NAMES utf8mb4", "BEGIN", "COMMIT", "ROLLBACK"] {
+            conn.query_drop("SELECT a FROM t LIMIT 3").await.unwrap();
+            if between != "DO 0" {
+                conn.query_drop(between).await.unwrap();
+            }
+            let counts: Option<(u64, i64)> = conn.exec_first(&question, (0,)).await.unwrap();
+            seen.push(counts.unwrap());
+        }
+        let limited = conn.prep("SELECT a FROM t LIMIT ?").await.unwrap();
+        conn.exec_drop(&limited, (4,)).await.unwrap();
+        seen.push(one(&mut conn, "SELECT FOUND_ROWS(), ROW_COUNT()").await);
+        answers.push(seen);
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0][0], (3, -1));
 }
 
 async fn transactions_end_as_they_should(flavor: Flavor) {

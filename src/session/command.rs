@@ -258,6 +258,13 @@ impl Session {
         if let Some(inquiry) = self.inquiry(&class, text) {
             return Box::pin(self.answer(inquiry, text)).await;
         }
+        let counted = self.with_counts(&class, text);
+        let counted = counted.and_then(|changed| Changed::new(packet, text.len(), changed));
+        let (packet, text) = counted.as_ref().map_or((packet, text), Changed::parts);
+        let class = match counted {
+            Some(_) => self.classify(text),
+            None => class,
+        };
         let class = self.look_up(class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
@@ -359,6 +366,16 @@ impl Session {
         Changed::new(packet, text.len(), changed)
     }
 
+    /// The statement with what it asks about the one before, if that is known and the session is not tied to a connection that
+    /// knows it too.
+    pub(super) fn with_counts(&self, class: &StatementClass, text: &[u8]) -> Option<Vec<u8>> {
+        let asks = class.facts.contains(Facts::PREVIOUS_STATEMENT)
+            && !class.facts.contains(Facts::MULTI)
+            && self.pin.is_none();
+        let counts = self.counts.filter(|_| asks)?;
+        sql::with_counts(text, self.dialect, counts)
+    }
+
     /// Whether a statement sets or shows session trackers, which are the proxy's own so far.
     pub(super) fn concerns_trackers(&self, class: &StatementClass, text: &[u8]) -> bool {
         const NAME: &[u8] = b"session_track";
@@ -452,6 +469,7 @@ impl Session {
         self.release_kept();
         self.prepared.clear();
         self.last_insert_id = 0;
+        self.counts = None;
     }
 }
 

@@ -357,6 +357,11 @@ impl Session {
         {
             return Ok(flow);
         }
+        let dialect = self.dialect_of(statement.key.state());
+        let statement = match self.with_counts(&statement.class, statement.key.text()) {
+            Some(text) => statement.with_text(&text, dialect),
+            None => statement,
+        };
         let (class, effect) = self
             .begin_execution(&statement, execution.wants_cursor())
             .await?;

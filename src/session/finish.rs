@@ -9,7 +9,7 @@ use crate::{
     backend::{Charset, SessionState},
     pool::PooledConn,
     routing::{self, PinReason, Reading},
-    sql::{Cause, Facts, Kind, StatementClass, set::Assignment, variables},
+    sql::{Cause, Counts, Facts, Kind, StatementClass, set::Assignment, variables},
     topology::ServerId,
 };
 
@@ -54,6 +54,7 @@ impl Session {
         }
         let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         let failed = outcome.error.is_some();
+        self.counts = self.counts_after(class, &outcome, &effect);
         let understood = !matches!(effect, Effect::None);
         if let Effect::Pin(reason) = effect {
             if !failed || reason != PinReason::Replication {
@@ -121,6 +122,7 @@ impl Session {
         }
         let leaves_answers = failed
             || outcome.warnings > 0
+            || (matches!(class.kind, Kind::Read | Kind::Show) && self.counts.is_none())
             || class.kind == Kind::Write
             || class
                 .facts
@@ -138,6 +140,40 @@ impl Session {
     fn note_writes(&mut self, class: &StatementClass, outcome: &Outcome, in_transaction: bool) {
         let wrote = may_have_written(class, outcome);
         self.wrote_in_transaction = in_transaction && (self.wrote_in_transaction || wrote);
+    }
+
+    /// What FOUND_ROWS() and ROW_COUNT() give behind a statement; None if only its connection knows.
+    fn counts_after(
+        &self,
+        class: &StatementClass,
+        outcome: &Outcome,
+        effect: &Effect,
+    ) -> Option<Counts> {
+        let counted = !class.facts.intersects(
+            Facts::MULTI
+                .union(Facts::CALC_FOUND_ROWS)
+                .union(Facts::INTO)
+                .union(Facts::UNCOUNTED)
+                .union(Facts::CODE_IN_COMMENT)
+                .union(Facts::DOUBTFUL),
+        ) && class.cause != Cause::Large
+            && !matches!(effect, Effect::Pin(_));
+        match class.kind {
+            _ if outcome.error.is_some() => None,
+            Kind::Read if counted => Some(Counts {
+                found_rows: outcome.rows,
+                row_count: -1,
+            }),
+            Kind::Set if !matches!(effect, Effect::Assign(_)) => None,
+            Kind::Set | Kind::Begin { .. } | Kind::Commit | Kind::Rollback => {
+                let before = self.counts?;
+                Some(Counts {
+                    row_count: 0,
+                    ..before
+                })
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn is_primary(&self, server: ServerId) -> bool {

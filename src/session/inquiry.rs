@@ -126,6 +126,11 @@ impl Session {
     /// The words are those of `dbproxy explain`.
     async fn explain_route(&mut self, statement: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let class = self.classify(statement);
+        let counted = self.with_counts(&class, statement);
+        let (statement, class) = match &counted {
+            Some(changed) => (changed.as_slice(), self.classify(changed)),
+            None => (statement, class),
+        };
         let class = self.weighed(class, &self.effect_of(&class, statement));
         self.ruling = self.would_rule(statement, &class);
         let (home, refusal) = match self.would_depart(statement, &class) {

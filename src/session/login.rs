@@ -136,6 +136,7 @@ pub(super) async fn login(
         kept: None,
         unknown_hints: 0,
         last_insert_id: 0,
+        counts: None,
         taken_previous: false,
         wrote_in_transaction: false,
         prepared: Statements::new(base.maria),

@@ -91,7 +91,7 @@ use crate::{
     net::{Buffers, Entrance, Peer, Stream, tls::Acceptor},
     pool::{Bucket, Pool, PooledConn, WorkerId},
     routing::{PinReason, Reading},
-    sql::{Classifier, Dialect, setting::Settings},
+    sql::{Classifier, Counts, Dialect, setting::Settings},
     topology::{Flavor, ServerId, Topology},
 };
 
@@ -220,6 +220,8 @@ struct Session {
     /// How many hints were not understood.
     unknown_hints: u32,
     last_insert_id: u64,
+    /// What the statement before would be asked for, if that is known without its connection.
+    counts: Option<Counts>,
     /// The connection just taken ran the statement before.
     taken_previous: bool,
     /// The open transaction has a statement that may have written.

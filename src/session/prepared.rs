@@ -17,7 +17,7 @@ use crate::{
     net::Buffers,
     pool::PooledConn,
     routing::PinReason,
-    sql::StatementClass,
+    sql::{self, Dialect, StatementClass},
 };
 
 /// A statement as the client prepared it.
@@ -50,6 +50,15 @@ pub(super) enum Ahead {
 }
 
 impl Statement {
+    /// The same, but for its text, which has the same parameters.
+    pub(super) fn with_text(self, text: &[u8], dialect: Dialect) -> Self {
+        Self {
+            key: StatementKey::new(text, Arc::clone(self.key.state())),
+            class: sql::classify(text, dialect),
+            ..self
+        }
+    }
+
     /// Bytes of its texts.
     fn size(&self) -> usize {
         let before = self.before_rules.as_ref();

@@ -97,6 +97,8 @@ pub(super) struct Outcome {
     pub(super) last_insert_id: u64,
     /// Rows changed, of its last OK packet.
     pub(super) affected_rows: u64,
+    /// The number of its rows.
+    pub(super) rows: u64,
     /// Warnings of its last packet.
     pub(super) warnings: u16,
     /// The schema that the server says is in use now.
@@ -462,6 +464,7 @@ impl Relay<'_> {
             }
         }
         if tracker.is_done() {
+            outcome.rows = tracker.rows();
             let prepares = session_statement != 0;
             self.note_end(outcome, prepares);
         }

@@ -423,6 +423,8 @@ pub(super) struct Part<'a> {
     may_be_function: bool,
     /// It begins with something else than a word or `(`.
     odd_start: bool,
+    /// The number of tokens since LIMIT, if that may still get an offset.
+    limit: u8,
     /// READ ONLY.
     read_only: bool,
     /// The word LOCK.
@@ -468,6 +470,7 @@ impl<'a> Part<'a> {
             writes: false,
             may_be_function: false,
             odd_start: false,
+            limit: 0,
             read_only: false,
             lock: false,
             procedure: false,
@@ -493,6 +496,9 @@ impl<'a> Part<'a> {
             self.writes = true;
         }
         self.may_be_function = false;
+        if self.limit > 0 {
+            self.limit_token(token);
+        }
         let mut word = Word::Other;
         match token.kind() {
             TokenKind::Word => word = self.word(token, key),
@@ -510,12 +516,27 @@ impl<'a> Part<'a> {
         self.last = *token;
     }
 
+    /// A token behind LIMIT: of `LIMIT 5, 10` the second one is a comma.
+    fn limit_token(&mut self, token: &Token) {
+        if self.limit == 2 && token.is(b',') {
+            self.facts |= Facts::UNCOUNTED;
+        }
+        self.limit = (self.limit + 1) % 3;
+    }
+
     fn last_is(&self, punct: u8) -> bool {
         self.last.is(punct)
     }
 
     #[inline]
     fn word(&mut self, token: &Token, key: Key) -> Word {
+        const OFFSET: Key = Key {
+            first: u64::from_le_bytes(*b"offset\0\0"),
+            last: 0,
+        };
+        if key == OFFSET {
+            self.facts |= Facts::UNCOUNTED;
+        }
         let after_dot = self.last_is(b'.');
         let word = token.entry().map_or(Word::Other, |entry| entry.word);
         if let Some(place) = self.head.get_mut(self.words) {
@@ -547,6 +568,8 @@ impl<'a> Part<'a> {
             Word::Lock => self.lock = true,
             Word::In if self.last_word == Word::Lock => self.facts |= Facts::LOCKING_READ,
             Word::Into => self.facts |= Facts::INTO,
+            Word::Combine => self.facts |= Facts::UNCOUNTED,
+            Word::Limit => self.limit = 1,
             Word::SqlCalcFoundRows => self.facts |= Facts::CALC_FOUND_ROWS,
             Word::Value if matches!(self.last_word, Word::Next | Word::Previous) => {
                 self.facts |= Facts::SEQUENCE;
@@ -589,7 +612,10 @@ impl<'a> Part<'a> {
                         )
                     });
             }
-            Word::Procedure => self.procedure = true,
+            Word::Procedure => {
+                self.procedure = true;
+                self.facts |= Facts::UNCOUNTED;
+            }
             Word::Atomic if matches!(self.head, [Word::Begin, Word::Not, ..]) => self.body = true,
             Word::If | Word::Case | Word::While | Word::Loop | Word::Repeat if self.words == 1 => {
                 self.body = true;

@@ -2,49 +2,11 @@
 
 use super::dialect::Dialect;
 use super::lexer::{Token, TokenKind, tokens};
+use super::replace::{call, contains, is_word, replace, word};
 use super::words::Word;
 
 const CALL: &[u8] = b"CONNECTION_ID";
 const VARIABLE: &[u8] = b"PSEUDO_THREAD_ID";
-
-/// Longest alias of a column, in characters.
-/// <https://dev.mysql.com/doc/refman/8.4/en/identifier-length.html>
-const LONGEST_NAME: usize = 256;
-
-/// Words that end a select list.
-const CLAUSES: &[&[u8]] = &[
-    b"FROM",
-    b"WHERE",
-    b"GROUP",
-    b"HAVING",
-    b"WINDOW",
-    b"ORDER",
-    b"LIMIT",
-    b"INTO",
-    b"FOR",
-    b"LOCK",
-    b"UNION",
-    b"EXCEPT",
-    b"INTERSECT",
-    b"ON",
-    b"RETURNING",
-    b"PROCEDURE",
-];
-
-/// Words between SELECT and its first column.
-const OPTIONS: &[&[u8]] = &[
-    b"ALL",
-    b"DISTINCT",
-    b"DISTINCTROW",
-    b"HIGH_PRIORITY",
-    b"STRAIGHT_JOIN",
-    b"SQL_NO_CACHE",
-    b"SQL_CACHE",
-    b"SQL_CALC_FOUND_ROWS",
-    b"SQL_SMALL_RESULT",
-    b"SQL_BIG_RESULT",
-    b"SQL_BUFFER_RESULT",
-];
 
 /// The statement with `id` in place of each call of CONNECTION_ID() and each reading of
 /// `@@pseudo_thread_id`, as an expression of the same type; a column keeps its name.
@@ -56,102 +18,17 @@ pub fn with_connection_id(sql: &[u8], dialect: Dialect, id: u32) -> Option<Vec<u
         return None;
     }
     let tokens = tokens(sql, dialect)?;
-    if tokens
-        .iter()
-        .any(|token| matches!(word(*token), Some(Word::Create | Word::Alter)))
-    {
-        return None;
-    }
     let kill = tokens.first().and_then(|token| word(*token)) == Some(Word::Kill);
-    let mut out = Vec::with_capacity(sql.len() + 96);
-    let mut copied = 0;
-    let mut lists = SelectLists::default();
-    let mut previous = Token::NONE;
-    let mut rest = tokens.as_slice();
-    while let Some((&token, behind)) = rest.split_first() {
-        if let Some(name) = lists.follow(sql, token, previous) {
-            out.extend_from_slice(sql.get(copied..previous.end()).unwrap_or(&[]));
-            put_alias(&mut out, name);
-            copied = previous.end();
-        }
-        let found = match call(sql, previous, rest) {
+    replace(sql, &tokens, |previous, rest| {
+        match call(sql, CALL, previous, rest) {
             // Statements that take a number take no expression.
             Some(len) if kill => Some((len, id.to_string())),
             // All ten digits: the type and the length are then those of the function.
             Some(len) => Some((len, format!("CAST({id:010} AS UNSIGNED)"))),
             // A number that can be NULL, as the variable is to the servers.
             None => variable(sql, &tokens, rest).map(|len| (len, format!("NULLIF({id}|0,0)"))),
-        };
-        let Some((len, number)) = found else {
-            previous = token;
-            rest = behind;
-            continue;
-        };
-        let Some(([.., last], after)) = rest.split_at_checked(len) else {
-            return None;
-        };
-        out.extend_from_slice(sql.get(copied..token.start()).unwrap_or(&[]));
-        out.extend_from_slice(number.as_bytes());
-        lists.replaced(last.end());
-        copied = last.end();
-        previous = *last;
-        rest = after;
-    }
-    if copied == 0 {
-        return None;
-    }
-    if let Some(name) = lists.end(sql, previous) {
-        out.extend_from_slice(sql.get(copied..previous.end()).unwrap_or(&[]));
-        put_alias(&mut out, name);
-        copied = previous.end();
-    }
-    out.extend_from_slice(sql.get(copied..).unwrap_or(&[]));
-    Some(out)
-}
-
-/// The name that a column would have had.
-fn put_alias(out: &mut Vec<u8>, name: &[u8]) {
-    out.extend_from_slice(b" AS `");
-    for byte in name {
-        if *byte == b'`' {
-            out.push(b'`');
         }
-        out.push(*byte);
-    }
-    out.push(b'`');
-}
-
-fn contains(sql: &[u8], name: &[u8]) -> bool {
-    sql.windows(name.len())
-        .any(|window| window.eq_ignore_ascii_case(name))
-}
-
-fn word(token: Token) -> Option<Word> {
-    (token.kind() == TokenKind::Word).then(|| token.entry().map_or(Word::Other, |entry| entry.word))
-}
-
-fn is_word(sql: &[u8], token: Token, name: &[u8]) -> bool {
-    token.kind() == TokenKind::Word && token.bytes(sql).eq_ignore_ascii_case(name)
-}
-
-/// The number of tokens of the call that `rest` begins with.
-fn call(sql: &[u8], previous: Token, rest: &[Token]) -> Option<usize> {
-    let [name, open, close, ..] = rest else {
-        return None;
-    };
-    // A function of that name in a schema, or a table with an empty list of columns.
-    let other = previous.is(b'.')
-        || matches!(
-            word(previous),
-            Some(Word::Into | Word::Insert | Word::Replace | Word::InsertOption)
-        );
-    let is_call = is_word(sql, *name, CALL) && open.is(b'(') && close.is(b')') && !other;
-    // A comment in between may hold code.
-    let between = sql.get(name.end()..close.end())?;
-    let plain = between
-        .iter()
-        .all(|byte| byte.is_ascii_whitespace() || matches!(byte, b'(' | b')'));
-    (is_call && plain).then_some(3)
+    })
 }
 
 /// The number of tokens of the reading of the variable that `rest` begins with.
@@ -179,78 +56,6 @@ fn variable(sql: &[u8], statement: &[Token], rest: &[Token]) -> Option<usize> {
         .get(len)
         .is_some_and(|next| next.is(b'=') || next.is(b':'));
     (!set || !assigned).then_some(len)
-}
-
-/// Where the select lists of a statement are, and where their columns begin.
-#[derive(Default)]
-struct SelectLists {
-    /// What was going on outside of each open parenthesis.
-    outer: Vec<List>,
-    list: List,
-}
-
-#[derive(Default, Clone, Copy)]
-struct List {
-    inside: bool,
-    column: Option<Column>,
-}
-
-#[derive(Clone, Copy)]
-struct Column {
-    start: usize,
-    /// Where the last thing that was replaced in it ends.
-    replaced: Option<usize>,
-}
-
-impl SelectLists {
-    /// Takes the next token; the text of the column that ended before it, if that needs its name back.
-    fn follow<'a>(&mut self, sql: &'a [u8], token: Token, previous: Token) -> Option<&'a [u8]> {
-        let among = |words: &[&[u8]], token| words.iter().any(|word| is_word(sql, token, word));
-        let clause = !previous.is(b'.') && among(CLAUSES, token);
-        let ends = token.is(b',') || token.is(b')') || token.is(b';') || clause;
-        let named = if ends { self.end(sql, previous) } else { None };
-        if self.list.inside
-            && (previous.is(b',') || is_word(sql, previous, b"SELECT") || among(OPTIONS, previous))
-        {
-            self.list.column = Some(Column {
-                start: token.start(),
-                replaced: None,
-            });
-        }
-        if token.is(b'(') {
-            self.outer.push(self.list);
-            self.list = List::default();
-        } else if token.is(b')') {
-            self.list = self.outer.pop().unwrap_or_default();
-        } else if token.is(b';') || clause {
-            self.list = List::default();
-        } else if !previous.is(b'.') && is_word(sql, token, b"SELECT") {
-            self.list.inside = true;
-        }
-        named
-    }
-
-    /// Something that ends at `end` was replaced in the columns that are open.
-    fn replaced(&mut self, end: usize) {
-        let open = self.outer.iter_mut().chain([&mut self.list]);
-        for column in open.filter_map(|list| list.column.as_mut()) {
-            column.replaced = Some(end);
-        }
-    }
-
-    /// The column that ends with the token `last`: its text, if something was replaced in it and it has no alias.
-    ///
-    /// Only what ends with a parenthesis, a number, a variable or what was replaced is sure to have none.
-    fn end<'a>(&mut self, sql: &'a [u8], last: Token) -> Option<&'a [u8]> {
-        let column = self.list.column.take()?;
-        let replaced = column.replaced?;
-        let bare = replaced == last.end()
-            || last.is(b')')
-            || last.kind() == TokenKind::Number
-            || last.kind() == TokenKind::SystemVariable;
-        let text = sql.get(column.start..last.end())?;
-        (bare && text.len() <= LONGEST_NAME).then_some(text)
-    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,8 @@ facts! {
     DEFINITIONS = 30,
     /// Has a comment of the kind whose content some versions run (`/*! ... */`).
     CODE_IN_COMMENT = 31,
+    /// FOUND_ROWS() behind it may be another number than that of its rows: UNION and kin, a limit with an offset, PROCEDURE.
+    UNCOUNTED = 32,
 }
 
 impl Facts {

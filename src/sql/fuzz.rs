@@ -4,8 +4,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalogue::{self, Reading, Routine, RoutineKind, View};
 use super::{
-    Dialect, administration, classify, digest_text, kill, prepared_texts, set, use_schema,
-    with_connection_id,
+    Counts, Dialect, administration, classify, digest_text, kill, prepared_texts, set, use_schema,
+    with_connection_id, with_counts,
 };
 
 /// Classifies `data` and reads it as SET, USE and KILL, and looks for CONNECTION_ID(), texts to prepare and
@@ -46,6 +46,11 @@ pub fn run(data: &[u8]) {
     let _ = prepared_texts(sql, class.kind, dialect);
     let _ = administration::find(sql, class.kind, dialect);
     let _ = with_connection_id(sql, dialect, u32::MAX);
+    let counts = Counts {
+        found_rows: u64::MAX,
+        row_count: -1,
+    };
+    let _ = with_counts(sql, dialect, counts);
     catalogued(sql, dialect);
 }
 

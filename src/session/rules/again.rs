@@ -97,6 +97,7 @@ impl Session {
             if let Some(ruling) = &mut self.ruling {
                 ruling.came_from_cache();
             }
+            self.counts = None;
             if let Some(kept) = &mut self.kept {
                 // It is not the statement before any more.
                 kept.previous = false;
