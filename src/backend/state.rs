@@ -324,6 +324,15 @@ fn quoted(name: &str) -> String {
     }
 }
 
+/// What a variable is set to that the session has not set.
+fn default_of(name: &str) -> String {
+    match name {
+        // To MySQL, DEFAULT is off for these: it turns their bits round twice.
+        "foreign_key_checks" | "unique_checks" => format!("@@global.{name}"),
+        _ => "DEFAULT".to_owned(),
+    }
+}
+
 fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> String {
     let mut assignments = String::new();
     let differs = actual.charset != wanted.charset
@@ -355,7 +364,7 @@ fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> S
     };
     for name in actual.variables.keys() {
         if !wanted.variables.contains_key(name) && !is_charset_variable(name) {
-            assign(name, "DEFAULT");
+            assign(name, &default_of(name));
         }
     }
     for (name, value) in &wanted.variables {

@@ -483,6 +483,12 @@ fn can_be_repeated(assignment: &Assignment) -> bool {
         Assignment::Variable { name, value } if name == "wait_timeout" => {
             value.iter().all(u8::is_ascii_digit) || value.eq_ignore_ascii_case(b"default")
         }
+        // To MySQL that is off, not what others have.
+        Assignment::Variable { name, value }
+            if matches!(name.as_str(), "foreign_key_checks" | "unique_checks") =>
+        {
+            !value.eq_ignore_ascii_case(b"default")
+        }
         // A number stands for modes that only the server knows how to spell.
         Assignment::Variable { name, value } if name == "sql_mode" => {
             !value.first().is_some_and(u8::is_ascii_digit)
