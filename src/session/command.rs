@@ -434,6 +434,14 @@ impl Session {
                 }
             }
             Kind::Use => sql::use_schema(text, self.dialect).map_or(Effect::None, Effect::Schema),
+            // It is there before the transaction is, of which the servers tell only when it touches a table.
+            Kind::Savepoint
+                if !self
+                    .status
+                    .intersects(StatusFlags::AUTOCOMMIT | StatusFlags::IN_TRANS) =>
+            {
+                Effect::Pin(PinReason::NextTransaction)
+            }
             _ => Effect::None,
         }
     }
@@ -493,6 +501,14 @@ fn can_be_repeated(assignment: &Assignment) -> bool {
         Assignment::Variable { name, value } if name == "sql_mode" => {
             !value.first().is_some_and(u8::is_ascii_digit)
         }
+        // With it a comparison with NULL finds the row that the connection has inserted last.
+        Assignment::Variable { name, value } if name == "sql_auto_is_null" => {
+            [&b"0"[..], b"OFF", b"FALSE", b"DEFAULT"]
+                .iter()
+                .any(|off| value.eq_ignore_ascii_case(off))
+        }
+        // It changes sql_big_selects as well.
+        Assignment::Variable { name, .. } => name != "max_join_size",
         _ => true,
     }
 }

@@ -452,7 +452,7 @@ impl Session {
 
     /// Whether the session may be tied to the connection that runs this.
     fn may_bind(&self, class: &StatementClass) -> bool {
-        matches!(class.kind, Kind::Begin { .. } | Kind::Multi)
+        matches!(class.kind, Kind::Begin { .. } | Kind::Multi | Kind::Set)
             || !self.status.contains(StatusFlags::AUTOCOMMIT)
             || routing::pin_for(class).is_some()
     }
