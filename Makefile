@@ -3,8 +3,10 @@
 
 CARGO ?= cargo
 FLAVOR ?= mariadb
+STATEMENTS ?= 100000
+SEED ?= 2
 
-.PHONY: build demo test compat bench fuzz fmt lint doc
+.PHONY: build demo test soak compat bench fuzz fmt lint doc
 
 build:
 	$(CARGO) build --release
@@ -16,6 +18,10 @@ demo:
 test:
 	compose/install-servers --tests
 	$(CARGO) test --workspace --no-fail-fast
+
+soak:
+	compose/install-servers --tests
+	DBPROXY_EXACT=$(STATEMENTS) DBPROXY_EXACT_SEED=$(SEED) $(CARGO) test --test exact -- --test-threads=1
 
 compat:
 	compose/install-servers --compat

@@ -208,6 +208,11 @@ impl BackendConn {
         self.insert_id = id;
     }
 
+    /// Whether it has, or may have, more of a session than can be set anew.
+    pub fn is_soiled(&self) -> bool {
+        self.soiled
+    }
+
     /// The connection has a transaction, or other state that nobody else may find.
     pub fn mark_soiled(&mut self) {
         self.soiled = true;

@@ -58,7 +58,7 @@ impl Session {
         let understood = !matches!(effect, Effect::None);
         if let Effect::Pin(reason) = effect {
             if !failed || reason != PinReason::Replication {
-                self.pin.get_or_insert(reason);
+                self.pin = stronger(self.pin, Some(reason));
             }
         } else if !failed && let Some(wanted) = self.changed(effect) {
             self.set_wanted(wanted);
@@ -191,10 +191,13 @@ impl Session {
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
         }
-        if let Some(flow) = parting(&mut conn, &outcome, self.is_bound()) {
+        // A statement that failed before may have opened a transaction here, which no flag tells.
+        let unsure = conn.is_soiled() && !self.status.contains(StatusFlags::AUTOCOMMIT);
+        let bound = self.is_bound() || unsure;
+        if let Some(flow) = parting(&mut conn, &outcome, bound) {
             return flow;
         }
-        if self.is_bound() {
+        if bound {
             self.hold(conn);
         } else if conn.was_held() {
             self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
@@ -240,15 +243,22 @@ impl Session {
     }
 
     fn update_pin(&mut self, class: &StatementClass, unexplained: bool, failed: bool) {
-        if self.pin.is_some() {
-            return;
-        }
-        self.pin = match routing::pin_for(class) {
+        let reason = match routing::pin_for(class) {
             // One of its parts may have opened a transaction before another one failed.
             None if failed && class.kind == Kind::Multi => Some(PinReason::MultiStatement),
             None if unexplained && class.kind != Kind::Set => Some(PinReason::NotUnderstood),
             reason => reason,
         };
+        self.pin = stronger(self.pin, reason);
+    }
+}
+
+/// The reason that lasts longer; of two that last, the first.
+fn stronger(pin: Option<PinReason>, new: Option<PinReason>) -> Option<PinReason> {
+    match pin {
+        // It ends with the transaction, whatever else has tied the session to its connection meanwhile.
+        None | Some(PinReason::NextTransaction) => new.or(pin),
+        lasting => lasting,
     }
 }
 

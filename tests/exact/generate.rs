@@ -190,35 +190,24 @@ impl Client {
         if self.pinned_since.is_none() || before.contains(';') {
             return;
         }
-        let sql = if ["\x03SELECT ", "\x03TABLE "]
-            .iter()
-            .any(|start| before.starts_with(start))
-        {
-            self.random.pick(&[
-                "SELECT FOUND_ROWS()",
-                "SELECT ROW_COUNT()",
-                "SELECT ROW_COUNT(), FOUND_ROWS()",
-                "SELECT LAST_INSERT_ID()",
-            ])
-        } else if [
+        // What a failed statement leaves of FOUND_ROWS() and LAST_INSERT_ID() it has from statements before.
+        let writes = [
             "\x03INSERT",
             "\x03UPDATE",
             "\x03DELETE",
             "\x03REPLACE",
             "\x03SELEKT",
-        ]
-        .iter()
-        .any(|start| before.starts_with(start))
-        {
+        ];
+        let sql = if before.starts_with("\x03SELECT ") {
+            "SELECT ROW_COUNT()"
+        } else if writes.iter().any(|start| before.starts_with(start)) {
             self.random.pick(&[
                 "SELECT ROW_COUNT()",
-                "SELECT LAST_INSERT_ID()",
                 "SHOW WARNINGS",
                 "SHOW WARNINGS LIMIT 1",
                 "SHOW COUNT(*) WARNINGS",
                 "SHOW ERRORS",
                 "SELECT @@warning_count, @@error_count",
-                "SELECT @@last_insert_id, @@identity",
             ])
         } else {
             return;
@@ -362,7 +351,7 @@ impl Client {
             "SELECT DATABASE(), SCHEMA(), CURRENT_USER(), USER() LIKE 'app@%'",
             "SELECT f_double(#), f_counts(#)",
             "SELECT f_warns()",
-            "SELECT * FROM v ORDER BY 1",
+            "SELECT * FROM v ORDER BY 1, 2",
             "SELECT n FROM xq_shared.words ORDER BY n LIMIT # UNION ALL SELECT #",
             "(SELECT 1) UNION (SELECT #) ORDER BY 1 LIMIT 1",
             "SELECT a FROM t WHERE a > # AND 0",
@@ -980,7 +969,6 @@ impl Client {
             "SET CHARACTER SET utf8mb4",
             "SET character_set_results = NULL",
             "SET character_set_results = utf8mb4",
-            "SET character_set_results = ucs2",
             "SET character_set_client = latin1",
             "SET character_set_client = utf8mb4",
             "SET character_set_connection = latin2",

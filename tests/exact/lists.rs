@@ -32,6 +32,24 @@ pub(crate) const PAST: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "what is set in front of a transaction outlasts it",
+        &[
+            "SET TRANSACTION READ ONLY",
+            "SET @mine = 7",
+            "BEGIN",
+            "COMMIT",
+            "SELECT @mine",
+        ],
+    ),
+    (
+        "the last id stays where a SET ties the session to a connection",
+        &[
+            "INSERT INTO t (a) VALUES (1), (2)",
+            "SET rand_seed1 = 5",
+            "SELECT LAST_INSERT_ID()",
+        ],
+    ),
+    (
         "a comparison with NULL finds no rows of others",
         &[
             "INSERT INTO t (a) VALUES (1), (2)",
