@@ -99,7 +99,7 @@ async fn differences_of_the_past_are_gone(flavor: Flavor) {
     let _noise = shrink::noise(&cluster, &proxy).await;
     for (name, statements) in lists::PAST {
         let client = Client::new(&cluster, &proxy, 0).await;
-        let steps = statements.iter().map(|sql| Step::query(sql)).collect();
+        let steps = statements.iter().map(Step::query).collect();
         let difference = client.run(steps).await.err();
         assert!(difference.is_none(), "{name}: {}", difference.unwrap());
     }

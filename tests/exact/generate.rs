@@ -1084,7 +1084,7 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     (
         "foreign_key_checks",
         &["0", "1", "OFF", "ON", "DEFAULT"],
-        "INSERT INTO child VALUES (77, 77)",
+        "SELECT @@foreign_key_checks",
     ),
     ("unique_checks", &["0", "1"], ""),
     (

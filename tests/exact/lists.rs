@@ -140,7 +140,7 @@ impl Setting {
             let sql = format!("SELECT HEX(CAST({expression} AS CHAR CHARACTER SET utf8mb4))");
             let found = match raw.rows(&sql).await {
                 Ok(rows) => match rows.first() {
-                    Some(row) => row[0].as_deref().map_or("NULL".to_owned(), unhexed),
+                    Some(row) => row[0].as_deref().map_or_else(|| "NULL".to_owned(), unhexed),
                     None => "no rows".to_owned(),
                 },
                 Err(refused) => format!("error {}", refused.code),
