@@ -1101,7 +1101,7 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     ("sql_warnings", &["0", "1"], "INSERT INTO t (a) VALUES (1)"),
     (
         "sql_auto_is_null",
-        &["1", "0", "0"],
+        &["0"],
         "SELECT id FROM t WHERE id IS NULL",
     ),
     ("sql_quote_show_create", &["1"], "SHOW CREATE TABLE plain"),
