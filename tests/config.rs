@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dbproxy::config::{
-    self, Balance, ClientCompression, ClientMode, Compression, Config, Consistency, Limits,
-    ListenAddress, LogFormat, Mode, Problems, ProxyProtocol, SecretFile, ServerAddress,
+    self, Balance, ClientCompression, ClientMode, Compression, Config, Consistency, Heartbeat,
+    Limits, ListenAddress, LogFormat, Mode, Problems, ProxyProtocol, SecretFile, ServerAddress,
     ServerCompression, ServerMode, Severity, Sources, Tls,
 };
 
@@ -80,6 +80,7 @@ fn the_smallest_file_has_all_defaults() {
     assert_eq!(config.monitor.user, "dbproxy");
     assert_eq!(config.monitor.password.expose(), "secret");
     assert_eq!(config.monitor.interval, Duration::from_millis(250));
+    assert_eq!(config.monitor.heartbeat, Heartbeat::Auto);
     assert_eq!(config.cluster.name, "main");
     assert_eq!(config.cluster.consistency, Consistency::User);
     assert_eq!(config.cluster.max_lag, Duration::from_secs(5));
@@ -113,6 +114,7 @@ fn every_key_is_read() {
         user = "watch"
         password = ""
         interval = "1s"
+        heartbeat = "off"
         [cluster]
         name = "shop"
         consistency = "strong"
@@ -179,6 +181,7 @@ fn every_key_is_read() {
     assert!(balancer("10.1.255.1") && balancer("::ffff:10.1.0.1") && balancer("fd00::1"));
     assert!(!balancer("10.2.0.1") && !balancer("fd00::2") && !balancer("::1"));
     assert_eq!(config.monitor.interval, Duration::from_secs(1));
+    assert_eq!(config.monitor.heartbeat, Heartbeat::Off);
     assert_eq!(config.cluster.name, "shop");
     assert_eq!(config.cluster.consistency, Consistency::Strong);
     assert_eq!(config.cluster.max_lag, Duration::from_secs(120));

@@ -19,13 +19,13 @@ use dbproxy::config::{
     Administration, Balance, Consistency, MonotonicReads, ProxyProtocol, ReadOnlyTransactions,
     Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
 };
-use dbproxy::monitor::{self, Target};
+use dbproxy::monitor::{self, Pulse, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
 use dbproxy::{config, control};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use support::eventually;
+use support::{eventually, relay::Relay};
 
 on_both_flavors!(
     roles_and_positions_are_read,
@@ -33,6 +33,8 @@ on_both_flavors!(
     an_operators_switch_is_followed,
     lost_servers_are_noticed,
     accounts_are_followed,
+    lag_is_measured_with_heartbeats,
+    heartbeats_are_written_to_nobody_else,
 );
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +48,7 @@ struct Scene {
     _tasks: JoinSet<()>,
 }
 
-fn target(id: u16, server: &ServerProcess, password: &str) -> Target {
+fn target(id: u16, server: &ServerProcess, password: &str, pulse: Option<Pulse>) -> Target {
     Target {
         id: ServerId(id),
         name: server.name().into(),
@@ -58,15 +60,22 @@ fn target(id: u16, server: &ServerProcess, password: &str) -> Target {
         password: Secret::new(password),
         interval: INTERVAL,
         tls: ServerTls::default(),
+        pulse,
     }
 }
 
 impl Scene {
     async fn start(flavor: Flavor, replicas: usize, max_lag: Duration) -> Self {
         let cluster = cluster::Cluster::start(flavor, replicas).await.unwrap();
+        Self::watch(cluster, max_lag, None).await
+    }
+
+    /// With heartbeats, if there is a pulse for them.
+    async fn watch(cluster: cluster::Cluster, max_lag: Duration, pulse: Option<Pulse>) -> Self {
+        let replicas = cluster.replicas().len();
         let targets: Vec<_> = (0..)
             .zip(cluster.servers())
-            .map(|(id, server)| target(id, server, "dbproxy"))
+            .map(|(id, server)| target(id, server, "dbproxy", pulse))
             .collect();
         let configured = config::Cluster {
             number: 0,
@@ -100,6 +109,7 @@ impl Scene {
                 Arc::default(),
             ));
         }
+        tasks.spawn(monitor::heartbeat::beat(targets.clone(), topology.clone()));
         tasks.spawn(monitor::accounts::watch(
             targets,
             BTreeMap::<String, User>::new(),
@@ -334,6 +344,183 @@ async fn lost_servers_are_noticed(flavor: Flavor) {
         .await;
 }
 
+/// Makes the table of the heartbeats as README says.
+async fn make_table(cluster: &cluster::Cluster) {
+    let sql = "CREATE DATABASE dbproxy; CREATE TABLE dbproxy.heartbeat (instance BIGINT UNSIGNED PRIMARY KEY, \
+               beat BIGINT UNSIGNED NOT NULL, \
+               at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP); \
+               GRANT SELECT, INSERT, UPDATE, DELETE ON dbproxy.heartbeat TO dbproxy@'%'";
+    cluster.primary().run(sql).await.unwrap();
+    cluster.caught_up().await.unwrap();
+}
+
+fn needs() -> monitor::Needs {
+    monitor::Needs {
+        connections: 100,
+        accounts: true,
+        compression: ServerCompression::Off,
+        proxy_protocol: ProxyProtocol::Off,
+    }
+}
+
+fn lag(topology: &Topology, number: usize) -> Option<Duration> {
+    match topology.servers[number - 1].lag {
+        Lag::Known(lag) => Some(lag),
+        Lag::Unknown => None,
+    }
+}
+
+async fn lag_is_measured_with_heartbeats(flavor: Flavor) {
+    const SECOND: Duration = Duration::from_secs(1);
+    let cluster = cluster::Cluster::start(flavor, 1).await.unwrap();
+    make_table(&cluster).await;
+    let relay = Relay::start(cluster.primary().port()).await;
+    let (stop, start) = (
+        statement(flavor, "STOP SLAVE", "STOP REPLICA"),
+        statement(flavor, "START SLAVE", "START REPLICA"),
+    );
+    let change = |maria: &str, mysql: &str| {
+        let change = statement(flavor, "CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO");
+        let what = statement(flavor, maria, mysql);
+        format!("{stop}; {change} {what}; {start}")
+    };
+    let port = relay.port();
+    let through = change(
+        &format!("master_host='127.0.0.1', master_port={port}"),
+        &format!("source_host='127.0.0.1', source_port={port}"),
+    );
+    cluster.servers()[1].run(&through).await.unwrap();
+    let pulse = Pulse::new();
+    let scene = Scene::watch(cluster, SECOND, Some(pulse)).await;
+    let beats = async |number: usize| {
+        let target = target(0, scene.server(number), "dbproxy", Some(pulse));
+        let inspection = monitor::inspect(&target, needs()).await;
+        inspection
+            .facts
+            .is_ok_and(|facts| facts.heartbeat.is_some())
+    };
+    eventually("the heart to beat", async || {
+        beats(1).await && beats(2).await
+    })
+    .await;
+    let behind = |topology: &Topology| lag(topology, 2).is_some_and(|lag| lag > 2 * SECOND);
+    let back = |topology: &Topology| {
+        barred(topology, 2).is_none() && lag(topology, 2).is_some_and(|lag| lag < SECOND)
+    };
+    scene.until("the replica to be near", back).await;
+
+    let applier = statement(flavor, "STOP SLAVE SQL_THREAD", "STOP REPLICA SQL_THREAD");
+    scene.server(2).run(applier).await.unwrap();
+    let topology = scene
+        .until("the stopped applier to be behind", behind)
+        .await;
+    assert_eq!(barred(&topology, 2), Some(Unreadable::ApplierStopped));
+    scene.server(2).run(start).await.unwrap();
+    scene.until("it to be back", back).await;
+
+    // Its receiver believes that it is connected, and that there is nothing new.
+    relay.hold();
+    let topology = scene
+        .until("the hanging replica to be behind", behind)
+        .await;
+    assert!(matches!(barred(&topology, 2), Some(Unreadable::Lagging(_))));
+    assert_eq!(scene.server(2).replicating().await.unwrap(), (true, true));
+    relay.resume();
+    scene.until("it to be back", back).await;
+
+    let delay = change("master_delay=3", "source_delay=3");
+    scene.server(2).run(&delay).await.unwrap();
+    let topology = scene
+        .until("the delayed replica to be behind", behind)
+        .await;
+    assert!(matches!(barred(&topology, 2), Some(Unreadable::Delayed(_))));
+    let no_delay = change("master_delay=0", "source_delay=0");
+    scene.server(2).run(&no_delay).await.unwrap();
+    scene.until("it to be back", back).await;
+}
+
+async fn heartbeats_are_written_to_nobody_else(flavor: Flavor) {
+    let cluster = cluster::Cluster::start(flavor, 1).await.unwrap();
+    make_table(&cluster).await;
+    let scene = Scene::watch(cluster, Duration::from_secs(5), None).await;
+    // The monitor's account may write there in spite of read_only.
+    if flavor == Flavor::MySql {
+        let open = "SET GLOBAL super_read_only=0";
+        scene.server(2).run(open).await.unwrap();
+    }
+    let inserts = async |number: usize| {
+        let sql = "SHOW GLOBAL STATUS LIKE 'Com_insert_select'";
+        let (_, count): (String, u64) = scene.server(number).first(sql).await.unwrap();
+        count
+    };
+    let rows = async |number: usize| {
+        let sql = "SELECT COUNT(*) FROM dbproxy.heartbeat";
+        scene.server(number).first::<u64>(sql).await.unwrap()
+    };
+    // A picture that is wrong: the replica is said to be the primary.
+    let wrong = {
+        let mut topology = (**scene.topology.borrow()).clone();
+        topology.primary = Some(ServerId(1));
+        for (server, role) in topology
+            .servers
+            .iter_mut()
+            .zip([Role::Replica, Role::Primary])
+        {
+            server.role = role;
+            server.writable = role == Role::Primary;
+        }
+        topology
+    };
+    let targets = |pulse| -> Vec<_> {
+        (0..)
+            .zip(scene.cluster.servers())
+            .map(|(id, server)| target(id, server, "dbproxy", Some(pulse)))
+            .collect()
+    };
+    let (publish, topology) = watch::channel(Arc::new(wrong));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(monitor::heartbeat::beat(targets(Pulse::new()), topology));
+    eventually("it to be tried", async || inserts(2).await >= 2).await;
+    assert_eq!(rows(2).await, 0);
+
+    // Two writable servers: nothing is even tried. The right picture: one row, there alone.
+    let mut two = (**scene.topology.borrow()).clone();
+    two.servers[1].role = Role::Spare;
+    two.servers[1].writable = true;
+    publish.send_replace(Arc::new(two));
+    let before = inserts(1).await;
+    let seen = scene.topology.borrow().servers[0].asked_at;
+    let later =
+        |topology: &Topology| topology.servers[0].asked_at > seen.map(|at| at + 5 * INTERVAL);
+    scene.until("some probes", later).await;
+    assert_eq!((inserts(1).await, rows(1).await), (before, 0));
+    publish.send_replace(Arc::clone(&scene.topology.borrow()));
+    eventually("the primary to get beats", async || {
+        inserts(1).await > before + 1
+    })
+    .await;
+    assert_eq!(rows(1).await, 1);
+    eventually("them to be replicated", async || rows(2).await == 1).await;
+
+    // Another server answers at the primary's address than the one that was seen there.
+    let mut other = (**scene.topology.borrow()).clone();
+    other.servers[0].identity = Some("12345".into());
+    publish.send_replace(Arc::new(other));
+    let beat = async || {
+        let sql = "SELECT beat FROM dbproxy.heartbeat";
+        scene.server(1).first::<u64>(sql).await.unwrap()
+    };
+    let before = inserts(1).await;
+    eventually("it to be tried", async || inserts(1).await > before + 2).await;
+    let last = beat().await;
+    let before = inserts(1).await;
+    eventually("it to be tried again", async || {
+        inserts(1).await > before + 2
+    })
+    .await;
+    assert_eq!(beat().await, last);
+}
+
 async fn accounts_are_followed(flavor: Flavor) {
     let scene = Scene::start(flavor, 1, Duration::from_secs(5)).await;
     let verifier = |user: &str| match scene
@@ -390,18 +577,13 @@ async fn accounts_are_followed(flavor: Flavor) {
 #[tokio::test]
 async fn a_wrong_monitor_password_is_not_death() {
     let cluster = cluster::Cluster::start(Flavor::MariaDb, 0).await.unwrap();
-    let needs = monitor::Needs {
-        connections: 100,
-        accounts: true,
-        compression: ServerCompression::Off,
-        proxy_protocol: ProxyProtocol::Off,
-    };
-    let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong"), needs).await;
+    let inspection = monitor::inspect(&target(0, cluster.primary(), "wrong", None), needs()).await;
     assert!(matches!(
         inspection.facts,
         Err(dbproxy::topology::ProbeError::AccessDenied(_))
     ));
-    let inspection = monitor::inspect(&target(0, cluster.primary(), "dbproxy"), needs).await;
+    let inspection =
+        monitor::inspect(&target(0, cluster.primary(), "dbproxy", None), needs()).await;
     assert!(inspection.facts.is_ok());
     assert!(inspection.accounts.is_some_and(|accounts| accounts >= 3));
 }

@@ -65,6 +65,7 @@ fn server(id: u16, role: Role) -> Server {
         lag: Lag::Known(Duration::ZERO),
         position: None,
         asked_at: None,
+        filters: Vec::new(),
         delay: Duration::ZERO,
         readable_since: None,
         barred: None,

@@ -43,6 +43,8 @@ fn facts(number: u16) -> ServerFacts {
         executed: maria("0-1-10"),
         replicated: maria("0-1-10"),
         sources: Vec::new(),
+        unlogged: Arc::default(),
+        heartbeat: None,
         collation: 45,
         sql_mode: "".into(),
         defaults: Defaults::default(),
@@ -60,6 +62,7 @@ fn source(of: u16) -> SourceFacts {
         applier: ThreadState::Running,
         behind: Some(Duration::ZERO),
         delay: Duration::ZERO,
+        filters: Arc::default(),
         error: None,
     }
 }
@@ -678,4 +681,207 @@ fn the_greeting_has_the_lowest_version_of_the_primarys_family() {
     scene.round(&[(1, ProbeError::Refused)]);
     let greeting = scene.tracker.snapshot().greeting.unwrap();
     assert_eq!((greeting.collation, greeting.gtid), (255, true));
+}
+
+/// Heartbeats: each server shows one that was sent this many milliseconds after the start.
+impl Scene {
+    fn beat(&mut self, number: u16, millis: Option<u64>) {
+        let at = millis.map(|millis| self.start + Duration::from_millis(millis));
+        self.server(number).heartbeat = at;
+    }
+
+    /// So many rounds, in which the primary writes a beat each; those named have them at once.
+    fn beats(&mut self, rounds: usize, reach: &[u16]) {
+        for _ in 0..rounds {
+            let sent = self.millis + 250;
+            self.beat(1, Some(sent));
+            for number in reach {
+                self.beat(*number, Some(sent));
+            }
+            self.round(&[]);
+        }
+    }
+
+    /// Without positions.
+    fn without_positions(mut self) -> Self {
+        for facts in &mut self.facts {
+            (facts.gtid, facts.executed, facts.replicated) = (false, None, None);
+        }
+        self
+    }
+}
+
+#[test]
+fn heartbeats_measure_what_servers_do_not_say() {
+    type Change = fn(&mut SourceFacts);
+    let cases: [(&str, Change, Option<Unreadable>); 5] = [
+        (
+            "a link that hangs, of which the replica says 0 s",
+            |_| {},
+            None,
+        ),
+        (
+            "a delay",
+            |source| source.delay = Duration::from_secs(3),
+            None,
+        ),
+        (
+            "a long transaction, of which it says 60 s",
+            |source| source.behind = Some(Duration::from_secs(60)),
+            None,
+        ),
+        (
+            "a stopped applier",
+            |source| {
+                source.applier = ThreadState::Stopped;
+                source.behind = None;
+            },
+            Some(Unreadable::ApplierStopped),
+        ),
+        (
+            "a stopped receiver",
+            |source| {
+                source.receiver = ThreadState::Stopped;
+                source.behind = None;
+            },
+            Some(Unreadable::ReceiverStopped),
+        ),
+    ];
+    for (name, change, barred) in cases {
+        let mut scene = Scene::new("rw ro:1").without_positions();
+        scene.beats(8, &[2]);
+        assert_eq!(scene.lag(2), Some(0), "{name}");
+        change(&mut scene.server(2).sources[0]);
+        scene.beats(3, &[]);
+        assert_eq!(
+            (scene.lag(2), scene.barred(2)),
+            (Some(750), barred),
+            "{name}"
+        );
+        scene.beats(18, &[]);
+        let lagging = Some(Unreadable::Lagging(Duration::from_millis(5250)));
+        assert_eq!(scene.lag(2), Some(5250), "{name}");
+        assert_eq!(scene.barred(2), barred.or(lagging), "{name}");
+        scene.server(2).sources[0] = source(1);
+        scene.beats(1, &[2]);
+        assert_eq!((scene.lag(2), scene.barred(2)), (Some(0), None), "{name}");
+    }
+}
+
+#[test]
+fn heartbeats_go_through_chains() {
+    let mut scene = Scene::new("rw ro:1 ro:2").without_positions();
+    scene.beats(8, &[2, 3]);
+    // The servers say nothing of it: the link to the middle one hangs, so both are behind.
+    scene.beats(4, &[]);
+    assert_eq!((scene.lag(2), scene.lag(3)), (Some(1000), Some(1000)));
+    scene.beats(4, &[2]);
+    assert_eq!((scene.lag(2), scene.lag(3)), (Some(0), Some(2000)));
+}
+
+#[test]
+fn heartbeats_and_positions_correct_each_other() {
+    let mut scene = Scene::new("rw ro:1");
+    scene.beats(8, &[2]);
+    // Committed out of order: the beat is there, a write before it is not.
+    scene.server(1).executed = maria("0-1-11");
+    scene.beats(3, &[2]);
+    assert_eq!(scene.lag(2), Some(500));
+    // A beat that is on its way makes nobody lag who has everything.
+    scene.server(2).replicated = maria("0-1-11");
+    scene.beats(2, &[]);
+    assert_eq!(scene.lag(2), Some(0));
+}
+
+#[test]
+fn without_heartbeats_the_other_ways_count() {
+    // (the replica's and the primary's beats when 3 s are said, lag)
+    let told = Some(3000);
+    for (name, replica, primary, lag) in [
+        ("both beat", Some(2250), Some(2250), Some(0)),
+        ("no row there", None, Some(2250), told),
+        ("none on the primary", Some(2250), None, told),
+        ("none any more", Some(1000), Some(1000), told),
+        ("ahead of the primary", Some(2250), Some(2000), Some(0)),
+    ] {
+        let mut scene = Scene::new("rw ro:1").without_positions();
+        scene.rounds(8, &[]);
+        scene.server(2).sources[0].behind = Some(Duration::from_secs(3));
+        scene.beat(1, primary);
+        scene.beat(2, replica);
+        scene.round(&[]);
+        assert_eq!(scene.lag(2), lag, "{name}");
+    }
+    // Filters leave them out.
+    let mut scene = Scene::new("rw ro:1").without_positions();
+    scene.beats(4, &[2]);
+    scene.server(2).sources[0].filters = Arc::new(Filters {
+        ignore_schemas: vec!["dbproxy".to_owned()],
+        ..Filters::default()
+    });
+    scene.beats(40, &[]);
+    assert_eq!((scene.lag(2), scene.barred(2)), (Some(0), None));
+}
+
+#[test]
+fn an_idle_or_silent_primary_makes_nobody_lag() {
+    // Its probes go on, and its beats do not: nothing is written for hours.
+    let mut scene = Scene::started("rw ro:1");
+    scene.millis += 7_200_000;
+    scene.rounds(8, &[]);
+    assert_eq!((scene.lag(2), scene.barred(2)), (Some(0), None));
+    // Beats that cannot be written are not lag.
+    let mut scene = Scene::new("rw ro:1").without_positions();
+    scene.beats(4, &[2]);
+    scene.rounds(40, &[]);
+    assert_eq!((scene.lag(2), scene.barred(2)), (Some(0), None));
+    let silent = (1, ProbeError::Timeout);
+    scene.beats(4, &[2]);
+    scene.rounds(40, &[silent]);
+    assert_eq!((scene.roles().as_str(), scene.lag(2)), ("pR", Some(0)));
+}
+
+#[test]
+fn lag_by_position_is_known_to_a_quarter_of_a_second() {
+    let mut scene = Scene::new("rw ro:1");
+    scene.rounds(4, &[]);
+    for sequence in 11..200 {
+        let executed = maria(&format!("0-1-{sequence}"));
+        scene.server(1).executed = executed;
+        scene.round(&[]);
+    }
+    // A write for each round: who lacks the last n of them lacks something since n rounds ago, and less by one.
+    for behind in 1..40_u64 {
+        scene.server(2).replicated = maria(&format!("0-1-{}", 199 - behind));
+        scene.probe(2);
+        let lag = scene.lag(2).unwrap();
+        let exact = (behind - 1) * 250;
+        assert!((exact..=exact + 500).contains(&lag), "{behind}: {lag}");
+    }
+}
+
+#[test]
+fn what_is_left_out_on_the_way_is_known() {
+    let without = |schema: &str| {
+        Arc::new(Filters {
+            ignore_schemas: vec![schema.to_owned()],
+            ..Filters::default()
+        })
+    };
+    let mut scene = Scene::new("rw ro:1 ro:2");
+    scene.server(1).unlogged = without("a");
+    scene.server(2).sources[0].filters = without("b");
+    scene.server(2).unlogged = without("c");
+    scene.server(3).sources[0].filters = without("d");
+    scene.round(&[]);
+    let lacks = |number: u16| {
+        let server = scene.shown(number);
+        let schemas = ["a", "b", "c", "d", "e"].into_iter();
+        schemas
+            .filter(|schema| !server.has_table(schema, "t"))
+            .collect::<String>()
+    };
+    assert_eq!([lacks(1), lacks(2), lacks(3)], ["", "ab", "abcd"]);
+    assert!(!scene.shown(1).is_filtered() && scene.shown(3).is_filtered());
+    assert!(!Scene::started("rw ro:1").shown(2).is_filtered());
 }

@@ -398,6 +398,7 @@ mod tests {
                 position: None,
                 asked_at: None,
                 wait_timeout: Duration::MAX,
+                filters: Vec::new(),
                 delay: Duration::ZERO,
                 readable_since: None,
                 barred: None,

@@ -74,6 +74,8 @@ impl Cluster {
             control_plane.spawn(watched);
         }
         drop(evidence);
+        let beats = monitor::heartbeat::beat(targets.clone(), topology.clone());
+        control_plane.spawn(beats);
         let (directory_sender, directory) =
             watch::channel(Arc::new(Directory::unloaded(&config.users)));
         let nudge = Arc::new(Notify::new());

@@ -376,10 +376,12 @@ fn monitor(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Monitor
     let user = section.read(&keys::MONITOR_USER, report);
     let password = section.read(&keys::MONITOR_PASSWORD, report);
     let interval = section.read(&keys::MONITOR_INTERVAL, report);
+    let heartbeat = section.read(&keys::MONITOR_HEARTBEAT, report);
     Some(Monitor {
         user: user?,
         password: password?,
         interval: interval?,
+        heartbeat: heartbeat?,
     })
 }
 

@@ -10,6 +10,7 @@ use super::Balance;
 use super::ClientCompression;
 use super::ClientMode;
 use super::Consistency;
+use super::Heartbeat;
 use super::LogFormat;
 use super::Mode;
 use super::MonotonicReads;
@@ -160,6 +161,17 @@ pub(super) const MONITOR_INTERVAL: Key<Span> = Key {
         max: secs(60),
     },
     meaning: "Time from one probe of a server to the next.",
+};
+
+pub(super) const MONITOR_HEARTBEAT: Key<Choice<Heartbeat>> = Key {
+    path: "monitor.heartbeat",
+    kind: Choice {
+        default: ("auto", Heartbeat::Auto),
+        names: &[("auto", Heartbeat::Auto), ("off", Heartbeat::Off)],
+        later: &[],
+    },
+    meaning: "`auto`: if there is a table `dbproxy.heartbeat` that its account may write to, lag is measured with a row in there, \
+              which is changed on the primary every `monitor.interval`.",
 };
 
 pub(super) const CLUSTER_NAME: Key<Text> = Key {
@@ -782,6 +794,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &MONITOR_USER,
     &MONITOR_PASSWORD,
     &MONITOR_INTERVAL,
+    &MONITOR_HEARTBEAT,
     &CLUSTER_NAME,
     &SERVERS,
     &CONSISTENCY,

@@ -142,6 +142,18 @@ pub struct Monitor {
     pub password: Secret,
     /// Time from one probe of a server to the next; never zero.
     pub interval: Duration,
+    /// Whether lag is measured with heartbeats.
+    pub heartbeat: Heartbeat,
+}
+
+/// Whether lag is measured with heartbeats: a row of a table that dbproxy changes on the primary and looks for on the replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Heartbeat {
+    /// If the table is there, and the monitor's account may write to it.
+    #[default]
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// A replication cluster: the servers that hold the same data.

@@ -12,7 +12,7 @@ use tokio::time::{self, Instant};
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
-use super::{Target, accounts, catalogue, offers, probe};
+use super::{Target, accounts, catalogue, heartbeat, offers, probe};
 use crate::config::{
     Config, ProxyProtocol, ServerAddress, ServerCompression, ServerConfig, ServerMode,
 };
@@ -21,8 +21,8 @@ use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 /// A look takes at most this long.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connections of the monitor to one server: one for the probes, one for the accounts, one for functions and views.
-const MONITOR_CONNECTIONS: usize = 3;
+/// Connections of the monitor to one server: for the probes, the accounts, functions and views, and the heartbeats.
+const MONITOR_CONNECTIONS: usize = 4;
 
 /// Oldest versions whose words are known.
 const OLDEST_MYSQL: u32 = 80_000;
@@ -176,6 +176,11 @@ async fn look(
     findings.extend(connections_finding(&variables, needs));
     if let Ok(facts) = &inspection.facts {
         replication_findings(facts, findings);
+    }
+    if target.pulse.is_some() {
+        let facts = inspection.facts.as_ref();
+        let writes = facts.is_ok_and(|facts| facts.write_block.is_none());
+        findings.push(heartbeat_finding(&mut conn, &variables, writes).await);
     }
     match accounts::count(&mut conn, version.flavor).await {
         Ok(count) => {
@@ -332,6 +337,29 @@ fn transport_finding(target: &Target, variables: &HashMap<String, String>) -> Op
     }
 }
 
+async fn heartbeat_finding(
+    conn: &mut Conn,
+    variables: &HashMap<String, String>,
+    writes: bool,
+) -> Finding {
+    const WITHOUT: &str = "lag is known by positions and what the servers say themselves";
+    let format = variables.get("binlog_format");
+    if format.is_some_and(|format| format.eq_ignore_ascii_case("statement")) {
+        return warning(format!(
+            "no heartbeat with binlog_format=STATEMENT: {WITHOUT}; set it to ROW or MIXED"
+        ));
+    }
+    match heartbeat::allowed(conn, writes).await {
+        Ok(()) if writes => good("lag is measured with heartbeats, which can be written here"),
+        Ok(()) => good("heartbeats can be read"),
+        Err(error) => warning(format!(
+            "no heartbeat ({error}): {WITHOUT}; on the primary: {}; GRANT SELECT, INSERT, UPDATE, DELETE ON \
+             dbproxy.heartbeat TO the monitor's account; or set monitor.heartbeat = \"off\"",
+            heartbeat::CREATE
+        )),
+    }
+}
+
 fn unread_accounts(error: &ProbeError, flavor: Flavor, needs: Needs) -> Finding {
     let table = match flavor {
         Flavor::MySql => "mysql.user",
@@ -372,6 +400,12 @@ fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
             "takes writes although it replicates: unless it is the primary it gets no traffic; set read_only=ON",
         ));
     }
+    if !facts.unlogged.is_empty() {
+        findings.push(warning(format!(
+            "its binary log leaves something out ({}): replicas get no reads of that",
+            facts.unlogged
+        )));
+    }
     for source in &facts.sources {
         let from = format!("{}:{}", source.host, source.port);
         let stopped = [source.receiver, source.applier]
@@ -390,6 +424,13 @@ fn replication_findings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
                 behind.as_secs()
             )),
         });
+        if !source.filters.is_empty() {
+            findings.push(warning(format!(
+                "replication from {from} leaves something out ({}): reads of other tables than are surely here, or of views, and \
+                 those that call stored functions go elsewhere, and so do transactions",
+                source.filters
+            )));
+        }
         if !source.delay.is_zero() {
             findings.push(warning(format!(
                 "replication from {from} is delayed by {} s on purpose",
@@ -415,7 +456,7 @@ mod tests {
     #[test]
     fn too_few_connections_are_warned_of() {
         let needs = NEEDS;
-        for (allowed, warned) in [("102", true), ("103", false), ("unknown", false)] {
+        for (allowed, warned) in [("103", true), ("104", false), ("unknown", false)] {
             let variables = HashMap::from([("max_connections".to_owned(), allowed.to_owned())]);
             let found = connections_finding(&variables, needs).map(|finding| finding.severity);
             assert_eq!(found, warned.then_some(Severity::Warning), "{allowed}");
@@ -448,6 +489,7 @@ mod tests {
                         mode,
                         ..ServerTls::default()
                     },
+                    pulse: None,
                 };
                 let found = |value| transport_finding(&target, &variables(value));
                 assert_eq!(found("ON").map(|finding| finding.severity), severity);

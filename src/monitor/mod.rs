@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod catalogue;
 mod connect;
 mod fields;
+pub mod heartbeat;
 pub mod inspect;
 mod offers;
 mod probe;
@@ -18,9 +19,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+pub use heartbeat::Pulse;
 pub use inspect::{Finding, Inspection, Needs, Severity, inspect};
 
-use crate::config::{Config, Secret, ServerAddress, ServerTls};
+use crate::config::{Config, Heartbeat, Secret, ServerAddress, ServerTls};
 use crate::topology::{Observation, ProbeError, ServerId};
 use probe::Prober;
 
@@ -45,10 +47,13 @@ pub struct Target {
     pub interval: Duration,
     /// Whether and how TLS is used with this server.
     pub tls: ServerTls,
+    /// The row of the heartbeats, if there are to be any; the same for all servers of a cluster.
+    pub pulse: Option<Pulse>,
 }
 
 /// The servers of this configuration's own cluster.
 pub fn targets(config: &Config) -> Vec<Target> {
+    let pulse = (config.monitor.heartbeat == Heartbeat::Auto).then(Pulse::new);
     let targets = (0_u8..=u8::MAX)
         .zip(&config.cluster.servers)
         .map(|(place, server)| Target {
@@ -62,6 +67,7 @@ pub fn targets(config: &Config) -> Vec<Target> {
                 mode: config.tls.mode_towards(server),
                 ..config.tls.server.clone()
             },
+            pulse,
         });
     targets.collect()
 }

@@ -1,15 +1,18 @@
 //! One probe: a question of one round trip on a connection that is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
+use tokio::time::Instant;
 
 use super::Target;
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
+use super::heartbeat::{Pulse, REST};
 use super::queries;
-use crate::topology::{ProbeError, ServerFacts, Version};
+use crate::topology::{Filters, ProbeError, ServerFacts, Version};
 
 /// A probe has failed after this long.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -27,6 +30,12 @@ pub(super) struct Prober {
 struct Link {
     conn: Conn,
     question: String,
+    /// Whose heartbeats are asked for, if any are.
+    pulse: Option<Pulse>,
+    /// Before this time they are not, since they could not be read.
+    deaf_until: Option<Instant>,
+    /// What the server's log leaves out.
+    unlogged: Arc<Filters>,
     /// Name and number of the default collation.
     collation: Option<(String, u16)>,
 }
@@ -71,15 +80,19 @@ impl Link {
         // Made anew each time: options keep the certificates that they were first used with.
         let mut conn = connect(&options(target)).await?;
         let version = version(&mut conn).await?;
+        let unlogged = unlogged(&mut conn, &version).await?;
         Ok(Self {
             conn,
             question: queries::probe(&version),
+            pulse: target.pulse,
+            deaf_until: None,
+            unlogged: Arc::new(unlogged),
             collation: None,
         })
     }
 
     async fn ask(&mut self) -> Result<ServerFacts, ProbeError> {
-        let (variables, connections) = answers(&mut self.conn, &self.question).await?;
+        let (variables, connections, beat) = self.answers().await?;
         let name = queries::collation_name(&variables).unwrap_or_default();
         let collation = match &self.collation {
             Some((known, number)) if *known == name => *number,
@@ -89,7 +102,49 @@ impl Link {
                 number
             }
         };
-        queries::facts(&variables, &connections, collation)
+        let facts = queries::facts(&variables, &connections, collation)?;
+        Ok(ServerFacts {
+            unlogged: Arc::clone(&self.unlogged),
+            heartbeat: beat.and_then(|beat| self.pulse?.sent_at(beat)),
+            ..facts
+        })
+    }
+
+    /// Variables, replication connections and the newest heartbeat.
+    async fn answers(&mut self) -> Result<(Row, Vec<Row>, Option<u64>), ProbeError> {
+        let now = Instant::now();
+        let listens = self.deaf_until.is_none_or(|until| until <= now);
+        let pulse = self.pulse.filter(|_| listens);
+        let question = match pulse {
+            Some(pulse) => format!("{}; {}", self.question, pulse.question()),
+            None => self.question.clone(),
+        };
+        let mut result = self
+            .conn
+            .query_iter(question)
+            .await
+            .map_err(|error| classify(&error))?;
+        let variables: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
+        let variables = variables
+            .into_iter()
+            .next()
+            .ok_or_else(|| ProbeError::Other("the server does not tell its variables".into()))?;
+        let connections: Result<Vec<Row>, _> = result.collect().await;
+        let connections = connections.map_err(|error| classify(&error))?;
+        if pulse.is_none() {
+            return Ok((variables, connections, None));
+        }
+        let beats: Result<Vec<Row>, _> = result.collect().await;
+        let beat = match beats {
+            Ok(rows) => rows.first().and_then(|row| Fields(row).number(&["beat"])),
+            // No table, or no right to read it.
+            Err(mysql_async::Error::Server(_)) => {
+                self.deaf_until = Some(now + REST);
+                None
+            }
+            Err(error) => return Err(classify(&error)),
+        };
+        Ok((variables, connections, beat))
     }
 }
 
@@ -104,18 +159,14 @@ pub(super) async fn version(conn: &mut Conn) -> Result<Version, ProbeError> {
         .ok_or_else(|| ProbeError::Other("the server does not tell its version".into()))
 }
 
-async fn answers(conn: &mut Conn, question: &str) -> Result<(Row, Vec<Row>), ProbeError> {
-    let mut result = conn
-        .query_iter(question)
-        .await
-        .map_err(|error| classify(&error))?;
-    let variables: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
-    let connections: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
-    let variables = variables
-        .into_iter()
-        .next()
-        .ok_or_else(|| ProbeError::Other("the server does not tell its variables".into()))?;
-    Ok((variables, connections))
+/// What the server's log leaves out; nothing if it does not tell.
+async fn unlogged(conn: &mut Conn, version: &Version) -> Result<Filters, ProbeError> {
+    let row: Result<Option<Row>, _> = conn.query_first(queries::log_status(version)).await;
+    match row {
+        Ok(row) => Ok(row.map(|row| queries::unlogged(&row)).unwrap_or_default()),
+        Err(mysql_async::Error::Server(_)) => Ok(Filters::default()),
+        Err(error) => Err(classify(&error)),
+    }
 }
 
 async fn collation(conn: &mut Conn) -> Result<u16, ProbeError> {

@@ -8,11 +8,15 @@ use mysql_async::Row;
 
 use super::fields::Fields;
 use crate::topology::{
-    Defaults, Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version, WriteBlock,
+    Defaults, Filters, Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version,
+    WriteBlock,
 };
 
 /// MySQL speaks of sources and replicas from here on; SHOW SLAVE STATUS is gone in 8.4.
 const MYSQL_REPLICA_WORDS: u32 = 80_022;
+
+/// And of binary logs from here on; SHOW MASTER STATUS is gone in 8.4.
+const MYSQL_LOG_WORDS: u32 = 80_200;
 
 /// Once per connection.
 pub(super) const IDENTIFY: &str = "SELECT @@version AS version";
@@ -55,6 +59,55 @@ fn replication(version: &Version) -> &'static str {
         Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
         Flavor::MySql if version.number() >= MYSQL_REPLICA_WORDS => "SHOW REPLICA STATUS",
         Flavor::MySql => "SHOW SLAVE STATUS",
+    }
+}
+
+/// What tells what the server's log leaves out, which never changes while it runs.
+pub(super) fn log_status(version: &Version) -> &'static str {
+    match version.flavor {
+        Flavor::MySql if version.number() >= MYSQL_LOG_WORDS => "SHOW BINARY LOG STATUS",
+        _ => "SHOW MASTER STATUS",
+    }
+}
+
+/// Reads the answer to that.
+pub(super) fn unlogged(row: &Row) -> Filters {
+    let row = Fields(row);
+    Filters {
+        do_schemas: list(&row, "Binlog_Do_DB"),
+        ignore_schemas: list(&row, "Binlog_Ignore_DB"),
+        ..Filters::default()
+    }
+}
+
+fn list(row: &Fields<'_>, name: &str) -> Vec<String> {
+    let text = row.text(&[name]).unwrap_or_default();
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+/// What a replication connection leaves out.
+fn filters(row: &Fields<'_>) -> Filters {
+    let other = [
+        ("rewrite_db", "Replicate_Rewrite_DB"),
+        ("do_domain_ids", "Replicate_Do_Domain_Ids"),
+        ("ignore_domain_ids", "Replicate_Ignore_Domain_Ids"),
+    ];
+    let other = other.into_iter().filter_map(|(name, column)| {
+        let value = row.text(&[column])?;
+        (!value.trim().is_empty()).then_some((name, value))
+    });
+    Filters {
+        do_schemas: list(row, "Replicate_Do_DB"),
+        ignore_schemas: list(row, "Replicate_Ignore_DB"),
+        do_tables: list(row, "Replicate_Do_Table"),
+        ignore_tables: list(row, "Replicate_Ignore_Table"),
+        wild_do_tables: list(row, "Replicate_Wild_Do_Table"),
+        wild_ignore_tables: list(row, "Replicate_Wild_Ignore_Table"),
+        other: other.collect(),
     }
 }
 
@@ -102,6 +155,8 @@ pub(super) fn facts(
         executed: known(executed),
         replicated: known(replicated),
         sources: connections.iter().filter_map(source).collect(),
+        unlogged: Arc::default(),
+        heartbeat: None,
         collation,
         sql_mode: row.text(&["sql_mode"]).unwrap_or_default().into(),
         defaults: defaults(&row),
@@ -177,6 +232,7 @@ fn source(row: &Row) -> Option<SourceFacts> {
             .number(&["Seconds_Behind_Source", "Seconds_Behind_Master"])
             .map(Duration::from_secs),
         delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
+        filters: Arc::new(filters(&row)),
         error: error.map(Into::into),
         channel: channel.into(),
     })

@@ -3,12 +3,14 @@
 //! [`Tracker`] folds [`Observation`]s into roles, health, lag and eligibility; it reads no clock and does no IO.
 //! [`Topology`] is the picture that everybody else works with, published whole on each change.
 
+mod filters;
 mod observation;
 mod replication;
 mod snapshot;
 mod tracker;
 mod version;
 
+pub use filters::Filters;
 pub use observation::{
     Defaults, Observation, ProbeError, ServerFacts, SourceFacts, ThreadState, WriteBlock,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dbproxy_proto::gtid::Position;
 use tokio::time::Instant;
 
+use super::filters::Filters;
 use super::snapshot::ServerId;
 use super::version::Version;
 
@@ -69,6 +70,10 @@ pub struct ServerFacts {
     pub replicated: Option<Arc<Position>>,
     /// Its replication connections, running or not.
     pub sources: Vec<SourceFacts>,
+    /// What its log leaves out (`binlog_do_db`, `binlog_ignore_db`).
+    pub unlogged: Arc<Filters>,
+    /// When the newest of this dbproxy's own heartbeats was sent that it shows; `None` if it shows none.
+    pub heartbeat: Option<Instant>,
     /// `@@global.collation_server`, its number as in the greeting.
     pub collation: u16,
     /// `@@global.sql_mode`.
@@ -131,6 +136,8 @@ pub struct SourceFacts {
     pub behind: Option<Duration>,
     /// Configured delay.
     pub delay: Duration,
+    /// What it leaves out.
+    pub filters: Arc<Filters>,
     /// Why a thread stopped, or cannot connect: number and text; `None` without an error.
     pub error: Option<Arc<str>>,
 }

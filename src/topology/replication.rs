@@ -7,13 +7,20 @@ use std::time::Duration;
 use dbproxy_proto::gtid::Position;
 use tokio::time::Instant;
 
+use super::filters::Filters;
 use super::observation::{ServerFacts, SourceFacts, ThreadState};
 use super::snapshot::{Lag, ServerId, Unreadable};
 use super::tracker::Watched;
 use crate::config::ServerAddress;
 
-/// Steps of the primary's position that are remembered; spread over twice the allowed lag.
-const STEPS: u32 = 64;
+/// Steps that follow each other more closely are one.
+const SPACING: Duration = Duration::from_millis(100);
+
+/// So are those that lie together more closely than this part of their age: lag is known as exactly as that.
+const PRECISION: u32 = 32;
+
+/// The table that this dbproxy's own heartbeats are in.
+const HEARTBEAT: (&str, &str) = ("dbproxy", "heartbeat");
 
 /// What the primary executed lately, step by step.
 ///
@@ -35,7 +42,7 @@ impl Progress {
         Self {
             steps: VecDeque::new(),
             latest: None,
-            spacing: max_lag.saturating_mul(2) / STEPS,
+            spacing: SPACING.min(max_lag / PRECISION),
             kept: max_lag.saturating_mul(2),
             fresh,
         }
@@ -64,6 +71,7 @@ impl Progress {
     /// Makes one step of those that are too old for their difference to matter. None is dropped: a replica whose
     /// connection died unnoticed before a pause in the writes is still behind after it.
     fn forget(&mut self, now: Instant) {
+        self.thin(now);
         let old = |step: Option<&(Instant, Position)>| {
             step.is_some_and(|(at, _)| now.saturating_duration_since(*at) > self.kept)
         };
@@ -73,6 +81,23 @@ impl Progress {
             };
             if let Some((_, next)) = self.steps.front_mut() {
                 merge(next, &oldest);
+            }
+        }
+    }
+
+    /// Of steps that are put together the earlier time stays, so that lag is never underrated.
+    fn thin(&mut self, now: Instant) {
+        let mut index = 0;
+        while let (Some((begun, _)), Some((next, _))) =
+            (self.steps.get(index), self.steps.get(index + 1))
+        {
+            let between = next.saturating_duration_since(*begun);
+            if between >= now.saturating_duration_since(*next) / PRECISION {
+                index += 1;
+            } else if let Some((_, later)) = self.steps.remove(index + 1)
+                && let Some((_, whole)) = self.steps.get_mut(index)
+            {
+                merge(whole, &later);
             }
         }
     }
@@ -130,11 +155,17 @@ pub(super) struct Replication<'a> {
     /// The cluster's number.
     cluster: u8,
     servers: &'a [Watched],
+    /// A heartbeat of the primary that is older than this is none.
+    beats_for: Duration,
 }
 
 impl<'a> Replication<'a> {
-    pub(super) fn new(cluster: u8, servers: &'a [Watched]) -> Self {
-        Self { cluster, servers }
+    pub(super) fn new(cluster: u8, servers: &'a [Watched], beats_for: Duration) -> Self {
+        Self {
+            cluster,
+            servers,
+            beats_for,
+        }
     }
 
     fn facts(&self, id: ServerId) -> Option<&'a ServerFacts> {
@@ -238,13 +269,20 @@ impl<'a> Replication<'a> {
         progress: &Progress,
         now: Instant,
     ) -> Reading {
-        let barred = |reason| Reading {
-            lag: Lag::Unknown,
-            delay: Duration::ZERO,
-            barred: Some(reason),
-        };
         let Some(path) = self.path(replica, primary) else {
-            return barred(Unreadable::OtherSource);
+            return Reading {
+                lag: Lag::Unknown,
+                delay: Duration::ZERO,
+                barred: Some(Unreadable::OtherSource),
+            };
+        };
+        let barred = |reason| {
+            let lag = self.measured(replica, primary, progress);
+            Reading {
+                lag: lag.map_or(Lag::Unknown, Lag::Known),
+                delay: path.source.delay,
+                barred: Some(reason),
+            }
         };
         if !path.through.iter().all(|id| self.passes_on(*id, primary)) {
             return barred(Unreadable::BrokenChain);
@@ -254,8 +292,11 @@ impl<'a> Replication<'a> {
         }
         let lag = match path.source.receiver {
             ThreadState::Stopped => return barred(Unreadable::ReceiverStopped),
-            ThreadState::Running => self.lag(replica, &path, progress),
-            ThreadState::Connecting => self.lag_unconnected(replica, progress, now),
+            ThreadState::Running => self.lag(replica, primary, &path, progress),
+            ThreadState::Connecting => match self.beats(replica, primary) {
+                Some(_) => self.measured(replica, primary, progress),
+                None => self.lag_unconnected(replica, progress, now),
+            },
         };
         Reading {
             lag: lag.map_or(Lag::Unknown, Lag::Known),
@@ -274,7 +315,8 @@ impl<'a> Replication<'a> {
         let path = self.path(replica, primary)?;
         let runs = path.source.receiver == ThreadState::Running
             && path.source.applier == ThreadState::Running;
-        runs.then(|| self.lag(replica, &path, progress)).flatten()
+        runs.then(|| self.lag(replica, primary, &path, progress))
+            .flatten()
     }
 
     /// Does a server in the middle of a chain hand on what it gets?
@@ -288,20 +330,88 @@ impl<'a> Replication<'a> {
             })
     }
 
-    fn lag(&self, replica: ServerId, path: &Path<'_>, progress: &Progress) -> Option<Duration> {
-        let (facts, asked_at) = self.servers.get(replica.index())?.seen.as_ref()?;
-        if let Some(position) = &facts.replicated {
-            if progress.reached_by(position, *asked_at) {
-                return Some(Duration::ZERO);
-            }
-            let proven = progress
-                .missing_since(position)
-                .map_or(Duration::ZERO, |since| {
-                    asked_at.saturating_duration_since(since)
-                });
-            return Some(self.told(path)?.max(proven));
+    /// Lag of a replica whose connection runs: as measured with heartbeats; else what the servers say, or what is proven if
+    /// that is more.
+    fn lag(
+        &self,
+        replica: ServerId,
+        primary: ServerId,
+        path: &Path<'_>,
+        progress: &Progress,
+    ) -> Option<Duration> {
+        let measured = self.measured(replica, primary, progress);
+        let (facts, asked_at) = self.seen(replica)?;
+        let has_all = |position: &Arc<Position>| progress.reached_by(position, asked_at);
+        if facts.replicated.as_ref().is_some_and(has_all) || self.beats(replica, primary).is_some()
+        {
+            return measured;
         }
-        self.told(path)
+        Some(self.told(path)?.max(measured.unwrap_or_default()))
+    }
+
+    /// What is known of a replica's lag without asking any server for its opinion: by this program's clock alone.
+    fn measured(
+        &self,
+        replica: ServerId,
+        primary: ServerId,
+        progress: &Progress,
+    ) -> Option<Duration> {
+        let (facts, asked_at) = self.seen(replica)?;
+        let position = facts.replicated.as_ref();
+        if position.is_some_and(|position| progress.reached_by(position, asked_at)) {
+            return Some(Duration::ZERO);
+        }
+        // A heartbeat may overtake other transactions where they are not committed in order; positions tell.
+        let since = position.and_then(|position| progress.missing_since(position));
+        let missing = since.map(|since| asked_at.saturating_duration_since(since));
+        missing.max(self.beats(replica, primary))
+    }
+
+    /// By how much time a replica's newest heartbeat is behind the primary's own; `None` if the primary's does not beat.
+    ///
+    /// Since both are what the servers show, a primary that is only slow, or silent, makes nobody lag.
+    fn beats(&self, replica: ServerId, primary: ServerId) -> Option<Duration> {
+        let (facts, asked_at) = self.seen(replica)?;
+        let (ahead, ahead_asked_at) = self.seen(primary)?;
+        let newest = ahead.heartbeat?;
+        let stale = self.beats_for;
+        let is_alive = ahead_asked_at.saturating_duration_since(newest) <= stale
+            && asked_at.saturating_duration_since(ahead_asked_at) <= stale;
+        let (schema, table) = HEARTBEAT;
+        let filters = self.filters(replica, primary);
+        let arrives = filters.iter().all(|filters| filters.copy(schema, table));
+        let behind = newest.saturating_duration_since(facts.heartbeat?);
+        (is_alive && arrives).then_some(behind)
+    }
+
+    fn seen(&self, id: ServerId) -> Option<(&'a ServerFacts, Instant)> {
+        let watched = self.servers.get(id.index())?;
+        let (facts, asked_at) = watched.seen.as_ref()?;
+        Some((facts, *asked_at))
+    }
+
+    /// What is left out on the way from `primary` to `replica`.
+    pub(super) fn filters(&self, replica: ServerId, primary: ServerId) -> Vec<Arc<Filters>> {
+        let mut filters = Vec::new();
+        let mut note = |some: &Arc<Filters>| {
+            if !some.is_empty() {
+                filters.push(Arc::clone(some));
+            }
+        };
+        if let Some(path) = self.path(replica, primary) {
+            note(&path.source.filters);
+            for between in &path.through {
+                let on_the_way = self.path(*between, primary);
+                on_the_way.iter().for_each(|way| note(&way.source.filters));
+                self.facts(*between)
+                    .iter()
+                    .for_each(|facts| note(&facts.unlogged));
+            }
+            self.facts(primary)
+                .iter()
+                .for_each(|facts| note(&facts.unlogged));
+        }
+        filters
     }
 
     /// What the servers on the way say themselves.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dbproxy_proto::{capability::Capabilities, gtid::Position};
 use tokio::time::Instant;
 
+use super::filters::Filters;
 use super::observation::Defaults;
 use super::version::{Flavor, Version};
 use crate::config::ServerAddress;
@@ -111,6 +112,8 @@ pub struct Server {
     pub asked_at: Option<Instant>,
     /// After this time it closes an idle connection.
     pub wait_timeout: Duration,
+    /// What is left out on the way from the primary to it; empty if nothing is.
+    pub filters: Vec<Arc<Filters>>,
     /// Configured delay of its replication.
     pub delay: Duration,
     /// Since when it has been serving reads; `None` while it does not.
@@ -284,6 +287,20 @@ impl Server {
             Lag::Known(lag) if lag > max_lag => Err(Unreadable::Lagging(lag)),
             Lag::Known(_) => Ok(()),
         }
+    }
+}
+
+impl Server {
+    /// Whether it may lack tables that the primary has.
+    pub fn is_filtered(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
+    /// Whether it surely has this table, if the primary has it.
+    pub fn has_table(&self, schema: &str, table: &str) -> bool {
+        self.filters
+            .iter()
+            .all(|filters| filters.copy(schema, table))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dbproxy_proto::capability::Capabilities;
 use tokio::time::Instant;
 
+use super::filters::Filters;
 use super::observation::{Defaults, Observation, ProbeError, ServerFacts, WriteBlock};
 use super::replication::{Progress, Reading, Replication};
 use super::snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
@@ -329,6 +330,10 @@ impl Tracker {
             .filter(|_| id.cluster() == usize::from(self.cluster))
     }
 
+    fn replication(&self) -> Replication<'_> {
+        Replication::new(self.cluster, &self.servers, self.stale_after)
+    }
+
     fn ids(&self) -> impl Iterator<Item = ServerId> + use<> {
         ServerId::first_of(self.cluster, self.servers.len())
     }
@@ -383,7 +388,7 @@ impl Tracker {
             return Some(Claim::First);
         };
         let watched = self.watched(id)?;
-        let replication = Replication::new(self.cluster, &self.servers);
+        let replication = self.replication();
         let follows = replication.path(id, old).is_some();
         if watched.opened {
             Some(Claim::Opened)
@@ -400,7 +405,7 @@ impl Tracker {
 
     /// How many servers replicate from this one, over others or not.
     fn followers(&self, id: ServerId) -> usize {
-        let replication = Replication::new(self.cluster, &self.servers);
+        let replication = self.replication();
         self.ids()
             .filter(|other| *other != id && replication.path(*other, id).is_some())
             .count()
@@ -448,7 +453,7 @@ impl Tracker {
             }
             return;
         }
-        let replication = Replication::new(self.cluster, &self.servers);
+        let replication = self.replication();
         if replication.path(server, primary).is_none() {
             return;
         }
@@ -509,10 +514,19 @@ impl Tracker {
                 } = facts.defaults;
                 wait_timeout.min(interactive_timeout)
             }),
+            filters: self.filters(id, role),
             delay,
             readable_since: None,
             barred,
             why: self.why(id, watched, role, barred).into(),
+        }
+    }
+
+    /// What is left out between the primary and a replica.
+    fn filters(&self, id: ServerId, role: Role) -> Vec<Arc<Filters>> {
+        match (self.primary, role) {
+            (Some(primary), Role::Replica) => self.replication().filters(id, primary),
+            _ => Vec::new(),
         }
     }
 
@@ -562,12 +576,9 @@ impl Tracker {
         let Some(primary) = self.primary else {
             return (Lag::Unknown, Duration::ZERO, Some(Unreadable::NoPrimary));
         };
-        let Reading { lag, delay, barred } = Replication::new(self.cluster, &self.servers).read(
-            id,
-            primary,
-            &self.progress,
-            self.primary_time(now),
-        );
+        let Reading { lag, delay, barred } =
+            self.replication()
+                .read(id, primary, &self.progress, self.primary_time(now));
         (lag, delay, barred)
     }
 
@@ -665,7 +676,7 @@ impl Tracker {
     fn why_replica(&self, id: ServerId) -> String {
         let through = self
             .primary
-            .and_then(|primary| Replication::new(self.cluster, &self.servers).path(id, primary))
+            .and_then(|primary| self.replication().path(id, primary))
             .map(|path| path.through)
             .unwrap_or_default();
         let name = |id: &ServerId| self.watched(*id).map_or("", |watched| &*watched.name);

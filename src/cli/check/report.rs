@@ -213,6 +213,8 @@ mod tests {
 
     use std::time::Duration;
 
+    use std::sync::Arc;
+
     use tokio::time::Instant;
 
     use super::*;
@@ -240,6 +242,8 @@ mod tests {
             executed: None,
             replicated: None,
             sources: Vec::new(),
+            unlogged: Arc::default(),
+            heartbeat: None,
             collation: 45,
             sql_mode: "".into(),
             defaults: crate::topology::Defaults::default(),
@@ -259,6 +263,7 @@ mod tests {
                 applier: ThreadState::Running,
                 behind: Some(Duration::ZERO),
                 delay: Duration::ZERO,
+                filters: Arc::default(),
                 error: None,
             }],
             ..facts(server_id)

@@ -1,5 +1,6 @@
 //! Servers as they would be if all were well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -68,6 +69,8 @@ pub(super) fn sound(servers: &[ServerConfig], flavor: Flavor) -> Topology {
                 .map(replication)
                 .into_iter()
                 .collect(),
+            unlogged: Arc::default(),
+            heartbeat: None,
             collation: 45,
             sql_mode: "".into(),
             defaults: crate::topology::Defaults::default(),
@@ -98,6 +101,7 @@ fn replication(from: &ServerAddress) -> SourceFacts {
         applier: ThreadState::Running,
         behind: Some(Duration::ZERO),
         delay: Duration::ZERO,
+        filters: Arc::default(),
         error: None,
     }
 }

@@ -282,6 +282,7 @@ fn servers(address: &ServerAddress) -> Topology {
         lag: Lag::Known(Duration::ZERO),
         position: None,
         asked_at: None,
+        filters: Vec::new(),
         delay: Duration::ZERO,
         readable_since: None,
         barred: None,
