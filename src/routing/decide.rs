@@ -65,6 +65,8 @@ pub enum Freshness {
     Soon,
     /// It lacks it.
     Stale,
+    /// By the filters of its replication, it may lack a table that is read.
+    Filtered,
 }
 
 /// More replicas than this are not looked at.
@@ -160,6 +162,8 @@ pub fn decide(
     };
     let choose = |among: &dyn Fn(&Server) -> bool| {
         let freshness = |server: &Server| match among(server) {
+            // What else a transaction will read is not known.
+            true if opens && server.is_filtered() => Freshness::Filtered,
             true => freshness(server),
             false => Freshness::Stale,
         };
@@ -167,7 +171,12 @@ pub fn decide(
     };
     match wish.place {
         Place::LastUsed if session.previous.is_some() && !opens => {
-            return kept(Reason::HintLastUsed);
+            let server = session.previous.and_then(|id| topology.server(id));
+            let lacks =
+                |server: &Server| server.is_filtered() && freshness(server) == Freshness::Filtered;
+            if !server.is_some_and(lacks) {
+                return kept(Reason::HintLastUsed);
+            }
         }
         Place::Server(name) => {
             let reason = asked(Reason::HintServer, Reason::RuleServer);
@@ -207,6 +216,7 @@ pub fn decide(
             },
         },
         Choice::NotFresh => primary(Reason::NoFreshReplica),
+        Choice::Filtered => primary(Reason::NoReplicaHasTables),
         Choice::None if max_lag < topology.max_lag => primary(Reason::NoReplicaWithinLag),
         Choice::None => primary(Reason::NoReplica),
     }
@@ -238,7 +248,11 @@ fn within(
             let will_do = |server: &Server| {
                 server.role == Role::Replica
                     && server.readable(topology.max_lag).is_ok()
-                    && (reading.eventual || freshness(server) == Freshness::Fresh)
+                    && match freshness(server) {
+                        Freshness::Fresh => true,
+                        Freshness::Soon | Freshness::Stale => reading.eventual,
+                        Freshness::Filtered => false,
+                    }
             };
             if session.wish.place == Place::Primary {
                 (Target::Primary, asks_for_primary(session.wish.author))
@@ -260,6 +274,8 @@ enum Choice {
     /// The read has to wait there.
     Soon(ServerId),
     NotFresh,
+    /// Of those that could serve it, none surely has the tables.
+    Filtered,
     None,
 }
 
@@ -324,6 +340,8 @@ fn replica(
 ) -> Choice {
     let mut fresh = Candidates::NONE;
     let mut awaits = false;
+    let mut filtered = false;
+    let mut stale = false;
     let mut readable = false;
     let replicas = || {
         let servers = topology.servers.iter();
@@ -334,7 +352,8 @@ fn replica(
         match freshness(server) {
             Freshness::Fresh => fresh.add(server, topology, load),
             Freshness::Soon => awaits = true,
-            Freshness::Stale => {}
+            Freshness::Stale => stale = true,
+            Freshness::Filtered => filtered = true,
         }
     }
     if let Some(server) = fresh.pick(turn) {
@@ -342,16 +361,18 @@ fn replica(
     }
     if awaits {
         let mut soon = Candidates::NONE;
-        for server in replicas().filter(|server| freshness(server) != Freshness::Stale) {
+        let may = |server: &Server| matches!(freshness(server), Freshness::Fresh | Freshness::Soon);
+        for server in replicas().filter(|server| may(server)) {
             soon.add(server, topology, load);
         }
         if let Some(server) = soon.pick(turn) {
             return Choice::Soon(server);
         }
     }
-    match readable {
-        true => Choice::NotFresh,
-        false => Choice::None,
+    match (readable, filtered && !stale) {
+        (true, true) => Choice::Filtered,
+        (true, false) => Choice::NotFresh,
+        (false, _) => Choice::None,
     }
 }
 
@@ -366,7 +387,7 @@ fn one_of(
 ) -> Option<Target> {
     match choose(named) {
         Choice::Found(server) | Choice::Soon(server) => Some(Target::Replica(server)),
-        Choice::NotFresh | Choice::None => topology
+        Choice::NotFresh | Choice::Filtered | Choice::None => topology
             .primary()
             .filter(|server| named(server))
             .map(|_| Target::Primary),

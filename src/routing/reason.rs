@@ -46,6 +46,8 @@ pub enum Reason {
     NoReplicaWithinLag,
     /// A read, but no replica has the reader's last write yet.
     NoFreshReplica,
+    /// A read, but the filters of their replication may leave out of each replica what it reads.
+    NoReplicaHasTables,
     /// A read, but the configuration sends all reads to the primary.
     StrongConsistency,
     /// A read, but the configuration sends everything to the primary and only observes. Never from [`super::decide`].
@@ -101,6 +103,9 @@ impl fmt::Display for Reason {
             Self::NoFreshReplica => {
                 f.write_str("read: no replica is fresh enough for what it must see")
             }
+            Self::NoReplicaHasTables => f.write_str(
+                "read: by their replication filters no replica surely has what it reads",
+            ),
             Self::StrongConsistency => f.write_str("read: consistency is strong"),
             Self::Observing => f.write_str("read: mode is observe"),
             Self::InTransaction => f.write_str("in a transaction"),

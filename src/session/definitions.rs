@@ -61,6 +61,11 @@ impl Definitions {
         (asked_at > self.changed.load(Ordering::Acquire)).then_some(catalogue)
     }
 
+    /// Whether a table of this name is surely no view.
+    pub(super) fn is_no_view(&self, name: &[u8]) -> bool {
+        self.catalogue.borrow().is_no_view(name)
+    }
+
     /// What is known of all that had changed when this was asked; `None` if it is not read in time.
     async fn newer(&self) -> Option<Arc<Catalogue>> {
         let changed = self.changed.load(Ordering::Acquire);

@@ -9,7 +9,9 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Session, catch_up::Wait, relay::Failure, route::Tried, statement::Request};
+use super::{
+    Session, catch_up::Wait, relay::Failure, route::Tried, statement::Request, tables::Wording,
+};
 use crate::{
     error::{Error, ErrorKind},
     pool::PooledConn,
@@ -89,7 +91,7 @@ impl Session {
         }
         let mut tried = hedge.tried;
         tried.again(first, true);
-        let (route, _) = self.place(class, tried);
+        let (route, _) = self.place(class, tried, Wording::Request(hedge.request));
         let other = match route.target {
             Target::Replica(other) if !self.has_to_wait(other, class) => other,
             _ => return Ok(false),

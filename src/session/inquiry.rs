@@ -10,7 +10,7 @@ use dbproxy_proto::{
 
 use tokio::time::Instant;
 
-use super::{Flow, Session, route::Tried, rules::Ruling};
+use super::{Flow, Session, route::Tried, rules::Ruling, tables::Wording};
 use crate::{
     config::Consistency,
     error::{Answer, Error},
@@ -170,7 +170,7 @@ impl Session {
                 };
                 (route, None)
             }
-            None => self.place(&class, Tried::default()),
+            None => self.place(&class, Tried::default(), Wording::Text(statement)),
         };
         let rules = self.ruling.as_ref().map(|ruling| ruling.names());
         let topology = self.context.topology.borrow();

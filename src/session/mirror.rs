@@ -29,6 +29,7 @@ use super::{
     rules::{Entry, Written},
     scopes::SessionScopes,
     statement::Request,
+    tables::Wording,
 };
 use crate::{
     backend::{Login, SessionState},
@@ -220,7 +221,9 @@ impl Session {
         // Where it goes and what it leaves behind is for that cluster to say.
         let home = self.visit(context, claim.login());
         let there = self.looked_up(self.classify(text), text, &self.wanted);
-        let target = self.route(&there, Tried::default()).target;
+        let target = self
+            .route(&there, Tried::default(), Wording::Text(text))
+            .target;
         let wanted = Arc::clone(&self.wanted);
         let profile = self.profile();
         let writes = !there.is_replica_read() && context.answers.is_used();

@@ -39,6 +39,7 @@ mod server_key;
 mod span;
 mod statement;
 mod status_list;
+mod tables;
 
 use std::{
     future::pending,

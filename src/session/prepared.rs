@@ -10,7 +10,7 @@ use dbproxy_proto::{
     response::{Event, Expect, ResponseTracker},
 };
 
-use super::{Flow, Session, finish::Effect, route::Tried, statement::Request};
+use super::{Flow, Session, finish::Effect, route::Tried, statement::Request, tables::Wording};
 use crate::{
     backend::{BackendConn, ServerStatement, StatementKey},
     error::{Answer, Error, ErrorKind},
@@ -240,7 +240,7 @@ impl Session {
         class: &StatementClass,
     ) -> Result<PooledConn, Error> {
         self.lose_demoted()?;
-        let (route, _) = self.place(class, Tried::default());
+        let (route, _) = self.place(class, Tried::default(), Wording::Unknown);
         let mut conn = self.connection(&route).await?;
         let mut commands = BytesMut::new();
         self.put_state(&mut conn, class, &mut commands);

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use dbproxy_proto::{capability::StatusFlags, command::put_query};
 
-use super::{Session, finish::Effect, route::Tried};
+use super::{Session, finish::Effect, route::Tried, tables::Wording};
 use crate::{
     error::{Answer, Error, Origin},
     routing::{self, Reason, Target},
@@ -35,7 +35,7 @@ impl Session {
     }
 
     async fn leave_replica(&mut self, class: &StatementClass) -> Result<Option<Answer>, Error> {
-        let route = self.route(class, Tried::default());
+        let route = self.route(class, Tried::default(), Wording::Unknown);
         if route.target == Target::Kept {
             return Ok(None);
         }

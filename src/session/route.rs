@@ -10,13 +10,13 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Session, finish::Kept, relay::given_up, statement::Request};
+use super::{Session, finish::Kept, relay::given_up, statement::Request, tables::Wording};
 use crate::{
     backend::LAYOUT,
     config::Consistency,
     error::{Error, ErrorKind, Origin},
     pool::{Bucket, Claim, Key, PooledConn},
-    routing::{self, Reason, Route, SessionView, Target, Turn, Wish},
+    routing::{self, Freshness, Reason, Route, SessionView, Target, Turn, Wish},
     sql::{Kind, StatementClass},
     topology::{Server, ServerId, Topology},
 };
@@ -59,7 +59,12 @@ impl Tried {
 
 impl Session {
     /// Decides where a statement goes.
-    pub(super) fn route(&self, class: &StatementClass, tried: Tried) -> Route {
+    pub(super) fn route(
+        &self,
+        class: &StatementClass,
+        tried: Tried,
+        wording: Wording<'_>,
+    ) -> Route {
         let topology = self.context.topology.borrow();
         let wish = self.wish(class);
         // Only then it is worth to look.
@@ -79,7 +84,10 @@ impl Session {
                 .filter(|kept| kept.previous)
                 .map(|kept| kept.server),
         };
-        let freshness = |server: &Server| self.freshness(server, &topology, &wish, &tried);
+        let freshness = |server: &Server| match self.is_copied(server, class, wording) {
+            true => self.freshness(server, &topology, &wish, &tried),
+            false => Freshness::Filtered,
+        };
         let load = |server: ServerId| self.context.loads.of(server);
         let policy = self.rules.policy();
         let turn = Turn {

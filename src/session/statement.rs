@@ -21,6 +21,7 @@ use super::{
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
+    tables::Wording,
 };
 use crate::{
     backend::{ServerStatement, StatementKey},
@@ -97,7 +98,7 @@ impl Session {
                 self.reply_error(&error.answer()).await?;
                 return Err(error);
             }
-            let (route, would) = self.place(class, tried);
+            let (route, would) = self.place(class, tried, Wording::Request(request));
             self.take_turn(&would.unwrap_or(route), request);
             let replica = matches!(route.target, Target::Replica(_));
             // A transaction that only reads can begin anywhere.

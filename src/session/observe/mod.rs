@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub use observer::Observer;
 
-use super::{Session, relay::Outcome, route::Tried, statement::Request};
+use super::{Session, relay::Outcome, route::Tried, statement::Request, tables::Wording};
 use crate::{
     routing::{Reason, Route, Target},
     sql::{self, StatementClass},
@@ -41,8 +41,13 @@ impl Onlooker {
 
 impl Session {
     /// Where a statement goes, and where it would go if the mode were another.
-    pub(super) fn place(&self, class: &StatementClass, tried: Tried) -> (Route, Option<Route>) {
-        let route = self.route(class, tried);
+    pub(super) fn place(
+        &self,
+        class: &StatementClass,
+        tried: Tried,
+        wording: Wording<'_>,
+    ) -> (Route, Option<Route>) {
+        let route = self.route(class, tried, wording);
         if self.context.observer.is_none() {
             return (route, None);
         }

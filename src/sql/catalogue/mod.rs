@@ -90,6 +90,8 @@ struct Known {
     functions: HashMap<Name, Option<Instant>>,
     /// Views that are not plain reads, by name alone, folded.
     views: HashMap<Box<[u8]>, Unplain>,
+    /// All views, by name alone, folded; `None` if they are not known.
+    all_views: Option<HashSet<Box<[u8]>>>,
     /// Procedures that change nothing of what is known here.
     procedures: HashSet<Name>,
     /// A name that is not all ASCII may be one of `views`.
@@ -174,6 +176,12 @@ impl Catalogue {
     /// When the reading was asked for: whatever was done before is in it.
     pub fn asked_at(&self) -> Option<Instant> {
         self.asked_at
+    }
+
+    /// Whether a table of this name is surely no view, in whatever schema.
+    pub fn is_no_view(&self, name: &[u8]) -> bool {
+        let views = self.known.all_views.as_ref();
+        name.is_ascii() && views.is_some_and(|views| !views.contains(&fold(name)))
     }
 
     /// Whether what is known can make something else of a statement of this class.
@@ -410,6 +418,7 @@ impl Known {
             ..Self::default()
         };
         let views: HashSet<_> = reading.views.iter().map(|view| fold(&view.name)).collect();
+        known.all_views = Some(views.clone());
         let mut nodes = Vec::new();
         let mut procedures = Vec::new();
         for routine in &reading.routines {
@@ -765,6 +774,26 @@ mod tests {
             cause(&catalogue, "INSERT INTO deeper VALUES (1)"),
             Cause::Write
         );
+    }
+
+    #[test]
+    fn what_is_surely_no_view_is_known() {
+        assert!(!Catalogue::unread().is_no_view(b"t"));
+        let now = Instant::now();
+        let reading = Reading {
+            views: vec![view("V1", "select 1")],
+            ..Reading::default()
+        };
+        let read = Catalogue::new(&reading, &Catalogue::unread(), now, Duration::ZERO);
+        for (name, expected) in [
+            ("t", true),
+            ("v1", false),
+            ("V1", false),
+            ("stra\u{df}e", false),
+        ] {
+            assert_eq!(read.is_no_view(name.as_bytes()), expected, "{name}");
+        }
+        assert!(!read.unreadable(now).is_no_view(b"t"));
     }
 
     #[test]
