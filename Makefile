@@ -6,7 +6,7 @@ FLAVOR ?= mariadb
 STATEMENTS ?= 100000
 SEED ?= 2
 
-.PHONY: build demo test soak compat bench fuzz fmt lint doc
+.PHONY: build demo test compat bench soak fuzz fmt lint doc
 
 build:
 	$(CARGO) build --release
@@ -33,6 +33,11 @@ bench:
 	$(CARGO) build --release
 	$(CARGO) bench --workspace
 	python3 benches/compare
+
+soak:
+	compose/install-servers --soak
+	$(CARGO) build --release
+	python3 benches/soak
 
 fuzz:
 	fuzz/smoke

@@ -56,7 +56,7 @@ if (!defined('ABSPATH')) define('ABSPATH', __DIR__ . '/');
 require_once ABSPATH . 'wp-settings.php';
 """)
     port = free_port()
-    process = rig.processes.start(f"web-{port}", ["php", "-S", f"127.0.0.1:{port}", "-t", home], {"PHP_CLI_SERVER_WORKERS": WEB_WORKERS})
+    process = rig.processes.start(f"web-{port}", ["php", "-d", "opcache.enable_cli=1", "-S", f"127.0.0.1:{port}", "-t", home], {"PHP_CLI_SERVER_WORKERS": WEB_WORKERS})
     wait_for("the web server to accept connections", lambda: accepts(port), 20)
     return Endpoint("web", port, process), os.path.join(home, "debug.log")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import threading
 from statistics import median
 
@@ -47,24 +48,74 @@ def _idle(endpoint, count):
             client.close()
 
 
+@contextlib.contextmanager
+def _apart(rig):
+    """While in it, the servers have half of the processors, and everything that begins here has the others: a proxy does
+    not share the database's machine, and is not to be told from it where both run out of processor time together."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+
+    def pin(chosen):
+        for server in rig.servers.all:
+            for pid in server.process.pids():
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    with contextlib.suppress(OSError):
+                        os.sched_setaffinity(int(task), chosen)
+
+    if not half:
+        raise Failure("this needs two processors")
+    pin(cores[:half])
+    os.sched_setaffinity(0, cores[half:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        pin(cores)
+
+
+def _children():
+    """Processor seconds of the clients that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _spent(rig, endpoint, run):
+    """The rate that `run` finds, and the microseconds of clients, proxy and servers for each unit of it."""
+    def clocks():
+        return [_children(), endpoint.cpu(), rig.servers.cpu()]
+
+    before = clocks()
+    rate, units = run()
+    return [rate, *((after - at) * 1e6 / units for after, at in zip(clocks(), before))]
+
+
+def _against_direct(rig, proxied, run_direct, run_proxied, args, report, what):
+    """Both in turn: prints the medians, and returns that of the ratios of the rates within a round."""
+    direct, rounds = Endpoint("direct", rig.primary.port, None), []
+    for _ in range(args.rounds):
+        rounds.append((_spent(rig, direct, lambda: run_direct(direct)), _spent(rig, proxied, lambda: run_proxied(proxied))))
+    ratios = [through[0] / alone[0] for alone, through in rounds]
+    sums = [sum(alone[1:]) / sum(through[1:]) for alone, through in rounds]
+    report.say(f"  {what}: ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); by processor time in all {median(sums):.2f}")
+    for name, side in (("direct", 0), ("proxied", 1)):
+        rate, client, proxy, server = (median(one[side][i] for one in rounds) for i in range(4))
+        report.say(f"    {name:8} {rate:8,.0f}/s; us each: clients {client:.0f}, proxy {proxy:.0f}, servers {server:.0f}")
+    return median(ratios)
+
+
 def many(rig, args, report):
     """200 of 5,000 clients active over 50 connections, against 50 clients on 50 connections of their own."""
-    direct = Endpoint("direct", rig.primary.port, None)
+    def load_of(arguments, count):
+        def run(endpoint):
+            found = _sysbench(rig, endpoint, arguments, count, args.seconds)
+            return found["rate"], found["queries"]
+        return run
+
     limits = f"server_connections = {CONNECTIONS}"
-    with rig.proxied(args.dbproxy, "many", limits=limits, replicas=False) as proxied, _idle(proxied, CLIENTS - ACTIVE):
-        for title, arguments, bar in (("sums over 100 rows", SUMS, 0.9), ("read-write transactions", READ_WRITE, 0.9), ("point selects", POINT, None)):
-            ratios, rates = [], []
-            for _ in range(args.rounds):
-                alone = _sysbench(rig, direct, arguments, CONNECTIONS, args.seconds)
-                through = _sysbench(rig, proxied, arguments, ACTIVE, args.seconds)
-                ratios.append(through["rate"] / alone["rate"])
-                rates.append((alone["rate"], through["rate"], through["cpu_us"], alone["server_us"], through["p95"]))
-            alone, through, cpu, server, p95 = map(median, zip(*rates))
-            report.say(f"  {title}: direct {alone:,.0f} queries/s ({server:.0f} us of the server each), proxied {through:,.0f} "
-                       f"({cpu:.0f} us of the proxy each, p95 {p95:.0f} ms), ratio {median(ratios):.2f} "
-                       f"({min(ratios):.2f} to {max(ratios):.2f})")
-            if bar:
-                report.bar(f"{rig.flavor}: {CLIENTS:,} clients, {title}, of direct throughput", median(ratios), bar)
+    with _apart(rig), rig.proxied(args.dbproxy, "many", limits=limits, replicas=False) as proxied, _idle(proxied, CLIENTS - ACTIVE):
+        for title, arguments in (("sums over 100 rows", SUMS), ("read-write transactions", READ_WRITE), ("point selects", POINT)):
+            ratio = _against_direct(rig, proxied, load_of(arguments, CONNECTIONS), load_of(arguments, ACTIVE), args, report, title)
+            report.bar(f"{rig.flavor}: {CLIENTS:,} clients, {title}, of direct throughput", ratio, 0.9)
         report.say(f"  connections to the server: {rig.primary.connected()}")
 
 
@@ -79,18 +130,17 @@ def _connects(rig, endpoint, seconds):
             raise Failure(f"{process.name}: {text}")
         total += int(text)
         rig.processes.running.remove(process)
-    return total / seconds
+    return total / seconds, total
 
 
 def connect(rig, args, report):
     """Connect, one query, disconnect, from PHP."""
-    direct = Endpoint("direct", rig.primary.port, None)
+    def run(endpoint):
+        return _connects(rig, endpoint, args.seconds)
+
     with rig.proxied(args.dbproxy, "connect", replicas=False) as proxied:
-        pairs = [(_connects(rig, direct, args.seconds), _connects(rig, proxied, args.seconds)) for _ in range(args.rounds)]
-    ratios = [through / alone for alone, through in pairs]
-    alone, through = map(median, zip(*pairs))
-    report.say(f"  direct {alone:,.0f}/s, proxied {through:,.0f}/s, ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    report.bar(f"{rig.flavor}: connect, query, disconnect, of direct connections", median(ratios), CONNECT_BARS[rig.flavor])
+        ratio = _against_direct(rig, proxied, run, run, args, report, "connect, query, disconnect")
+    report.bar(f"{rig.flavor}: connect, query, disconnect, of direct connections", ratio, CONNECT_BARS[rig.flavor])
 
 
 @contextlib.contextmanager
