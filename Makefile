@@ -29,10 +29,11 @@ compat:
 	tests/compat/run
 
 bench:
-	compose/install-servers --bench
+	compose/install-servers --bench --tests
 	$(CARGO) build --release
 	$(CARGO) bench --workspace
 	python3 benches/compare
+	python3 benches/soak --only cost,many,connect
 
 soak:
 	compose/install-servers --soak

@@ -64,7 +64,8 @@ class Report:
 
     def status(self, strict):
         broken = [text for text, kept in self.promises if not kept]
-        self.say(f"\n{len(self.promises) - len(broken)} of {len(self.promises)} promises kept, {sum(self.bars)} of {len(self.bars)} bars met")
+        self.say(f"\n{len(self.promises) - len(broken)} of {len(self.promises)} promises kept, "
+                 f"{sum(self.bars)} of {len(self.bars)} bars met")
         for text in broken:
             self.say(f"BROKEN  {text}")
         return 1 if broken else 3 if strict and not all(self.bars) else 0

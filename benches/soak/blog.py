@@ -56,7 +56,8 @@ if (!defined('ABSPATH')) define('ABSPATH', __DIR__ . '/');
 require_once ABSPATH . 'wp-settings.php';
 """)
     port = free_port()
-    process = rig.processes.start(f"web-{port}", ["php", "-d", "opcache.enable_cli=1", "-S", f"127.0.0.1:{port}", "-t", home], {"PHP_CLI_SERVER_WORKERS": WEB_WORKERS})
+    command = ["php", "-d", "opcache.enable_cli=1", "-S", f"127.0.0.1:{port}", "-t", home]
+    process = rig.processes.start(f"web-{port}", command, {"PHP_CLI_SERVER_WORKERS": WEB_WORKERS})
     wait_for("the web server to accept connections", lambda: accepts(port), 20)
     return Endpoint("web", port, process), os.path.join(home, "debug.log")
 
@@ -135,7 +136,8 @@ class Site:
             post = fields["post_ID"]
             _, listed = page.form("_inline_edit")
             self.admin.post("/wp-admin/admin-ajax.php", {
-                "action": "inline-save", "post_type": "post", "post_ID": post, "edit_date": "true", "post_view": "list", "screen": "edit-post",
+                "action": "inline-save", "post_type": "post", "post_ID": post, "edit_date": "true", "post_view": "list",
+                "screen": "edit-post",
                 "post_title": f"Published {number}", "post_name": f"published-{number}", "post_author": "1", "_status": "publish",
                 "comment_status": "open", "mm": "01", "jj": "02", "aa": "2024", "hh": "03", "mn": "04", "ss": "05",
                 "_inline_edit": listed["_inline_edit"],
@@ -232,8 +234,10 @@ def wordpress(rig, args, report):
             with open(log, errors="replace") as file:
                 errors = [line.strip() for line in file if "WordPress database error" in line]
     rig.primary.sql("DROP DATABASE wordpress; CREATE DATABASE wordpress;")
-    report.say(f"  WordPress {_version(_package())}, replicas {LATE}: {site.checks} checks, {len(site.wrong)} wrong, {len(errors)} database errors; "
-               f"in use ({took:.0f} s) replicas served {used:.0%} of {used_count:,} reads, of {VIEWS} pages that are only looked at {viewed:.0%} of {viewed_count:,}")
+    report.say(f"  WordPress {_version(_package())}, replicas {LATE}: {site.checks} checks, {len(site.wrong)} wrong, "
+               f"{len(errors)} database errors, in {took:.0f} s")
+    report.say(f"  replicas served {used:.0%} of {used_count:,} reads in use, {viewed:.0%} of {viewed_count:,} of {VIEWS} pages "
+               "that are only looked at")
     for text in (site.wrong + errors)[:8]:
         report.say(f"    {text}")
     report.promise(f"{rig.flavor}: WordPress shows everything at once", not site.wrong and not errors)

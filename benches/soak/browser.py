@@ -80,7 +80,8 @@ class Browser:
 
     def _open(self, path, body, headers, method=None):
         url = urllib.parse.urljoin(self.base, path)
-        request = urllib.request.Request(url, data=body, headers={name.replace("_", "-"): value for name, value in headers.items()}, method=method)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(url, data=body, headers=headers, method=method)
         try:
             with self.opener.open(request, timeout=60) as answer:
                 return Page(answer.url, answer.status, answer.read())

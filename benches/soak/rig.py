@@ -147,7 +147,8 @@ servers = [{listed}]
         wait_for(f"{name} to accept connections", ready, 20)
         endpoint = Endpoint(name, port, process)
         # Not MySQL's shell, which begins with a question to the primary and then stays there.
-        code = f"echo (new mysqli('127.0.0.1', '{USER}', '{PASSWORD}', 'soak', {port}))->query('SELECT name FROM where_am_i')->fetch_row()[0];"
+        code = (f"echo (new mysqli('127.0.0.1', '{USER}', '{PASSWORD}', 'soak', {port}))"
+                "->query('SELECT name FROM where_am_i')->fetch_row()[0];")
         wanted = ("db2", "db3") if replicas else ("db1",)
         wait_for(f"a first read through {name}", lambda: self.processes.run("php", ["php", "-r", code])[1] in wanted, 20)
         return endpoint

@@ -93,7 +93,8 @@ def _against_direct(rig, proxied, run_direct, run_proxied, args, report, what):
     """Both in turn: prints the medians, and returns that of the ratios of the rates within a round."""
     direct, rounds = Endpoint("direct", rig.primary.port, None), []
     for _ in range(args.rounds):
-        rounds.append((_spent(rig, direct, lambda: run_direct(direct)), _spent(rig, proxied, lambda: run_proxied(proxied))))
+        alone = _spent(rig, direct, lambda: run_direct(direct))
+        rounds.append((alone, _spent(rig, proxied, lambda: run_proxied(proxied))))
     ratios = [through[0] / alone[0] for alone, through in rounds]
     sums = [sum(alone[1:]) / sum(through[1:]) for alone, through in rounds]
     report.say(f"  {what}: ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); by processor time in all {median(sums):.2f}")
@@ -151,11 +152,10 @@ def _writer(endpoint):
     def write():
         try:
             connection, number = Connection(endpoint.port, USER, PASSWORD, "soak"), 0
+            connection.query("REPLACE INTO counters VALUES (-1, 0)")
             while not ended.wait(1 / WRITES_PER_SECOND):
                 number += 1
-                connection.query(f"UPDATE log SET n = {number} WHERE client = -1")
-                connection.query(f"INSERT INTO log VALUES (-1, {number}) ON DUPLICATE KEY UPDATE n = n")
-            connection.query("DELETE FROM log WHERE client = -1")
+                connection.query(f"UPDATE counters SET n = {number} WHERE client = -1")
             connection.close()
         except (Failure, OSError) as failure:
             problems.append(failure)
@@ -174,7 +174,8 @@ def _writer(endpoint):
 def cost(rig, args, report):
     """Processor time per read with consistency and without, in turn, alone and beside a writer."""
     with rig.proxied(args.dbproxy, "user") as user, rig.proxied(args.dbproxy, "eventual", cluster='consistency = "eventual"') as none:
-        for title, beside in (("reads alone", lambda _: contextlib.nullcontext()), (f"reads beside {WRITES_PER_SECOND} writes per second", _writer)):
+        alone, written = "reads alone", f"reads beside {WRITES_PER_SECOND} writes per second"
+        for title, beside in ((alone, lambda _: contextlib.nullcontext()), (written, _writer)):
             rounds = []
             for _ in range(args.rounds):
                 rounds.append([])
