@@ -97,7 +97,8 @@ def _against_direct(rig, proxied, run_direct, run_proxied, args, report, what):
         rounds.append((alone, _spent(rig, proxied, lambda: run_proxied(proxied))))
     ratios = [through[0] / alone[0] for alone, through in rounds]
     sums = [sum(alone[1:]) / sum(through[1:]) for alone, through in rounds]
-    report.say(f"  {what}: ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); by processor time in all {median(sums):.2f}")
+    report.say(f"  {what}: ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
+               f"by processor time in all {median(sums):.2f}")
     for name, side in (("direct", 0), ("proxied", 1)):
         rate, client, proxy, server = (median(one[side][i] for one in rounds) for i in range(4))
         report.say(f"    {name:8} {rate:8,.0f}/s; us each: clients {client:.0f}, proxy {proxy:.0f}, servers {server:.0f}")
