@@ -19,10 +19,6 @@ test:
 	compose/install-servers --tests
 	$(CARGO) test --workspace --no-fail-fast
 
-soak:
-	compose/install-servers --tests
-	DBPROXY_EXACT=$(STATEMENTS) DBPROXY_EXACT_SEED=$(SEED) $(CARGO) test --test exact -- --test-threads=1
-
 compat:
 	compose/install-servers --compat
 	$(CARGO) build
@@ -36,7 +32,9 @@ bench:
 	python3 benches/soak --only cost,many,connect
 
 soak:
+	compose/install-servers --tests
 	compose/install-servers --soak
+	DBPROXY_EXACT=$(STATEMENTS) DBPROXY_EXACT_SEED=$(SEED) $(CARGO) test --test exact -- --test-threads=1
 	$(CARGO) build --release
 	python3 benches/soak
 
