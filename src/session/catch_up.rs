@@ -105,8 +105,10 @@ impl Session {
         if wish.consistency == Consistency::Eventual {
             return Freshness::Fresh;
         }
+        // First, since to ask also finds names for what had none.
+        let fresh = self.scopes.is_fresh(wish.consistency, server, topology);
         let no_older = self.is_no_older(server, topology);
-        if no_older && self.scopes.is_fresh(wish.consistency, server, topology) {
+        if fresh && no_older {
             return Freshness::Fresh;
         }
         let limit = self.longest_wait();
