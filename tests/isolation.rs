@@ -733,6 +733,20 @@ async fn the_last_insert_id_is_the_sessions(flavor: Flavor) {
         fresh.disconnect().await.unwrap();
         first.disconnect().await.unwrap();
     }
+    // A value that a read has given it is its session's, and nobody else's.
+    let mut giver = proxy.connect().await;
+    assert_eq!(
+        one::<u64>(&mut giver, "SELECT LAST_INSERT_ID(4711)").await,
+        4711
+    );
+    assert_eq!(one::<u64>(&mut never, asked).await, 0);
+    assert_eq!(one::<u64>(&mut giver, asked).await, 4711);
+    giver.disconnect().await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(one::<u64>(&mut never, asked).await, 0);
+        let mut next = proxy.connect().await;
+        assert_eq!(one::<u64>(&mut next, asked).await, 0);
+    }
 }
 
 async fn character_sets_are_the_same_everywhere(flavor: Flavor) {

@@ -34,6 +34,8 @@ pub enum PinReason {
     Xa,
     /// LASTVAL() and PREVIOUS VALUE are known on this connection only.
     Sequence,
+    /// LAST_INSERT_ID() was given a value that no answer tells.
+    InsertId,
     /// A cursor of a prepared statement is open. Never from [`pin_for`].
     Cursor,
     /// A parameter's value was sent ahead. Never from [`pin_for`].
@@ -65,6 +67,7 @@ impl fmt::Display for PinReason {
             Self::UnknownFunction => "function that may be a stored one",
             Self::Xa => "XA transaction",
             Self::Sequence => "sequence value",
+            Self::InsertId => "LAST_INSERT_ID(expression)",
             Self::Cursor => "open cursor",
             Self::LongData => "parameter value sent ahead",
             Self::LargeStatement => "statement too long to be understood whole",
@@ -96,6 +99,10 @@ pub fn pin_for(class: &StatementClass) -> Option<PinReason> {
     }
     match class.kind {
         Kind::Call => Some(PinReason::Procedure),
+        // The answers to others tell it.
+        kind if kind != Kind::Write && facts.contains(Facts::SETS_INSERT_ID) => {
+            Some(PinReason::InsertId)
+        }
         Kind::Xa => Some(PinReason::Xa),
         Kind::Multi if facts.contains(Facts::SESSION_STATE) => Some(PinReason::MultiStatement),
         Kind::Compound => Some(PinReason::MultiStatement),

@@ -777,7 +777,13 @@ impl<'a> Part<'a> {
             return;
         }
         match entry.word {
-            Word::FnLastInsertId => self.facts |= Facts::LAST_INSERT_ID,
+            Word::FnLastInsertId => {
+                let rest = self.sql.get(token.end()..).unwrap_or_default();
+                self.facts |= match rest.trim_ascii_start().first() {
+                    Some(b')') => Facts::LAST_INSERT_ID,
+                    _ => Facts::LAST_INSERT_ID | Facts::SETS_INSERT_ID,
+                };
+            }
             Word::FnPreviousStatement => self.facts |= Facts::PREVIOUS_STATEMENT,
             Word::FnNamedLock => self.facts |= Facts::NAMED_LOCK,
             Word::FnConnection => self.facts |= Facts::CONNECTION,

@@ -90,6 +90,8 @@ facts! {
     CODE_IN_COMMENT = 31,
     /// FOUND_ROWS() behind it may be another number than that of its rows: UNION and kin, a limit with an offset, PROCEDURE.
     UNCOUNTED = 32,
+    /// LAST_INSERT_ID(expression): the connection has another one from then on, which not every answer tells.
+    SETS_INSERT_ID = 33,
 }
 
 impl Facts {
