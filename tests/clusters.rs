@@ -39,6 +39,20 @@ async fn schemas(conn: &mut Conn) -> Vec<String> {
     conn.query(sql).await.unwrap()
 }
 
+/// Waits until one statement sleeps on the servers of a cluster.
+async fn runs_a_sleep(cluster: &Cluster) {
+    eventually("it to run", async || {
+        let sql =
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
+        let mut running = 0;
+        for server in cluster.servers() {
+            running += server.first::<u64>(sql).await.unwrap();
+        }
+        running == 1
+    })
+    .await;
+}
+
 async fn sessions_find_their_cluster(flavor: Flavor) {
     let shop = cluster(flavor, "shop", 1).await;
     let archive = cluster(flavor, "archive", 1).await;
@@ -133,16 +147,7 @@ async fn sessions_find_their_cluster(flavor: Flavor) {
         let slept = by_schema.query_drop("SELECT SLEEP(600) FROM mark").await;
         (by_schema, slept)
     });
-    eventually("it to run", async || {
-        let sql =
-            "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
-        let mut running = 0;
-        for server in archive.servers() {
-            running += server.first::<u64>(sql).await.unwrap();
-        }
-        running == 1
-    })
-    .await;
+    runs_a_sleep(&archive).await;
     usual.query_drop(format!("KILL QUERY {id}")).await.unwrap();
     let (mut by_schema, _) = sleeper.await.unwrap();
 
@@ -350,16 +355,7 @@ async fn statements_run_on_another_cluster(flavor: Flavor) {
         let slept = conn.query_drop("SELECT SLEEP(600) FROM archive.mark").await;
         (conn, slept)
     });
-    eventually("it to run", async || {
-        let sql =
-            "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
-        let mut running = 0;
-        for server in archive.servers() {
-            running += server.first::<u64>(sql).await.unwrap();
-        }
-        running == 1
-    })
-    .await;
+    runs_a_sleep(&archive).await;
     let mut other = proxy.connect().await;
     other.query_drop(format!("KILL QUERY {id}")).await.unwrap();
     let (mut conn, _) = sleeper.await.unwrap();

@@ -56,11 +56,13 @@ impl Awaited {
         (1..=LONGEST_WAIT).contains(&text.len()).then_some(text)
     }
 
-    /// This and what another one asks for; `None` if that cannot be said in one.
-    #[must_use]
-    pub fn and(mut self, other: &Self) -> Option<Self> {
-        self.token.merge(&other.token).ok()?;
-        Some(self)
+    /// What all of these ask for; `None` if there is none, or that cannot be said in one.
+    pub fn all(mut those: impl Iterator<Item = Self>) -> Option<Self> {
+        let first = those.next()?;
+        those.try_fold(first, |mut whole, next| {
+            whole.token.merge(&next.token).ok()?;
+            Some(whole)
+        })
     }
 }
 

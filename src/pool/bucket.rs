@@ -278,6 +278,19 @@ impl Bucket {
             .min()
     }
 
+    /// A connection for what nobody waits for: behind all who wait.
+    pub async fn spare(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        login: &Login,
+        state: &Arc<SessionState>,
+    ) -> Result<PooledConn, Error> {
+        match self.take(worker, state) {
+            Some(conn) => Ok(conn),
+            None => self.checkout(worker, login, state, Claim::LAST).await,
+        }
+    }
+
     /// A connection that can be taken to `state`, for one or more statements.
     ///
     /// Idle ones first (this worker's, then another's), then a new one as long

@@ -18,6 +18,19 @@ pub struct Route {
     pub target: Target,
     /// Why.
     pub reason: Reason,
+    /// The replica will have what the read must see only in a moment, for which it has to wait there.
+    pub waits: bool,
+}
+
+impl Route {
+    /// To where nothing has to be waited for.
+    pub const fn new(target: Target, reason: Reason) -> Self {
+        Self {
+            target,
+            reason,
+            waits: false,
+        }
+    }
 }
 
 /// Where a statement goes.
@@ -87,19 +100,10 @@ pub fn decide(
     load: impl Fn(ServerId) -> Load,
     turn: &Turn,
 ) -> Route {
-    let primary = |reason| Route {
-        target: Target::Primary,
-        reason,
-    };
-    let kept = |reason| Route {
-        target: Target::Kept,
-        reason,
-    };
+    let primary = |reason| Route::new(Target::Primary, reason);
+    let kept = |reason| Route::new(Target::Kept, reason);
     if session.wish.reads_only && class.may_change_data() {
-        return Route {
-            target: Target::Nowhere,
-            reason: Reason::ReadOnlySession,
-        };
+        return Route::new(Target::Nowhere, Reason::ReadOnlySession);
     }
     if let Some(reading) = session.reading
         && !ends_reading(class)
@@ -181,16 +185,16 @@ pub fn decide(
         Place::Server(name) => {
             let reason = asked(Reason::HintServer, Reason::RuleServer);
             let is_it = |server: &Server| name.is(&server.name);
-            if let Some(target) = one_of(topology, &is_it, &choose) {
-                return Route { target, reason };
+            if let Some(route) = one_of(topology, &is_it, &choose, reason) {
+                return route;
             }
         }
         Place::Group(name) => {
             let is_member =
                 |server: &Server| server.group.as_deref().is_some_and(|group| name.is(group));
-            if let Some(target) = one_of(topology, &is_member, &choose) {
-                let reason = asked(Reason::HintGroup, Reason::RuleGroup);
-                return Route { target, reason };
+            let by = asked(Reason::HintGroup, Reason::RuleGroup);
+            if let Some(route) = one_of(topology, &is_member, &choose, by) {
+                return route;
             }
             reason = Reason::NoneOfGroup;
         }
@@ -204,16 +208,14 @@ pub fn decide(
         _ => {}
     }
     match choose(&|_| true) {
-        Choice::Found(server) => Route {
-            target: Target::Replica(server),
-            reason,
-        },
+        Choice::Found(server) => Route::new(Target::Replica(server), reason),
         Choice::Soon(server) => Route {
             target: Target::Replica(server),
             reason: match reason {
                 Reason::FreshReplica => Reason::SoonFresh,
                 reason => reason,
             },
+            waits: true,
         },
         Choice::NotFresh => primary(Reason::NoFreshReplica),
         Choice::Filtered => primary(Reason::NoReplicaHasTables),
@@ -266,7 +268,7 @@ fn within(
         }
         (true, Stage::Begun) => (Target::Kept, Reason::InReading),
     };
-    Route { target, reason }
+    Route::new(target, reason)
 }
 
 enum Choice {
@@ -384,12 +386,17 @@ fn one_of(
     topology: &Topology,
     named: &dyn Fn(&Server) -> bool,
     choose: &Choose<'_>,
-) -> Option<Target> {
+    reason: Reason,
+) -> Option<Route> {
     match choose(named) {
-        Choice::Found(server) | Choice::Soon(server) => Some(Target::Replica(server)),
+        Choice::Found(server) => Some(Route::new(Target::Replica(server), reason)),
+        Choice::Soon(server) => Some(Route {
+            waits: true,
+            ..Route::new(Target::Replica(server), reason)
+        }),
         Choice::NotFresh | Choice::Filtered | Choice::None => topology
             .primary()
             .filter(|server| named(server))
-            .map(|_| Target::Primary),
+            .map(|_| Route::new(Target::Primary, reason)),
     }
 }

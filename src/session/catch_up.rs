@@ -142,20 +142,7 @@ impl Session {
         })
     }
 
-    /// Whether a read that goes to this replica has to wait there for something.
-    pub(super) fn has_to_wait(&self, server: ServerId, class: &StatementClass) -> bool {
-        let consistency = self.wish(class).consistency;
-        if consistency == Consistency::Eventual {
-            return false;
-        }
-        let topology = self.context.topology.borrow();
-        topology.server(server).is_some_and(|server| {
-            !self.is_no_older(server, &topology)
-                || !self.scopes.is_fresh(consistency, server, &topology)
-        })
-    }
-
-    /// What a read that goes to this replica has to wait for there.
+    /// What a read that goes to this replica has to wait for there; `None` if it has come meanwhile.
     ///
     /// # Errors
     /// The replica will not do: what it would have to be waited for is not known.
@@ -163,7 +150,7 @@ impl Session {
         &self,
         server: ServerId,
         class: &StatementClass,
-    ) -> Result<Wait, Unknown> {
+    ) -> Result<Option<Wait>, Unknown> {
         let consistency = self.wish(class).consistency;
         let limit = self.longest_wait();
         if limit.is_zero() {
@@ -171,8 +158,12 @@ impl Session {
         }
         let no_older = {
             let topology = self.context.topology.borrow();
-            let server = topology.server(server);
-            server.is_none_or(|server| self.is_no_older(server, &topology))
+            let server = topology.server(server).ok_or(Unknown)?;
+            let no_older = self.is_no_older(server, &topology);
+            if no_older && self.scopes.is_fresh(consistency, server, &topology) {
+                return Ok(None);
+            }
+            no_older
         };
         let seen = match no_older {
             true => None,
@@ -181,17 +172,15 @@ impl Session {
         let topology = self.context.topology.borrow();
         let incarnation = topology.server(server).ok_or(Unknown)?.incarnation;
         let awaited = self.scopes.awaited(consistency).ok_or(Unknown)?;
-        let mut all = awaited.iter().flatten().cloned().chain(seen);
-        let first = all.next().ok_or(Unknown)?;
-        let whole = all.try_fold(first, |whole, next| whole.and(&next));
+        let whole = Awaited::all(awaited.iter().flatten().cloned().chain(seen));
         let position = whole.as_ref().and_then(Awaited::text).ok_or(Unknown)?;
-        Ok(Wait {
+        Ok(Some(Wait {
             query: query(topology.flavor(), &position, limit),
             limit,
             consistency,
             incarnation,
             awaited,
-        })
+        }))
     }
 
     /// How far the primary is now that everything was read that must not be missed; `None` if it does not tell in time.

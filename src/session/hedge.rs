@@ -93,7 +93,7 @@ impl Session {
         tried.again(first, true);
         let (route, _) = self.place(class, tried, Wording::Request(hedge.request));
         let other = match route.target {
-            Target::Replica(other) if !self.has_to_wait(other, class) => other,
+            Target::Replica(other) if !route.waits => other,
             _ => return Ok(false),
         };
         if !context.loads.may_ask_again() {

@@ -164,11 +164,8 @@ impl Session {
     ) -> Vec<(&'static str, Option<String>)> {
         let (route, would) = match self.breach(&class, statement) {
             Some(breach) => {
-                let route = Route {
-                    target: Target::Nowhere,
-                    reason: Reason::Administration(breach.harm),
-                };
-                (route, None)
+                let reason = Reason::Administration(breach.harm);
+                (Route::new(Target::Nowhere, reason), None)
             }
             None => self.place(&class, Tried::default(), Wording::Text(statement)),
         };

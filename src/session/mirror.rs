@@ -35,7 +35,7 @@ use crate::{
     backend::{Login, SessionState},
     config::Consistency,
     error::{Answer, Error, ErrorKind},
-    pool::{self, Key, PooledConn},
+    pool::{Key, PooledConn},
     routing::{self, Target},
     sql::{Facts, Kind, StatementClass},
     topology::ServerId,
@@ -382,14 +382,7 @@ impl Lane {
         let Some(bucket) = self.context.pool.bucket(key) else {
             return Err(Error::server(ErrorKind::Closed));
         };
-        let (worker, wanted) = (self.context.worker, &copy.wanted);
-        match bucket.take(worker, wanted) {
-            Some(conn) => Ok(conn),
-            None => {
-                let last = pool::Claim::LAST;
-                bucket.checkout(worker, login, wanted, last).await
-            }
-        }
+        bucket.spare(self.context.worker, login, &copy.wanted).await
     }
 
     fn primary(&self) -> Option<ServerId> {

@@ -149,10 +149,7 @@ impl SessionScopes {
         if !scopes.all(|scope| scope.name_all(topology)) {
             return None;
         }
-        let awaited = self.awaited(consistency)?;
-        let mut all = awaited.into_iter().flatten();
-        let first = all.next()?;
-        let whole = all.try_fold(first, |whole, next| whole.and(&next))?;
+        let whole = Awaited::all(self.awaited(consistency)?.into_iter().flatten())?;
         Some(whole.to_string())
     }
 

@@ -141,8 +141,8 @@ impl Session {
                 self.note_written(class, Some(request));
             }
             let waited = match route.target {
-                Target::Replica(server) if self.has_to_wait(server, class) => {
-                    Box::pin(self.wait_for(server, class)).await.map(Some)
+                Target::Replica(server) if route.waits => {
+                    Box::pin(self.wait_for(server, class)).await
                 }
                 _ => Ok(None),
             };

@@ -241,10 +241,7 @@ impl Session {
         if self.administration == Administration::Refuse
             && let Some(breach) = sql::administration::find(statement, class.kind, self.dialect)
         {
-            return Route {
-                target: Target::Nowhere,
-                reason: Reason::Administration(breach.harm),
-            };
+            return Route::new(Target::Nowhere, Reason::Administration(breach.harm));
         }
         let wish = Wish::new(class.hint, &Settings::default(), self.consistency);
         self.view.wish = wish.under(actions);

@@ -20,7 +20,7 @@ use crate::{
     backend::{Login, SessionState},
     error::{Answer, Error, ErrorKind},
     net::Buffers,
-    pool::{Claim, Key, PooledConn},
+    pool::{Key, PooledConn},
     session::{
         Context,
         finish::is_connection_error,
@@ -275,16 +275,9 @@ impl Comparison {
         let Some(bucket) = self.context.pool.bucket(key) else {
             return Err(Error::server(ErrorKind::Closed));
         };
-        let worker = self.context.worker;
-        match bucket.take(worker, &self.wanted) {
-            Some(conn) => Ok(conn),
-            None => {
-                let last = Claim::LAST;
-                bucket
-                    .checkout(worker, &self.login, &self.wanted, last)
-                    .await
-            }
-        }
+        bucket
+            .spare(self.context.worker, &self.login, &self.wanted)
+            .await
     }
 
     /// None: the answer is too long.

@@ -52,10 +52,7 @@ impl Session {
             return (route, None);
         }
         let placed = match route.target {
-            Target::Replica(_) => Route {
-                target: Target::Primary,
-                reason: Reason::Observing,
-            },
+            Target::Replica(_) => Route::new(Target::Primary, Reason::Observing),
             Target::Primary | Target::Kept | Target::Nowhere => route,
         };
         (placed, Some(route))

@@ -233,10 +233,7 @@ mod tests {
     use super::*;
     use crate::{sql::classify, topology::ServerId};
 
-    const TO_REPLICA: Route = Route {
-        target: Target::Replica(ServerId(1)),
-        reason: Reason::FreshReplica,
-    };
+    const TO_REPLICA: Route = Route::new(Target::Replica(ServerId(1)), Reason::FreshReplica);
 
     fn record(observer: &Observer, sql: &str, route: Route) -> u64 {
         let class = classify(sql.as_bytes(), Dialect::default());
@@ -249,10 +246,7 @@ mod tests {
         let observer = Observer::new(0.5, 1);
         let read = record(&observer, "SELECT a FROM t WHERE b = 'secret'", TO_REPLICA);
         record(&observer, "SELECT a FROM t WHERE b = 'other'", TO_REPLICA);
-        let primary = Route {
-            target: Target::Primary,
-            reason: Reason::NoFreshReplica,
-        };
+        let primary = Route::new(Target::Primary, Reason::NoFreshReplica);
         record(&observer, "SELECT a FROM t WHERE b = 'other'", primary);
         let broken = record(&observer, "SELECT 'secret", primary);
         observer.judged(read, Verdict::Later);
