@@ -33,37 +33,19 @@ fn maria(text: &str) -> Option<Arc<Position>> {
 }
 
 fn facts(number: u16) -> ServerFacts {
+    let version = Version::parse("10.11.19-MariaDB").unwrap();
     ServerFacts {
-        version: Version::parse("10.11.19-MariaDB").unwrap(),
-        uuid: None,
-        server_id: u32::from(number),
         write_block: Some(WriteBlock::ReadOnly),
-        log_bin: true,
-        gtid: true,
         executed: maria("0-1-10"),
         replicated: maria("0-1-10"),
-        sources: Vec::new(),
-        unlogged: Arc::default(),
-        heartbeat: None,
-        collation: 45,
-        sql_mode: "".into(),
-        defaults: Defaults::default(),
+        ..ServerFacts::sound(version, u32::from(number))
     }
 }
 
 fn source(of: u16) -> SourceFacts {
     SourceFacts {
-        channel: "".into(),
-        host: "127.0.0.1".into(),
-        port: 3300 + of,
-        uuid: None,
         server_id: Some(u32::from(of)),
-        receiver: ThreadState::Running,
-        applier: ThreadState::Running,
-        behind: Some(Duration::ZERO),
-        delay: Duration::ZERO,
-        filters: Arc::default(),
-        error: None,
+        ..SourceFacts::running("127.0.0.1", 3300 + of)
     }
 }
 

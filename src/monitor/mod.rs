@@ -5,12 +5,14 @@
 pub mod accounts;
 pub mod catalogue;
 mod connect;
+mod extras;
 mod fields;
 pub mod heartbeat;
 pub mod inspect;
 mod offers;
 mod probe;
 mod queries;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;

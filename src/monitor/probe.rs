@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
-use tokio::time::Instant;
+use mysql_async::{Conn, QueryResult, Row, TextProtocol};
 
 use super::Target;
 use super::connect::{classify, connect, options, within};
+use super::extras::Extras;
 use super::fields::Fields;
-use super::heartbeat::{Pulse, REST};
-use super::queries;
-use crate::topology::{Filters, ProbeError, ServerFacts, Version};
+use super::queries::{self, Answers};
+use crate::topology::{Filters, Flavor, ProbeError, ServerFacts, Version};
 
 /// A probe has failed after this long.
 const DEADLINE: Duration = Duration::from_secs(1);
+
+/// A second attempt without what may be locked has failed after this long.
+const SECOND_DEADLINE: Duration = Duration::from_millis(500);
 
 /// latin1_swedish_ci, which every server knows.
 const FALLBACK_COLLATION: u16 = 8;
@@ -24,16 +26,15 @@ const FALLBACK_COLLATION: u16 = 8;
 pub(super) struct Prober {
     target: Target,
     link: Option<Link>,
+    /// From one connection to the next: what is known of a locked table is what was read before.
+    extras: Option<Extras>,
 }
 
 /// A connection, and what does not change while it lasts.
 struct Link {
     conn: Conn,
+    flavor: Flavor,
     question: String,
-    /// Whose heartbeats are asked for, if any are.
-    pulse: Option<Pulse>,
-    /// Before this time they are not, since they could not be read.
-    deaf_until: Option<Instant>,
     /// What the server's log leaves out.
     unlogged: Arc<Filters>,
     /// Name and number of the default collation.
@@ -42,25 +43,43 @@ struct Link {
 
 impl Prober {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, link: None }
+        Self {
+            target,
+            link: None,
+            extras: None,
+        }
     }
 
-    /// Asks once. Never takes longer than the deadline.
+    /// Asks once. Never takes longer than the deadlines.
     pub(super) async fn probe(&mut self) -> Result<ServerFacts, ProbeError> {
-        within(DEADLINE, async {
-            // Taken out, so that a probe that is dropped half-way takes its connection along.
-            if let Some(mut link) = self.link.take() {
-                match link.ask().await {
-                    // Only a new connection can tell a server that went away from one that closed an idle connection.
-                    Err(ProbeError::Closed) => {}
-                    result => return self.keep(link, result),
-                }
+        match within(DEADLINE, self.ask()).await {
+            // MySQL waits for a table's lock for a second at least, and tells nothing meanwhile.
+            Err(ProbeError::Timeout) if self.extras.as_mut().is_some_and(Extras::give_up) => {
+                within(SECOND_DEADLINE, self.ask()).await
             }
-            let mut link = Link::open(&self.target).await?;
-            let result = link.ask().await;
-            self.keep(link, result)
-        })
-        .await
+            result => result,
+        }
+    }
+
+    async fn ask(&mut self) -> Result<ServerFacts, ProbeError> {
+        // Taken out, so that a probe that is dropped half-way takes its connection along.
+        if let Some(mut link) = self.link.take() {
+            match link.ask(self.extras_of(link.flavor)).await {
+                // Only a new connection can tell a server that went away from one that closed an idle connection.
+                Err(ProbeError::Closed) => {}
+                result => return self.keep(link, result),
+            }
+        }
+        let mut link = Link::open(&self.target).await?;
+        let result = link.ask(self.extras_of(link.flavor)).await;
+        self.keep(link, result)
+    }
+
+    fn extras_of(&mut self, flavor: Flavor) -> &mut Extras {
+        let known = self.extras.take().filter(|extras| extras.flavor == flavor);
+        let pulse = self.target.pulse;
+        self.extras
+            .insert(known.unwrap_or_else(|| Extras::new(flavor, pulse)))
     }
 
     fn keep(
@@ -80,21 +99,30 @@ impl Link {
         // Made anew each time: options keep the certificates that they were first used with.
         let mut conn = connect(&options(target)).await?;
         let version = version(&mut conn).await?;
+        let no_wait = conn.query_drop(queries::no_wait(version.flavor)).await;
+        no_wait.map_err(|error| classify(&error))?;
         let unlogged = unlogged(&mut conn, &version).await?;
         Ok(Self {
             conn,
             question: queries::probe(&version),
-            pulse: target.pulse,
-            deaf_until: None,
+            flavor: version.flavor,
             unlogged: Arc::new(unlogged),
             collation: None,
         })
     }
 
-    async fn ask(&mut self) -> Result<ServerFacts, ProbeError> {
-        let (variables, connections, beat) = self.answers().await?;
-        let name = queries::collation_name(&variables).unwrap_or_default();
-        let collation = match &self.collation {
+    async fn ask(&mut self, extras: &mut Extras) -> Result<ServerFacts, ProbeError> {
+        let question = extras.behind(&self.question);
+        let (mut result, answers) = answers(&mut self.conn, question).await?;
+        let mut facts = queries::facts(&answers)?;
+        let mut due = extras.of(facts.identity());
+        due.hear(&mut result).await?;
+        drop(result);
+        due.ask(&mut self.conn).await?;
+        extras.complete(&mut facts);
+        facts.unlogged = Arc::clone(&self.unlogged);
+        let name = queries::collation_name(&answers.variables).unwrap_or_default();
+        facts.collation = match &self.collation {
             Some((known, number)) if *known == name => *number,
             _ => {
                 let number = collation(&mut self.conn).await?;
@@ -102,50 +130,28 @@ impl Link {
                 number
             }
         };
-        let facts = queries::facts(&variables, &connections, collation)?;
-        Ok(ServerFacts {
-            unlogged: Arc::clone(&self.unlogged),
-            heartbeat: beat.and_then(|beat| self.pulse?.sent_at(beat)),
-            ..facts
-        })
+        Ok(facts)
     }
+}
 
-    /// Variables, replication connections and the newest heartbeat.
-    async fn answers(&mut self) -> Result<(Row, Vec<Row>, Option<u64>), ProbeError> {
-        let now = Instant::now();
-        let listens = self.deaf_until.is_none_or(|until| until <= now);
-        let pulse = self.pulse.filter(|_| listens);
-        let question = match pulse {
-            Some(pulse) => format!("{}; {}", self.question, pulse.question()),
-            None => self.question.clone(),
-        };
-        let mut result = self
-            .conn
-            .query_iter(question)
-            .await
-            .map_err(|error| classify(&error))?;
-        let variables: Vec<Row> = result.collect().await.map_err(|error| classify(&error))?;
-        let variables = variables
-            .into_iter()
-            .next()
-            .ok_or_else(|| ProbeError::Other("the server does not tell its variables".into()))?;
-        let connections: Result<Vec<Row>, _> = result.collect().await;
-        let connections = connections.map_err(|error| classify(&error))?;
-        if pulse.is_none() {
-            return Ok((variables, connections, None));
-        }
-        let beats: Result<Vec<Row>, _> = result.collect().await;
-        let beat = match beats {
-            Ok(rows) => rows.first().and_then(|row| Fields(row).number(&["beat"])),
-            // No table, or no right to read it.
-            Err(mysql_async::Error::Server(_)) => {
-                self.deaf_until = Some(now + REST);
-                None
-            }
-            Err(error) => return Err(classify(&error)),
-        };
-        Ok((variables, connections, beat))
-    }
+/// What has to be answered, and what follows it.
+async fn answers(
+    conn: &mut Conn,
+    question: String,
+) -> Result<(QueryResult<'_, 'static, TextProtocol>, Answers), ProbeError> {
+    let failed = |error: mysql_async::Error| classify(&error);
+    let mut result = conn.query_iter(question).await.map_err(failed)?;
+    let variables: Vec<Row> = result.collect().await.map_err(failed)?;
+    let variables = variables
+        .into_iter()
+        .next()
+        .ok_or_else(|| ProbeError::Other("the server does not tell its variables".into()))?;
+    let answers = Answers {
+        variables,
+        connections: result.collect().await.map_err(failed)?,
+        status: result.collect().await.map_err(failed)?,
+    };
+    Ok((result, answers))
 }
 
 /// What the server at the other end is.

@@ -1,5 +1,6 @@
 //! What is asked of a server, in its family's words, and how the answers are read.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,19 +8,24 @@ use dbproxy_proto::gtid::{GtidPosition, GtidSet, Position};
 use mysql_async::Row;
 
 use super::fields::Fields;
+use super::sources;
 use crate::topology::{
-    Defaults, Filters, Flavor, ProbeError, ServerFacts, SourceFacts, ThreadState, Version,
-    WriteBlock,
+    Defaults, Filters, Flavor, ProbeError, SemiSync, ServerFacts, Version, WriteBlock,
 };
 
-/// MySQL speaks of sources and replicas from here on; SHOW SLAVE STATUS is gone in 8.4.
-const MYSQL_REPLICA_WORDS: u32 = 80_022;
-
-/// And of binary logs from here on; SHOW MASTER STATUS is gone in 8.4.
+/// MySQL speaks of binary logs from here on; SHOW MASTER STATUS is gone in 8.4.
 const MYSQL_LOG_WORDS: u32 = 80_200;
 
 /// Once per connection.
 pub(super) const IDENTIFY: &str = "SELECT @@version AS version";
+
+/// Once per connection as well: a lock is waited for as short as the family allows.
+pub(super) fn no_wait(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::MySql => "SET SESSION lock_wait_timeout = 1",
+        Flavor::MariaDb => "SET SESSION lock_wait_timeout = 0",
+    }
+}
 
 /// Number of the default collation; some of MariaDB's have names without a character set only here.
 pub(super) const COLLATION: &str =
@@ -29,7 +35,23 @@ pub(super) const COLLATION: &str =
 pub(super) const COLLATION_OF_SET: &str = "SELECT id FROM information_schema.collation_character_set_applicability \
      WHERE full_collation_name = @@global.collation_server";
 
-/// Everything a probe wants to know, in one round trip of two statements.
+/// By name, since a variable or plugin that is not there must not be an error. Of the session rather than global: those of the
+/// server are the same, and nothing is summed up over all sessions.
+const MYSQL_STATUS: &str = "SELECT variable_name AS name, variable_value AS value FROM performance_schema.global_variables \
+     WHERE variable_name IN ('binlog_format', 'event_scheduler', 'log_replica_updates', 'log_slave_updates', \
+     'rpl_semi_sync_source_enabled', 'rpl_semi_sync_source_timeout', 'rpl_semi_sync_source_wait_for_replica_count', \
+     'rpl_semi_sync_master_enabled', 'rpl_semi_sync_master_timeout', 'rpl_semi_sync_master_wait_for_slave_count', \
+     'rpl_semi_sync_replica_enabled', 'rpl_semi_sync_slave_enabled') \
+     UNION ALL SELECT variable_name, variable_value FROM performance_schema.session_status \
+     WHERE variable_name IN ('Uptime', 'Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients', \
+     'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_master_status', 'Rpl_semi_sync_master_clients', \
+     'Rpl_semi_sync_master_wait_sessions', 'Rpl_semi_sync_replica_status', 'Rpl_semi_sync_slave_status')";
+
+const MARIADB_STATUS: &str = "SELECT variable_name AS name, variable_value AS value FROM information_schema.session_status \
+     WHERE variable_name IN ('Uptime', 'Rpl_semi_sync_master_status', 'Rpl_semi_sync_master_clients', \
+     'Rpl_semi_sync_master_wait_sessions', 'Rpl_semi_sync_slave_status')";
+
+/// Everything a probe has to know, in one round trip of three statements.
 pub(super) fn probe(version: &Version) -> String {
     match version.flavor {
         Flavor::MySql => format!(
@@ -39,8 +61,8 @@ pub(super) fn probe(version: &Version) -> String {
              @@log_bin AS log_bin, @@global.gtid_mode AS gtid_mode, @@global.gtid_executed AS executed, \
              @@global.collation_server AS collation, @@global.sql_mode AS sql_mode, \
              @@global.wait_timeout AS wait_timeout, @@global.interactive_timeout AS interactive_timeout, \
-             @@global.max_allowed_packet AS max_allowed_packet; {}",
-            replication(version)
+             @@global.max_allowed_packet AS max_allowed_packet; {}; {MYSQL_STATUS}",
+            sources::question(version)
         ),
         Flavor::MariaDb => format!(
             "SELECT @@version AS version, @@server_id AS server_id, \
@@ -48,17 +70,14 @@ pub(super) fn probe(version: &Version) -> String {
              @@log_bin AS log_bin, @@global.gtid_current_pos AS executed, @@global.gtid_slave_pos AS replicated, \
              @@global.collation_server AS collation, @@global.sql_mode AS sql_mode, \
              @@global.wait_timeout AS wait_timeout, @@global.interactive_timeout AS interactive_timeout, \
-             @@global.max_allowed_packet AS max_allowed_packet; {}",
-            replication(version)
+             @@global.max_allowed_packet AS max_allowed_packet, \
+             @@global.log_slave_updates AS log_slave_updates, @@global.binlog_format AS binlog_format, \
+             @@global.event_scheduler AS event_scheduler, \
+             @@global.rpl_semi_sync_master_enabled AS rpl_semi_sync_master_enabled, \
+             @@global.rpl_semi_sync_master_timeout AS rpl_semi_sync_master_timeout, \
+             @@global.rpl_semi_sync_slave_enabled AS rpl_semi_sync_slave_enabled; {}; {MARIADB_STATUS}",
+            sources::question(version)
         ),
-    }
-}
-
-fn replication(version: &Version) -> &'static str {
-    match version.flavor {
-        Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
-        Flavor::MySql if version.number() >= MYSQL_REPLICA_WORDS => "SHOW REPLICA STATUS",
-        Flavor::MySql => "SHOW SLAVE STATUS",
     }
 }
 
@@ -80,7 +99,7 @@ pub(super) fn unlogged(row: &Row) -> Filters {
     }
 }
 
-fn list(row: &Fields<'_>, name: &str) -> Vec<String> {
+pub(super) fn list(row: &Fields<'_>, name: &str) -> Vec<String> {
     let text = row.text(&[name]).unwrap_or_default();
     let names = text
         .split(',')
@@ -89,38 +108,25 @@ fn list(row: &Fields<'_>, name: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// What a replication connection leaves out.
-fn filters(row: &Fields<'_>) -> Filters {
-    let other = [
-        ("rewrite_db", "Replicate_Rewrite_DB"),
-        ("do_domain_ids", "Replicate_Do_Domain_Ids"),
-        ("ignore_domain_ids", "Replicate_Ignore_Domain_Ids"),
-    ];
-    let other = other.into_iter().filter_map(|(name, column)| {
-        let value = row.text(&[column])?;
-        (!value.trim().is_empty()).then_some((name, value))
-    });
-    Filters {
-        do_schemas: list(row, "Replicate_Do_DB"),
-        ignore_schemas: list(row, "Replicate_Ignore_DB"),
-        do_tables: list(row, "Replicate_Do_Table"),
-        ignore_tables: list(row, "Replicate_Ignore_Table"),
-        wild_do_tables: list(row, "Replicate_Wild_Do_Table"),
-        wild_ignore_tables: list(row, "Replicate_Wild_Ignore_Table"),
-        other: other.collect(),
-    }
-}
-
 /// Name of the server's default collation, from the first answer of a probe.
 pub(super) fn collation_name(variables: &Row) -> Option<String> {
     Fields(variables).text(&["collation"])
 }
 
-/// Reads the two answers of a probe.
+/// What a server answers to [`probe`].
+pub(super) struct Answers {
+    pub(super) variables: Row,
+    pub(super) connections: Vec<Row>,
+    pub(super) status: Vec<Row>,
+}
+
+/// Reads them. The number of the collation, and what needs other questions, are still to be added.
 pub(super) fn facts(
-    variables: &Row,
-    connections: &[Row],
-    collation: u16,
+    Answers {
+        variables,
+        connections,
+        status,
+    }: &Answers,
 ) -> Result<ServerFacts, ProbeError> {
     let row = Fields(variables);
     let lacking =
@@ -145,6 +151,7 @@ pub(super) fn facts(
         ),
         Flavor::MariaDb => (true, position("replicated")),
     };
+    let settings = Settings { row: &row, status };
     let known = |position: Option<Arc<Position>>| position.filter(|_| gtid);
     Ok(ServerFacts {
         uuid: row.text(&["uuid"]).map(Into::into),
@@ -154,14 +161,95 @@ pub(super) fn facts(
         gtid,
         executed: known(executed),
         replicated: known(replicated),
-        sources: connections.iter().filter_map(source).collect(),
+        sources: connections
+            .iter()
+            .filter_map(|row| sources::read(row, version.flavor))
+            .collect(),
         unlogged: Arc::default(),
         heartbeat: None,
-        collation,
+        collation: 0,
         sql_mode: row.text(&["sql_mode"]).unwrap_or_default().into(),
         defaults: defaults(&row),
+        log_updates: settings.is_on(&["log_replica_updates", "log_slave_updates"]),
+        // Versions without the variable know no other.
+        row_format: settings
+            .text(&["binlog_format"])
+            .is_none_or(|format| format.eq_ignore_ascii_case("row")),
+        event_scheduler: settings.is_on(&["event_scheduler"]),
+        epoch: None,
+        ballot: 0,
+        semi_sync: semi_sync(&settings),
+        seconds_up: settings.number(&["Uptime"]).unwrap_or_default(),
         version,
     })
+}
+
+/// Variables and states, wherever the server's family tells them.
+struct Settings<'a> {
+    row: &'a Fields<'a>,
+    status: &'a [Row],
+}
+
+impl Settings<'_> {
+    /// The first of these that exists.
+    fn text(&self, names: &[&str]) -> Option<String> {
+        self.row.text(names).or_else(|| {
+            self.status.iter().map(Fields).find_map(|row| {
+                let name = row.text(&["name"])?;
+                let wanted = names.iter().any(|wanted| name.eq_ignore_ascii_case(wanted));
+                row.text(&["value"]).filter(|_| wanted)
+            })
+        })
+    }
+
+    fn number<N: FromStr>(&self, names: &[&str]) -> Option<N> {
+        self.text(names)?.parse().ok()
+    }
+
+    fn is_on(&self, names: &[&str]) -> bool {
+        self.text(names)
+            .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("on"))
+    }
+}
+
+/// In the words of MySQL from 8.0.26 on, and in those that came before and are MariaDB's.
+fn semi_sync(settings: &Settings<'_>) -> SemiSync {
+    let on = |new: &str, old: &str| settings.is_on(&[new, old]);
+    let count = |new: &str, old: &str| settings.number(&[new, old]);
+    let timeout = [
+        "rpl_semi_sync_source_timeout",
+        "rpl_semi_sync_master_timeout",
+    ];
+    let timeout: Option<u64> = settings.number(&timeout);
+    let clients = count(
+        "Rpl_semi_sync_source_clients",
+        "Rpl_semi_sync_master_clients",
+    );
+    let waiting = count(
+        "Rpl_semi_sync_source_wait_sessions",
+        "Rpl_semi_sync_master_wait_sessions",
+    );
+    let wait_for = count(
+        "rpl_semi_sync_source_wait_for_replica_count",
+        "rpl_semi_sync_master_wait_for_slave_count",
+    );
+    SemiSync {
+        source: on(
+            "rpl_semi_sync_source_enabled",
+            "rpl_semi_sync_master_enabled",
+        ),
+        replica: on(
+            "rpl_semi_sync_replica_enabled",
+            "rpl_semi_sync_slave_enabled",
+        ),
+        active: on("Rpl_semi_sync_source_status", "Rpl_semi_sync_master_status"),
+        replica_active: on("Rpl_semi_sync_replica_status", "Rpl_semi_sync_slave_status"),
+        clients: clients.unwrap_or_default(),
+        waiting: waiting.unwrap_or_default(),
+        // MariaDB, which has no such variable, waits for one.
+        wait_for: wait_for.unwrap_or_else(|| u32::from(timeout.is_some())),
+        timeout: Duration::from_millis(timeout.unwrap_or_default()),
+    }
 }
 
 fn defaults(row: &Fields<'_>) -> Defaults {
@@ -176,7 +264,7 @@ fn defaults(row: &Fields<'_>) -> Defaults {
     }
 }
 
-fn position(flavor: Flavor, text: &[u8]) -> Option<Arc<Position>> {
+pub(super) fn position(flavor: Flavor, text: &[u8]) -> Option<Arc<Position>> {
     let position = match flavor {
         Flavor::MySql => GtidSet::parse(text).map(Position::MySql),
         Flavor::MariaDb => GtidPosition::parse(text).map(Position::MariaDb),
@@ -194,57 +282,4 @@ fn write_block(row: &Fields<'_>) -> Option<WriteBlock> {
     .into_iter()
     .find(|(name, _)| row.is_set(&[name]))
     .map(|(_, block)| block)
-}
-
-/// One row of SHOW REPLICA STATUS, SHOW SLAVE STATUS or SHOW ALL SLAVES STATUS.
-fn source(row: &Row) -> Option<SourceFacts> {
-    let row = Fields(row);
-    let text = |names: &[&str]| row.text(names).unwrap_or_default();
-    let channel = text(&["Channel_Name", "Connection_name"]);
-    // Group Replication's own channels lead nowhere.
-    if channel.starts_with("group_replication_") {
-        return None;
-    }
-    let error = |number: &[&str], message: &[&str]| {
-        let number = row.number::<u32>(number).filter(|number| *number != 0)?;
-        Some(format!(
-            "{number} {}",
-            row.text(message).unwrap_or_default()
-        ))
-    };
-    let error = error(&["Last_SQL_Errno"], &["Last_SQL_Error"])
-        .or_else(|| error(&["Last_IO_Errno"], &["Last_IO_Error"]));
-    Some(SourceFacts {
-        host: text(&["Source_Host", "Master_Host"]).into(),
-        port: row
-            .number(&["Source_Port", "Master_Port"])
-            .unwrap_or_default(),
-        uuid: row
-            .text(&["Source_UUID", "Master_UUID"])
-            .filter(|uuid| !uuid.is_empty())
-            .map(Into::into),
-        server_id: row
-            .number(&["Source_Server_Id", "Master_Server_Id"])
-            .filter(|id| *id != 0),
-        receiver: thread(&text(&["Replica_IO_Running", "Slave_IO_Running"])),
-        applier: thread(&text(&["Replica_SQL_Running", "Slave_SQL_Running"])),
-        behind: row
-            .number(&["Seconds_Behind_Source", "Seconds_Behind_Master"])
-            .map(Duration::from_secs),
-        delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
-        filters: Arc::new(filters(&row)),
-        error: error.map(Into::into),
-        channel: channel.into(),
-    })
-}
-
-fn thread(state: &str) -> ThreadState {
-    if state.eq_ignore_ascii_case("yes") {
-        ThreadState::Running
-    } else if state.eq_ignore_ascii_case("no") || state.is_empty() {
-        ThreadState::Stopped
-    } else {
-        // "Connecting", and MariaDB's "Preparing".
-        ThreadState::Connecting
-    }
 }

@@ -12,7 +12,8 @@ mod version;
 
 pub use filters::Filters;
 pub use observation::{
-    Defaults, Observation, ProbeError, ServerFacts, SourceFacts, ThreadState, WriteBlock,
+    Contact, Defaults, EpochRow, Observation, ProbeError, SemiSync, ServerFacts, SourceFacts,
+    ThreadState, WriteBlock,
 };
 pub use snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
 pub use tracker::{Changed, Event, Tracker};

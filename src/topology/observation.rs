@@ -80,6 +80,86 @@ pub struct ServerFacts {
     pub sql_mode: Arc<str>,
     /// What new sessions get.
     pub defaults: Defaults,
+    /// Whether its log has what it executes as a replica (`log_replica_updates`).
+    pub log_updates: bool,
+    /// Whether its log has rows rather than statements (`binlog_format=ROW`).
+    pub row_format: bool,
+    /// Whether its scheduled events run (`event_scheduler=ON`).
+    pub event_scheduler: bool,
+    /// Whose reign it knows of; `None` if it has no such row, or the row cannot be read.
+    pub epoch: Option<EpochRow>,
+    /// The highest ballot that was left with it; 0 if there is none, or it cannot be read.
+    pub ballot: u64,
+    /// Whether commits wait for replicas.
+    pub semi_sync: SemiSync,
+    /// `Uptime`: seconds since it started.
+    pub seconds_up: u64,
+}
+
+impl ServerFacts {
+    /// A writable server that is set up as it should be, and of which nothing else is known.
+    pub fn sound(version: Version, server_id: u32) -> Self {
+        Self {
+            version,
+            uuid: None,
+            server_id,
+            write_block: None,
+            log_bin: true,
+            gtid: true,
+            executed: None,
+            replicated: None,
+            sources: Vec::new(),
+            unlogged: Arc::default(),
+            heartbeat: None,
+            collation: 45,
+            sql_mode: "".into(),
+            defaults: Defaults::default(),
+            log_updates: true,
+            row_format: true,
+            event_scheduler: false,
+            epoch: None,
+            ballot: 0,
+            semi_sync: SemiSync::default(),
+            seconds_up: 0,
+        }
+    }
+
+    /// What tells it from every other server: `@@server_uuid`, or on MariaDB `@@server_id`.
+    pub fn identity(&self) -> Arc<str> {
+        self.uuid
+            .clone()
+            .unwrap_or_else(|| self.server_id.to_string().into())
+    }
+}
+
+/// The row of `dbproxy.epoch`, which replicates with the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRow {
+    /// Number of the reign.
+    pub epoch: u64,
+    /// [Identity](ServerFacts::identity) of the primary that it began with.
+    pub primary: Arc<str>,
+}
+
+/// Semi-synchronous replication; the default is a server without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SemiSync {
+    /// Enabled for when it is a primary.
+    pub source: bool,
+    /// Enabled for when it is a replica.
+    pub replica: bool,
+    /// Its commits wait for replicas now.
+    pub active: bool,
+    /// It acknowledges what it receives now.
+    pub replica_active: bool,
+    /// Replicas that acknowledge.
+    pub clients: u32,
+    /// Sessions that wait for replicas now.
+    pub waiting: u32,
+    /// Replicas that a commit waits for.
+    pub wait_for: u32,
+    /// A commit that waited this long ends the waiting for all of them.
+    pub timeout: Duration,
 }
 
 /// Global variables of a server that hold for every new session.
@@ -140,6 +220,53 @@ pub struct SourceFacts {
     pub filters: Arc<Filters>,
     /// Why a thread stopped, or cannot connect: number and text; `None` without an error.
     pub error: Option<Arc<str>>,
+    /// What it has received, applied or not (MySQL `Retrieved_Gtid_Set`, which is not what it received before a restart;
+    /// MariaDB `Gtid_IO_Pos`); `None` if it is empty.
+    pub received: Option<Arc<Position>>,
+    /// Heartbeats that its receiver got of the source; `None` if the server does not tell.
+    pub heartbeats: Option<u64>,
+    /// How far it has read in the source's log: to be compared with what it was before, and nothing else.
+    pub read_to: Arc<str>,
+    /// Why its receiver has no contact to the source; `None` without an error.
+    pub contact: Option<Contact>,
+    /// Whether it finds its place in the source's log by GTID.
+    pub auto_position: bool,
+    /// How long the next transaction is still delayed; `None` if none is.
+    pub remaining_delay: Option<Duration>,
+}
+
+impl SourceFacts {
+    /// A connection that runs without lag, and of which nothing else is known.
+    pub fn running(host: impl Into<Arc<str>>, port: u16) -> Self {
+        Self {
+            channel: "".into(),
+            host: host.into(),
+            port,
+            uuid: None,
+            server_id: None,
+            receiver: ThreadState::Running,
+            applier: ThreadState::Running,
+            behind: Some(Duration::ZERO),
+            delay: Duration::ZERO,
+            filters: Arc::default(),
+            error: None,
+            received: None,
+            heartbeats: None,
+            read_to: "".into(),
+            contact: None,
+            auto_position: true,
+            remaining_delay: None,
+        }
+    }
+}
+
+/// A receiver's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// `Last_IO_Errno`.
+    pub errno: u16,
+    /// The operating system's error that its text names.
+    pub system: Option<u32>,
 }
 
 /// Why a probe has no facts.

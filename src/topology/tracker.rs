@@ -137,7 +137,7 @@ impl Watched {
     }
 
     fn identity(&self) -> Option<Arc<str>> {
-        self.facts().map(identity)
+        self.facts().map(ServerFacts::identity)
     }
 
     /// The one place where health changes.
@@ -190,13 +190,6 @@ enum Claim {
     Detached,
     /// An operator closed the living primary, and this one does not follow it.
     Only,
-}
-
-fn identity(facts: &ServerFacts) -> Arc<str> {
-    facts
-        .uuid
-        .clone()
-        .unwrap_or_else(|| facts.server_id.to_string().into())
 }
 
 /// Folds observations into the topology. Reads no clock: time comes with the observations and [`Tracker::tick`].
@@ -272,7 +265,7 @@ impl Tracker {
             Ok(facts) => {
                 if watched
                     .identity()
-                    .is_some_and(|known| known != identity(&facts))
+                    .is_some_and(|known| known != facts.identity())
                 {
                     replaced = Some(Event::Replaced {
                         server: watched.name.clone(),

@@ -213,8 +213,6 @@ mod tests {
 
     use std::time::Duration;
 
-    use std::sync::Arc;
-
     use tokio::time::Instant;
 
     use super::*;
@@ -232,39 +230,15 @@ mod tests {
     }
 
     fn facts(server_id: u32) -> ServerFacts {
-        ServerFacts {
-            version: Version::parse("10.11.19-MariaDB").unwrap(),
-            uuid: None,
-            server_id,
-            write_block: None,
-            log_bin: true,
-            gtid: true,
-            executed: None,
-            replicated: None,
-            sources: Vec::new(),
-            unlogged: Arc::default(),
-            heartbeat: None,
-            collation: 45,
-            sql_mode: "".into(),
-            defaults: crate::topology::Defaults::default(),
-        }
+        ServerFacts::sound(Version::parse("10.11.19-MariaDB").unwrap(), server_id)
     }
 
     fn replica(server_id: u32, source: u32) -> ServerFacts {
         ServerFacts {
             write_block: Some(WriteBlock::ReadOnly),
             sources: vec![SourceFacts {
-                channel: "".into(),
-                host: format!("10.0.0.{source}").into(),
-                port: 3306,
-                uuid: None,
                 server_id: Some(source),
-                receiver: ThreadState::Running,
-                applier: ThreadState::Running,
-                behind: Some(Duration::ZERO),
-                delay: Duration::ZERO,
-                filters: Arc::default(),
-                error: None,
+                ..SourceFacts::running(format!("10.0.0.{source}"), 3306)
             }],
             ..facts(server_id)
         }

@@ -1,6 +1,5 @@
 //! Servers as they would be if all were well.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -9,8 +8,7 @@ use tokio::time::Instant;
 use crate::config::{ServerAddress, ServerConfig};
 use crate::sql::Dialect;
 use crate::topology::{
-    Observation, ServerFacts, ServerId, SourceFacts, ThreadState, Topology, Tracker, Version,
-    WriteBlock,
+    Observation, ServerFacts, ServerId, SourceFacts, Topology, Tracker, Version, WriteBlock,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,24 +54,13 @@ pub(super) fn sound(servers: &[ServerConfig], flavor: Flavor) -> Topology {
             continue;
         };
         let facts = ServerFacts {
-            version,
-            uuid: None,
-            server_id: u32::from(id) + 1,
             write_block: (id > 0).then_some(WriteBlock::ReadOnly),
-            log_bin: true,
-            gtid: true,
-            executed: None,
-            replicated: None,
             sources: source
                 .filter(|_| id > 0)
                 .map(replication)
                 .into_iter()
                 .collect(),
-            unlogged: Arc::default(),
-            heartbeat: None,
-            collation: 45,
-            sql_mode: "".into(),
-            defaults: crate::topology::Defaults::default(),
+            ..ServerFacts::sound(version, u32::from(id) + 1)
         };
         let server = ServerId(id);
         tracker.observe(Observation {
@@ -92,16 +79,7 @@ fn replication(from: &ServerAddress) -> SourceFacts {
         ServerAddress::Unix(_) => ("localhost", 3306),
     };
     SourceFacts {
-        channel: "".into(),
-        host: host.into(),
-        port,
-        uuid: None,
         server_id: Some(1),
-        receiver: ThreadState::Running,
-        applier: ThreadState::Running,
-        behind: Some(Duration::ZERO),
-        delay: Duration::ZERO,
-        filters: Arc::default(),
-        error: None,
+        ..SourceFacts::running(host, port)
     }
 }
