@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod failover;
 pub mod monitor;
 pub mod net;
 pub mod pool;

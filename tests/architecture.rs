@@ -15,8 +15,8 @@ const FLOORS: [&[&str]; 8] = [
     &["config", "shutdown", "state", "stats"],
     &["error", "topology", "sql"],
     &["routing", "net", "accounts", "failover"],
-    &["backend", "monitor", "control"],
-    &["pool"],
+    &["backend", "monitor"],
+    &["pool", "control"],
     &["session"],
     &["admin", "web"],
     &["cli", "app", "main"],
@@ -32,7 +32,7 @@ const DATA_PLANE: [&str; 4] = ["session", "pool", "backend", "net"];
 const CONTROL_PLANE: [&str; 3] = ["monitor", "control", "failover"];
 
 /// Rooms that neither do input or output, nor read a clock, nor wait: time comes as an argument.
-const PURE: [&str; 4] = ["config", "topology", "sql", "routing"];
+const PURE: [&str; 5] = ["config", "topology", "sql", "routing", "failover"];
 
 /// Paths that make a room impure. `tokio::time::Instant` as a type is an argument's type and allowed.
 const IMPURE: [&str; 9] = [

@@ -94,6 +94,10 @@ impl Scene {
             hedged_reads: 0,
             read_only_transactions: ReadOnlyTransactions::Primary,
             administration: Administration::Refuse,
+            failover: config::Failover::Off,
+            max_loss: 0,
+            rejoin: config::Rejoin::Manual,
+            replication: None,
             compression: ServerCompression::Off,
             proxy_protocol: ProxyProtocol::Off,
         };

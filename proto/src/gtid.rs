@@ -229,6 +229,28 @@ impl GtidSet {
         left
     }
 
+    /// The transactions of this set that the server of this uuid has written; none for a text that is no uuid.
+    pub fn of(&self, uuid: &str) -> Self {
+        let Ok(one) = Self::parse(format!("{uuid}:1").as_bytes()) else {
+            return Self::default();
+        };
+        let uuid = one.origins.first().map(|(origin, _)| origin.uuid);
+        let origins = self.origins.iter();
+        let own = origins.filter(|(origin, _)| Some(origin.uuid) == uuid);
+        Self {
+            origins: own.cloned().collect(),
+        }
+    }
+
+    /// How many transactions there are in the set.
+    pub fn count(&self) -> u64 {
+        let intervals = self.origins.iter().flat_map(|(_, intervals)| intervals);
+        intervals.fold(0_u64, |sum, interval| {
+            let count = (interval.high - interval.low).saturating_add(1);
+            sum.saturating_add(count)
+        })
+    }
+
     /// Every transaction that is in one of the two sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut flat: Vec<(Origin, Interval)> = [self, other]
@@ -348,6 +370,19 @@ impl GtidPosition {
         }
     }
 
+    /// How many numbers lie between `earlier` and this position in all domains.
+    pub fn count_since(&self, earlier: &Self) -> u64 {
+        let ahead = self.domains.iter().map(|last| {
+            let known = earlier
+                .domains
+                .iter()
+                .find(|known| known.domain == last.domain);
+            last.sequence
+                .saturating_sub(known.map_or(0, |known| known.sequence))
+        });
+        ahead.fold(0, u64::saturating_add)
+    }
+
     /// The further of the two in each domain.
     pub fn union(&self, other: &Self) -> Self {
         let mut domains = self.domains.clone();
@@ -373,6 +408,62 @@ impl Display for GtidPosition {
 impl fmt::Debug for GtidPosition {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "GtidPosition({self})")
+    }
+}
+
+/// What is in a MariaDB server's binary log: the last transaction of each server in each domain, as in
+/// `gtid_binlog_state`.
+///
+/// A position names only the last transaction of a domain, whoever wrote it: of two servers that went apart it cannot
+/// say so.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct GtidHistory {
+    lasts: Vec<Last>,
+}
+
+impl GtidHistory {
+    /// Reads `domain-server-sequence[,…]`. The empty text is the empty history.
+    pub fn parse(text: &[u8]) -> Result<Self, GtidError> {
+        let mut lasts = Vec::new();
+        each_maria(text, |last| {
+            lasts.try_reserve(1)?;
+            lasts.push(last);
+            Ok(())
+        })?;
+        Ok(Self { lasts })
+    }
+
+    /// Of each server and domain the last transaction, where that is not in `other`.
+    pub fn beyond(&self, other: &Self) -> Self {
+        let known = |last: &Last| {
+            other.lasts.iter().any(|known| {
+                (known.domain, known.server) == (last.domain, last.server)
+                    && known.sequence >= last.sequence
+            })
+        };
+        let lasts = self.lasts.iter().filter(|last| !known(last));
+        Self {
+            lasts: lasts.copied().collect(),
+        }
+    }
+
+    /// Is nothing in the log?
+    pub fn is_empty(&self) -> bool {
+        self.lasts.is_empty()
+    }
+}
+
+impl Display for GtidHistory {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, last) in self.lasts.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(
+                f,
+                "{comma}{}-{}-{}",
+                last.domain, last.server, last.sequence
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -413,6 +504,15 @@ impl Position {
             (Self::MySql(ours), Self::MySql(theirs)) => Self::MySql(ours.difference(theirs)),
             (Self::MariaDb(ours), Self::MariaDb(theirs)) => Self::MariaDb(ours.difference(theirs)),
             _ => self.clone(),
+        }
+    }
+
+    /// How many transactions lie between `earlier` and this position. On MariaDB by their numbers: at most so many.
+    pub fn count_since(&self, earlier: &Self) -> u64 {
+        match (self, earlier) {
+            (Self::MySql(ours), Self::MySql(theirs)) => ours.difference(theirs).count(),
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => ours.count_since(theirs),
+            _ => u64::MAX,
         }
     }
 

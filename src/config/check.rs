@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use super::Account;
 use super::ClientMode;
 use super::Cluster;
 use super::Compression;
@@ -497,6 +498,10 @@ fn cluster(
     let hedged_reads = section.read(&keys::HEDGED_READS, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
     let administration = section.read(&keys::ADMINISTRATION, report);
+    let failover = section.read(&keys::FAILOVER, report);
+    let max_loss = section.read(&keys::MAX_LOSS, report);
+    let rejoin = section.read(&keys::REJOIN, report);
+    let replication = replication(section, report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
@@ -513,9 +518,34 @@ fn cluster(
         hedged_reads: (hedged_reads? * 1000.0).ceil() as u32,
         read_only_transactions: read_only_transactions?,
         administration: administration?,
+        failover: failover?,
+        max_loss: max_loss?.try_into().unwrap_or(u64::MAX),
+        rejoin: rejoin?,
+        replication: replication?,
         compression: compression?,
         proxy_protocol: proxy_protocol?,
     })
+}
+
+/// The account of replicas, if there is one.
+fn replication(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Option<Account>> {
+    let user = section.read(&keys::REPLICATION_USER, report)?;
+    let password = section.read(&keys::REPLICATION_PASSWORD, report)?;
+    match (user, password) {
+        (Some(user), Some(password)) => Some(Some(Account { user, password })),
+        (None, None) => Some(None),
+        (given, _) => {
+            let (there, lacking) = match given {
+                Some(_) => ("replication_user", "replication_password"),
+                None => ("replication_password", "replication_user"),
+            };
+            let span = section.value(there).map(Spanned::span);
+            let path = join(&section.path, there);
+            let message = format!("is of no use without {}", join(&section.path, lacking));
+            report.error(span.unwrap_or_default(), &path, message);
+            None
+        }
+    }
 }
 
 fn servers(
@@ -579,6 +609,7 @@ fn long_form(
         let weight = server.read(&keys::SERVER_WEIGHT, report);
         let group = server.read(&keys::SERVER_GROUP, report);
         let zone = server.read(&keys::SERVER_ZONE, report);
+        let promote = server.read(&keys::SERVER_PROMOTE, report);
         let compression = server.read(&keys::SERVER_COMPRESSION, report);
         let proxy_protocol = server.read(&keys::SERVER_PROXY_PROTOCOL, report);
         let tls = server.read(&keys::SERVER_TLS, report);
@@ -588,6 +619,7 @@ fn long_form(
             Some(weight),
             Some(group),
             Some(zone),
+            Some(promote),
             Some(compression),
             Some(proxy_protocol),
             Some(tls),
@@ -597,6 +629,7 @@ fn long_form(
             weight,
             group,
             zone,
+            promote,
             compression,
             proxy_protocol,
             tls,
@@ -610,6 +643,7 @@ fn long_form(
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
             group,
             near: here.is_some() && zone.as_deref() == here,
+            promote,
             compression,
             proxy_protocol,
             tls,

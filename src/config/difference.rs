@@ -65,6 +65,13 @@ impl Difference {
                 old.cluster.max_lag == new.cluster.max_lag,
             ),
             (
+                "cluster.failover",
+                old.cluster.failover == new.cluster.failover
+                    && old.cluster.max_loss == new.cluster.max_loss
+                    && old.cluster.rejoin == new.cluster.rejoin
+                    && old.cluster.replication == new.cluster.replication,
+            ),
+            (
                 "cluster.compression",
                 old.cluster.compression == new.cluster.compression,
             ),

@@ -10,12 +10,15 @@ use super::Balance;
 use super::ClientCompression;
 use super::ClientMode;
 use super::Consistency;
+use super::Failover;
 use super::Heartbeat;
 use super::LogFormat;
 use super::Mode;
 use super::MonotonicReads;
+use super::Promote;
 use super::ProxyProtocol;
 use super::ReadOnlyTransactions;
+use super::Rejoin;
 use super::ServerAddress;
 use super::ServerCompression;
 use super::ServerMode;
@@ -320,6 +323,76 @@ pub(super) const ADMINISTRATION: Key<Choice<Administration>> = Key {
     meaning: "What becomes of statements that change what the primary is to its replicas, such as `STOP REPLICA`, \
               `RESET BINARY LOGS`, `SET GLOBAL read_only` or `SHUTDOWN`. `refuse`: error 1290. `allow`: the primary \
               runs them, if the account may.",
+};
+
+pub(super) const FAILOVER: Key<Choice<Failover>> = Key {
+    path: "cluster.failover",
+    kind: Choice {
+        default: ("off", Failover::Off),
+        names: &[
+            ("automatic", Failover::Automatic),
+            ("manual", Failover::Manual),
+            ("off", Failover::Off),
+        ],
+        later: &[],
+    },
+    meaning: "Who replaces a primary that has failed. `automatic`: dbproxy. `manual`: dbproxy, when an operator says so. `off`: \
+              somebody else; dbproxy follows what it finds, and changes nothing on the servers.",
+};
+
+pub(super) const MAX_LOSS: Key<Count> = Key {
+    path: "cluster.max_loss",
+    kind: Count {
+        default: 1000,
+        min: 0,
+        max: 1_000_000_000,
+    },
+    meaning: "So many transactions that were committed may be missing on the new primary without an operator's word. Replication \
+              that is not semi-synchronous cannot promise none.",
+};
+
+pub(super) const REJOIN: Key<Choice<Rejoin>> = Key {
+    path: "cluster.rejoin",
+    kind: Choice {
+        default: ("automatic", Rejoin::Automatic),
+        names: &[("automatic", Rejoin::Automatic), ("manual", Rejoin::Manual)],
+        later: &[],
+    },
+    meaning: "Whether a server that came back is made a replica of the primary without being asked, if it has nothing that the \
+              primary does not have.",
+};
+
+pub(super) const REPLICATION_USER: Key<Own<Text>> = Key {
+    path: "cluster.replication_user",
+    kind: Own {
+        kind: Text { default: None },
+        otherwise: "what a replica has already",
+    },
+    meaning: "The account by which replicas log in to the primary.",
+};
+
+pub(super) const REPLICATION_PASSWORD: Key<Own<Password>> = Key {
+    path: "cluster.replication_password",
+    kind: Own {
+        kind: Password,
+        otherwise: "what a replica has already",
+    },
+    meaning: "Its password.",
+};
+
+pub(super) const SERVER_PROMOTE: Key<Choice<Promote>> = Key {
+    path: "cluster.server[].promote",
+    kind: Choice {
+        default: ("yes", Promote::Yes),
+        names: &[
+            ("prefer", Promote::Prefer),
+            ("yes", Promote::Yes),
+            ("avoid", Promote::Avoid),
+            ("never", Promote::Never),
+        ],
+        later: &[],
+    },
+    meaning: "Whether the server may become the primary: of several that have the same data the first of these words counts.",
 };
 
 const COMPRESSION: Choice<ServerCompression> = Choice {
@@ -807,6 +880,11 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &ZONE,
     &READ_ONLY_TRANSACTIONS,
     &ADMINISTRATION,
+    &FAILOVER,
+    &MAX_LOSS,
+    &REJOIN,
+    &REPLICATION_USER,
+    &REPLICATION_PASSWORD,
     &CLUSTER_COMPRESSION,
     &CLUSTER_PROXY_PROTOCOL,
     &SERVER_NAME,
@@ -814,6 +892,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &SERVER_WEIGHT,
     &SERVER_GROUP,
     &SERVER_ZONE,
+    &SERVER_PROMOTE,
     &SERVER_COMPRESSION,
     &SERVER_PROXY_PROTOCOL,
     &SERVER_TLS,
@@ -889,9 +968,4 @@ pub(super) const ALL: &[&dyn Entry] = &[
 ];
 
 /// Keys that the design knows and this version does not: they get a better answer than "unknown".
-pub(super) const LATER: &[&str] = &[
-    "listen.admin",
-    "listen.http",
-    "cluster.failover",
-    "cluster.server[].promote",
-];
+pub(super) const LATER: &[&str] = &["listen.admin", "listen.http"];

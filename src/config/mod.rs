@@ -185,10 +185,63 @@ pub struct Cluster {
     pub read_only_transactions: ReadOnlyTransactions,
     /// What becomes of statements that would break the cluster.
     pub administration: Administration,
+    /// Who replaces a primary that has failed.
+    pub failover: Failover,
+    /// So many committed transactions may be missing on a new primary without an operator's word.
+    pub max_loss: u64,
+    /// Whether servers that came back are made replicas without being asked.
+    pub rejoin: Rejoin,
+    /// The account by which replicas log in to the primary; `None`: only what each replica has already.
+    pub replication: Option<Account>,
     /// How connections to the servers are compressed.
     pub compression: ServerCompression,
     /// Whether the servers are told where clients are.
     pub proxy_protocol: ProxyProtocol,
+}
+
+/// Who replaces a primary that has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Failover {
+    /// This program, by itself.
+    Automatic,
+    /// This program, when an operator says so.
+    Manual,
+    /// Somebody else.
+    #[default]
+    Off,
+}
+
+/// Whether servers that came back are made replicas without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rejoin {
+    /// They are, if they have nothing of their own.
+    #[default]
+    Automatic,
+    /// Only when an operator says so.
+    Manual,
+}
+
+/// Whether a server may become the primary; the first of these before the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Promote {
+    /// Rather than others that have the same data.
+    Prefer,
+    /// It may.
+    #[default]
+    Yes,
+    /// If there is no other.
+    Avoid,
+    /// Never by itself.
+    Never,
+}
+
+/// An account on the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
 }
 
 /// Whose sessions a cluster serves: those that one of these fits.
@@ -238,6 +291,8 @@ pub struct ServerConfig {
     pub group: Option<String>,
     /// It is where this program is.
     pub near: bool,
+    /// Whether it may become the primary.
+    pub promote: Promote,
     /// How connections to it are compressed, if it offers that; `None`: as the cluster's.
     pub compression: Option<ServerCompression>,
     /// Whether it is told where clients are; `None`: as the cluster's.
@@ -255,6 +310,7 @@ impl ServerConfig {
             weight: 1,
             group: None,
             near: false,
+            promote: Promote::default(),
             compression: None,
             proxy_protocol: None,
             tls: None,

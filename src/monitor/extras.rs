@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::connect::classify;
 use super::fields::Fields;
 use super::heartbeat::{Pulse, REST};
+use super::sources::period;
 use crate::topology::{EpochRow, Flavor, ProbeError, ServerFacts};
 
 /// The ballot of a MySQL server is in a variable that can be persisted in spite of `super_read_only`; this stands before it.
@@ -49,8 +50,9 @@ impl Extras {
                 "SELECT variable_value AS ballot FROM performance_schema.persisted_variables \
                  WHERE variable_name = 'report_user'",
                 Some(
-                    "SELECT channel_name, count_received_heartbeats AS heartbeats \
-                     FROM performance_schema.replication_connection_status",
+                    "SELECT status.channel_name, count_received_heartbeats AS heartbeats, heartbeat_interval AS period \
+                     FROM performance_schema.replication_connection_status AS status \
+                     JOIN performance_schema.replication_connection_configuration USING (channel_name)",
                 ),
             ),
             Flavor::MariaDb => ("SELECT MAX(ballot) AS ballot FROM dbproxy.ballot", None),
@@ -125,6 +127,7 @@ impl Extras {
             let mut sources = facts.sources.iter_mut();
             if let Some(source) = sources.find(|source| *source.channel == *channel) {
                 source.heartbeats = row.number(&["heartbeats"]);
+                source.heartbeat_period = period(&row).unwrap_or(source.heartbeat_period);
             }
         }
     }

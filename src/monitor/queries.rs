@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy_proto::gtid::{GtidPosition, GtidSet, Position};
+use dbproxy_proto::gtid::{GtidHistory, GtidPosition, GtidSet, Position};
 use mysql_async::Row;
 
 use super::fields::Fields;
@@ -68,6 +68,7 @@ pub(super) fn probe(version: &Version) -> String {
             "SELECT @@version AS version, @@server_id AS server_id, \
              @@global.read_only AS read_only, @@global.innodb_read_only AS innodb_read_only, \
              @@log_bin AS log_bin, @@global.gtid_current_pos AS executed, @@global.gtid_slave_pos AS replicated, \
+             @@global.gtid_binlog_state AS history, \
              @@global.collation_server AS collation, @@global.sql_mode AS sql_mode, \
              @@global.wait_timeout AS wait_timeout, @@global.interactive_timeout AS interactive_timeout, \
              @@global.max_allowed_packet AS max_allowed_packet, \
@@ -161,6 +162,10 @@ pub(super) fn facts(
         gtid,
         executed: known(executed),
         replicated: known(replicated),
+        history: row
+            .bytes(&["history"])
+            .and_then(|text| GtidHistory::parse(&text).ok())
+            .map(Arc::new),
         sources: connections
             .iter()
             .filter_map(|row| sources::read(row, version.flavor))

@@ -12,6 +12,9 @@ use crate::topology::{Contact, Filters, Flavor, SourceFacts, ThreadState, Versio
 /// MySQL speaks of sources and replicas from here on; SHOW SLAVE STATUS is gone in 8.4.
 const MYSQL_REPLICA_WORDS: u32 = 80_022;
 
+/// Both families' own, where a server does not tell.
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(30);
+
 /// What asks for them.
 pub(super) fn question(version: &Version) -> &'static str {
     match version.flavor {
@@ -37,8 +40,9 @@ pub(super) fn read(row: &Row, flavor: Flavor) -> Option<SourceFacts> {
             row.text(message).unwrap_or_default()
         ))
     };
-    let error = error(&["Last_SQL_Errno"], &["Last_SQL_Error"])
-        .or_else(|| error(&["Last_IO_Errno"], &["Last_IO_Error"]));
+    let applier_error: Option<Arc<str>> =
+        error(&["Last_SQL_Errno"], &["Last_SQL_Error"]).map(Into::into);
+    let receiver_error = || error(&["Last_IO_Errno"], &["Last_IO_Error"]).map(Into::into);
     Some(SourceFacts {
         host: text(&["Source_Host", "Master_Host"]).into(),
         port: row
@@ -58,12 +62,14 @@ pub(super) fn read(row: &Row, flavor: Flavor) -> Option<SourceFacts> {
             .map(Duration::from_secs),
         delay: Duration::from_secs(row.number(&["SQL_Delay"]).unwrap_or_default()),
         filters: Arc::new(filters(&row)),
-        error: error.map(Into::into),
+        error: applier_error.clone().or_else(receiver_error),
+        applier_error,
         received: row
             .bytes(&["Retrieved_Gtid_Set", "Gtid_IO_Pos"])
             .filter(|text| !text.trim_ascii().is_empty())
             .and_then(|text| position(flavor, &text)),
         heartbeats: row.number(&["Slave_received_heartbeats"]),
+        heartbeat_period: period(&row).unwrap_or(HEARTBEAT_PERIOD),
         read_to: format!(
             "{}:{}",
             text(&["Source_Log_File", "Master_Log_File"]),
@@ -80,6 +86,12 @@ pub(super) fn read(row: &Row, flavor: Flavor) -> Option<SourceFacts> {
             .map(Duration::from_secs),
         channel: channel.into(),
     })
+}
+
+/// The period of heartbeats, in seconds with a fraction.
+pub(super) fn period(row: &Fields<'_>) -> Option<Duration> {
+    let seconds = row.text(&["Slave_heartbeat_period", "period"])?;
+    Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
 }
 
 fn contact(row: &Fields<'_>) -> Option<Contact> {

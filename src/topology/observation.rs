@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dbproxy_proto::gtid::Position;
+use dbproxy_proto::gtid::{GtidHistory, Position};
 use tokio::time::Instant;
 
 use super::filters::Filters;
@@ -68,6 +68,8 @@ pub struct ServerFacts {
     /// What it has executed as a replica (MySQL `gtid_executed`, MariaDB `gtid_slave_pos`): MariaDB's
     /// `gtid_current_pos` would count its own stray writes as the primary's.
     pub replicated: Option<Arc<Position>>,
+    /// What its log holds of each server (MariaDB `gtid_binlog_state`); `None` on MySQL, whose sets tell it.
+    pub history: Option<Arc<GtidHistory>>,
     /// Its replication connections, running or not.
     pub sources: Vec<SourceFacts>,
     /// What its log leaves out (`binlog_do_db`, `binlog_ignore_db`).
@@ -108,6 +110,7 @@ impl ServerFacts {
             gtid: true,
             executed: None,
             replicated: None,
+            history: None,
             sources: Vec::new(),
             unlogged: Arc::default(),
             heartbeat: None,
@@ -220,11 +223,15 @@ pub struct SourceFacts {
     pub filters: Arc<Filters>,
     /// Why a thread stopped, or cannot connect: number and text; `None` without an error.
     pub error: Option<Arc<str>>,
+    /// Why its applier has stopped: number and text; `None` without an error.
+    pub applier_error: Option<Arc<str>>,
     /// What it has received, applied or not (MySQL `Retrieved_Gtid_Set`, which is not what it received before a restart;
     /// MariaDB `Gtid_IO_Pos`); `None` if it is empty.
     pub received: Option<Arc<Position>>,
     /// Heartbeats that its receiver got of the source; `None` if the server does not tell.
     pub heartbeats: Option<u64>,
+    /// After how long without anything else its source sends one.
+    pub heartbeat_period: Duration,
     /// How far it has read in the source's log: to be compared with what it was before, and nothing else.
     pub read_to: Arc<str>,
     /// Why its receiver has no contact to the source; `None` without an error.
@@ -250,8 +257,10 @@ impl SourceFacts {
             delay: Duration::ZERO,
             filters: Arc::default(),
             error: None,
+            applier_error: None,
             received: None,
             heartbeats: None,
+            heartbeat_period: Duration::from_secs(30),
             read_to: "".into(),
             contact: None,
             auto_position: true,
@@ -276,6 +285,8 @@ pub enum ProbeError {
     Refused,
     /// No answer in time, or no way to the host. Once is not death.
     Timeout,
+    /// No answer in time, although connections can be made: the process hangs or is stopped. Once is not death.
+    Unresponsive,
     /// The connection was cut before the answer was complete.
     Closed,
     /// It answers, but has no connection left for the monitor.
@@ -293,6 +304,7 @@ impl Display for ProbeError {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Timeout => f.write_str("no answer in time"),
+            Self::Unresponsive => f.write_str("accepts connections, but does not answer in time"),
             Self::Closed => f.write_str("connection closed by the server"),
             Self::TooManyConnections => f.write_str("too many connections"),
             Self::Tls(text) => write!(f, "no TLS with the server: {text}"),

@@ -144,7 +144,10 @@ impl Watched {
     fn failed(&mut self, error: ProbeError, asked_at: Instant) {
         self.current = false;
         match &error {
-            ProbeError::Refused | ProbeError::Timeout | ProbeError::Closed => {
+            ProbeError::Refused
+            | ProbeError::Timeout
+            | ProbeError::Unresponsive
+            | ProbeError::Closed => {
                 let since = *self.silent_since.get_or_insert(asked_at);
                 self.silent = self.silent.saturating_add(1);
                 if error == ProbeError::Refused || self.silent >= SILENT_PROBES {

@@ -211,8 +211,6 @@ fn twins(known: &[(&ServerConfig, &ServerFacts)]) -> Vec<Finding> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-    use std::time::Duration;
-
     use tokio::time::Instant;
 
     use super::*;

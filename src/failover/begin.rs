@@ -1,0 +1,586 @@
+//! How plans begin: which steps, for which servers.
+
+use std::time::Duration;
+
+use dbproxy_proto::gtid::Position;
+use tokio::time::Instant;
+
+use super::action::Action;
+use super::candidate::{Choice, Question, Refusal, choose};
+use super::machine::{AGAIN, Failover, Running};
+use super::member::Member;
+use super::plan::{Act, Hook, Job, Need, Plan, Purpose, Step};
+use super::reign::Reign;
+use crate::config::ServerAddress;
+use crate::topology::{ServerId, ThreadState};
+
+/// An old primary that does not answer is tried for no longer than this before its successor is opened.
+const FENCE: Duration = Duration::from_secs(2);
+/// To end connections and to wait for statements that run.
+const FREEZE: Duration = Duration::from_secs(8);
+
+impl Failover {
+    /// Counts a primary that was there already: the first reign.
+    pub(super) fn adopt(&mut self, now: Instant) {
+        let writable: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|member| member.answers() && member.is_writable())
+            .collect();
+        let silent = self.members.iter().find(|member| !member.answers());
+        let primary = match (writable.as_slice(), silent) {
+            (_, Some(silent)) => {
+                let text = format!(
+                    "{} does not answer, and without it nobody knows that there is one primary",
+                    silent.name
+                );
+                return self.stay_new(text);
+            }
+            ([], _) => {
+                return self.stay_new(
+                    "no server takes writes: open the one that is to be the primary".to_owned(),
+                );
+            }
+            ([one, other, ..], _) => {
+                let text = format!(
+                    "{} and {} both take writes: set read_only=ON on all but the primary",
+                    one.name, other.name
+                );
+                return self.stay_new(text);
+            }
+            ([primary], None) => primary.id,
+        };
+        let epoch = self.next_epoch();
+        let steps = vec![
+            self.ballot(epoch, None),
+            crown(primary, epoch, Purpose::Adopt, Vec::new()),
+            Step::own(Act::Publish),
+        ];
+        let why = format!(
+            "{} is the primary, and nobody counted yet",
+            self.name(primary)
+        );
+        let plan = plan(
+            Purpose::Adopt,
+            why,
+            epoch,
+            Some(primary),
+            Some(primary),
+            steps,
+        );
+        self.rest_until = Some(now + AGAIN);
+        self.start(Running::new(plan, None));
+    }
+
+    /// Replaces the primary, which is dead, or which an operator wants to be replaced whatever it does.
+    ///
+    /// Errors: why nobody can be promoted. Nothing was begun.
+    pub(super) fn fail_over(
+        &mut self,
+        why: String,
+        wanted: Option<ServerId>,
+        accept_loss: bool,
+        asked_by: Option<u64>,
+        now: Instant,
+    ) -> Result<(), String> {
+        if self.is_resting(now) && asked_by.is_none() {
+            return Ok(());
+        }
+        let reign = self.reign.clone().ok_or("no primary is counted yet")?;
+        let old = reign.primary;
+        if wanted == Some(old) {
+            return Err(format!("{} is the primary", self.name(old)));
+        }
+        if !self.has_majority() {
+            return Err("too few servers answer".to_owned());
+        }
+        let failed_since = self
+            .member(old)
+            .and_then(|member| member.evidence.silent_since());
+        let mut running = Running::new(
+            plan(
+                Purpose::Failover,
+                why,
+                self.next_epoch(),
+                Some(old),
+                None,
+                Vec::new(),
+            ),
+            asked_by,
+        );
+        running.wanted = wanted;
+        running.accept_loss = accept_loss;
+        running.failed_since = failed_since;
+        let choice = self
+            .choice(&running)
+            .map_err(|refusal| refusal.to_string())?;
+        let epoch = running.plan.epoch;
+        let steps = &mut running.plan.steps;
+        steps.push(Step::own(Act::Close));
+        if self.policy.hooks.fence && failed_since.is_some() {
+            steps.push(Step::own(Act::Hook(Hook::Fence)).within(self.policy.hooks.timeout));
+        }
+        steps.push(self.ballot(epoch, Some(old)));
+        if failed_since.is_none() || self.member(old).is_some_and(Member::answers) {
+            steps.push(self.fence(old));
+        }
+        steps.push(self.revoke(old));
+        running.plan.new = Some(choice.server);
+        running
+            .plan
+            .steps
+            .extend(self.succession(&running, &choice));
+        self.start(running);
+        Ok(())
+    }
+
+    /// Whom a failover promotes, by what is known now.
+    pub(super) fn choice(&self, running: &Running) -> Result<Choice, Refusal> {
+        let Some(reign) = &self.reign else {
+            return Err(Refusal::Nobody(Vec::new()));
+        };
+        choose(&Question {
+            old: reign.primary,
+            members: &self.members,
+            acknowledged: self.acknowledged.as_ref(),
+            failed_since: running.failed_since,
+            wanted: running.wanted,
+            accept_loss: running.accept_loss,
+            epoch: reign.epoch,
+            policy: &self.policy,
+        })
+    }
+
+    /// The steps that make the chosen server the primary.
+    pub(super) fn succession(&self, running: &Running, choice: &Choice) -> Vec<Step> {
+        let plan = &running.plan;
+        let mut steps = vec![apply(choice.server, &choice.to_apply, self.policy.apply)];
+        if self.policy.hooks.before_promote {
+            steps.push(Step::own(Act::Hook(Hook::BeforePromote)).within(self.policy.hooks.timeout));
+        }
+        steps.push(self.promote(choice.server, plan.old, plan.epoch, plan.purpose));
+        steps.push(Step::own(Act::Publish));
+        if self.policy.hooks.after_promote {
+            steps.push(Step::own(Act::Hook(Hook::AfterPromote)).within(self.policy.hooks.timeout));
+        }
+        steps
+    }
+
+    fn promote(
+        &self,
+        server: ServerId,
+        old: Option<ServerId>,
+        epoch: u64,
+        purpose: Purpose,
+    ) -> Step {
+        let member = self.member(server);
+        let old = old.and_then(|old| self.member(old));
+        let mut actions = Vec::new();
+        let peers = member.zip(old).is_some_and(|(member, old)| {
+            old.connection_to(member).is_some() && member.connection_to(old).is_some()
+        });
+        match (peers, purpose) {
+            // In a ring both go on to replicate from each other: the old primary takes no writes any more.
+            (true, Purpose::Switchover) => {}
+            // What a dead primary did not hand on must not come in when it is back, before somebody has looked at it.
+            (true, _) => actions.push(Action::StopReplication),
+            (false, _) => actions.extend([Action::StopReplication, Action::ForgetSource]),
+        }
+        let semi_sync = old.and_then(Member::facts);
+        if semi_sync.is_some_and(|facts| facts.semi_sync.source) {
+            actions.push(Action::SemiSync { source: true });
+        }
+        actions.extend([Action::Offline(false), Action::AcceptWrites]);
+        crown(server, epoch, purpose, actions)
+    }
+
+    fn ballot(&self, epoch: u64, besides: Option<ServerId>) -> Step {
+        let jobs = self
+            .members
+            .iter()
+            .filter(|member| member.answers() && Some(member.id) != besides);
+        let jobs = jobs.map(|member| Job::new(member.id, [Action::Ballot(epoch), Action::Look]));
+        Step::on(Act::Ballot, Need::Some(self.quorum()), jobs.collect())
+    }
+
+    fn fence(&self, server: ServerId) -> Step {
+        let actions = [
+            Action::Offline(true),
+            Action::RefuseWrites,
+            Action::Expel,
+            Action::Look,
+        ];
+        Step::on(Act::Fence, Need::Try, vec![Job::new(server, actions)]).within(FENCE)
+    }
+
+    fn revoke(&self, old: ServerId) -> Step {
+        let replicas = self.members.iter().filter(|member| {
+            let old = self.member(old);
+            member.answers()
+                && old.is_some_and(|old| member.id != old.id && member.connection_to(old).is_some())
+        });
+        // In this order: a relay log is lost on MariaDB when both threads have stopped.
+        let actions = [Action::StartApplier, Action::StopReceiver, Action::Look];
+        let jobs: Vec<Job> = replicas
+            .map(|member| Job::new(member.id, actions.clone()))
+            .collect();
+        Step::on(Act::Revoke, Need::Some(jobs.len().min(1)), jobs)
+    }
+
+    /// Changes the primary with nothing lost, and nothing refused outside of long transactions.
+    pub(super) fn switch_over(
+        &mut self,
+        to: Option<ServerId>,
+        drain: Option<Duration>,
+        asked_by: u64,
+    ) -> Result<(), String> {
+        let reign = self.reign.clone().ok_or("no primary is counted yet")?;
+        let old = reign.primary;
+        if to == Some(old) {
+            return Err(format!("{} is the primary already", self.name(old)));
+        }
+        let member = self.member(old).ok_or("the primary is not configured")?;
+        if !member.answers() || !member.is_writable() {
+            return Err(format!(
+                "{} does not answer or takes no writes: FAILOVER replaces it",
+                member.name
+            ));
+        }
+        if !self.has_majority() {
+            return Err("too few servers answer".to_owned());
+        }
+        let mut running = Running::new(
+            plan(
+                Purpose::Switchover,
+                "an operator wants it".to_owned(),
+                self.next_epoch(),
+                Some(old),
+                None,
+                Vec::new(),
+            ),
+            Some(asked_by),
+        );
+        running.wanted = to;
+        let choice = self
+            .choice(&running)
+            .map_err(|refusal| refusal.to_string())?;
+        let new = self
+            .member(choice.server)
+            .ok_or("the candidate is not configured")?;
+        if !new.follows(member) {
+            return Err(format!(
+                "{} does not replicate from {} just now",
+                new.name, member.name
+            ));
+        }
+        let is_ring = member.connection_to(new).is_some();
+        if !is_ring && !self.policy.credentials {
+            return Err(format!(
+                "{} could not be made a replica: set cluster.replication_user and cluster.replication_password",
+                member.name
+            ));
+        }
+        let epoch = running.plan.epoch;
+        let drain = drain.unwrap_or(self.policy.drain);
+        let freeze = [Action::RefuseWrites, Action::Expel, Action::Look];
+        running.plan.new = Some(choice.server);
+        running.plan.steps = vec![
+            self.ballot(epoch, None),
+            Step::own(Act::Pause(drain)),
+            Step::own(Act::Close),
+            Step::on(Act::Freeze, Need::All, vec![Job::new(old, freeze)]).within(FREEZE),
+        ];
+        running
+            .plan
+            .steps
+            .extend(self.succession(&running, &choice));
+        self.start(running);
+        Ok(())
+    }
+
+    /// The primary goes on, in a reign of its own: what an interrupted plan did is undone.
+    pub(super) fn reopen(&mut self, reign: &Reign, why: String, asked_by: Option<u64>) {
+        let primary = reign.primary;
+        let epoch = self.next_epoch();
+        let mut steps = vec![self.ballot(epoch, None)];
+        let stopped: Vec<Job> = self
+            .members
+            .iter()
+            .filter(|member| self.is_stopped_replica(member, primary))
+            .map(|member| Job::new(member.id, [Action::StartApplier, Action::StartReplication]))
+            .collect();
+        if !stopped.is_empty() {
+            steps.push(Step::on(Act::Undo, Need::Try, stopped));
+        }
+        let actions = vec![Action::Offline(false), Action::AcceptWrites];
+        steps.push(crown(primary, epoch, Purpose::Reopen, actions));
+        steps.push(Step::own(Act::Publish));
+        let plan = plan(
+            Purpose::Reopen,
+            why,
+            epoch,
+            Some(primary),
+            Some(primary),
+            steps,
+        );
+        self.start(Running::new(plan, asked_by));
+    }
+
+    fn is_stopped_replica(&self, member: &Member, primary: ServerId) -> bool {
+        let connection = self
+            .member(primary)
+            .filter(|primary| primary.id != member.id && member.answers())
+            .and_then(|primary| member.connection_to(primary));
+        connection.is_some_and(|connection| connection.receiver == ThreadState::Stopped)
+    }
+
+    /// Sees to it that everything but the primary is read-only and follows it. One thing at a time.
+    pub(super) fn repair(&mut self, reign: &Reign, now: Instant) {
+        let Some(primary) = self.member(reign.primary) else {
+            return;
+        };
+        let (name, writable) = (primary.name.clone(), primary.is_writable());
+        let primary = primary.clone();
+        let stray = self
+            .members
+            .iter()
+            .find(|member| member.id != reign.primary && member.answers() && member.is_writable());
+        if let Some(stray) = stray {
+            let why = format!("{} takes writes, and {name} is the primary", stray.name);
+            let id = stray.id;
+            let step = Step {
+                need: Need::All,
+                ..self.fence(id)
+            };
+            let plan = plan(Purpose::Fence, why, reign.epoch, None, Some(id), vec![step]);
+            return self.start(Running::new(plan, None));
+        }
+        if self.is_interrupted(reign) {
+            let why = format!("a plan did not come to its end, and {name} lives");
+            return self.reopen(reign, why, None);
+        }
+        if !writable {
+            return self.read_only_primary(reign, &primary);
+        }
+        self.follow_primary(reign, &primary, now);
+    }
+
+    /// A primary that was restarted comes back read-only, as it should: it goes on, unless somebody has more than it.
+    fn read_only_primary(&mut self, reign: &Reign, primary: &Member) {
+        let restarted = primary.restarted;
+        let ahead = self.members.iter().find(|member| {
+            member.id != primary.id
+                && member.diverged.is_none()
+                && member.connection_to(primary).is_some()
+                && matches!((primary.has(), &member.remembered), (Some(has), Some(theirs)) if !has.covers(theirs))
+        });
+        match (restarted, ahead) {
+            (true, None) => {
+                let why = format!(
+                    "{} was restarted, and nobody has more than it",
+                    primary.name
+                );
+                self.reopen(reign, why, None);
+            }
+            (true, Some(ahead)) => {
+                let text = format!(
+                    "{} came back without what {} has of it, and takes no writes: FAILOVER TO {} goes on with that",
+                    primary.name, ahead.name, ahead.name
+                );
+                self.once(text);
+            }
+            (false, _) => {
+                let text = format!(
+                    "{} is read-only, which was not done here: it stays so. MAINTENANCE {} ON if that is meant; SWITCHOVER \
+                     needs it writable",
+                    primary.name, primary.name
+                );
+                self.once(text);
+            }
+        }
+    }
+
+    fn follow_primary(&mut self, reign: &Reign, primary: &Member, now: Instant) {
+        if !self.policy.rejoin {
+            return;
+        }
+        let astray = self.members.iter().find(|member| {
+            member.id != primary.id
+                && member.answers()
+                && member.evidence.is_settled(now)
+                && member.diverged.is_none()
+                && self.is_astray(member, primary)
+        });
+        let Some(member) = astray else {
+            return;
+        };
+        let id = member.id;
+        if let Err(text) = self.follow(reign, id, None) {
+            self.once(text);
+        }
+    }
+
+    /// Whether it gets nothing from the primary, over others or not, though nobody has stopped that.
+    fn is_astray(&self, member: &Member, primary: &Member) -> bool {
+        if member.connection_to(primary).is_some() {
+            return false;
+        }
+        let over_others = self.members.iter().any(|other| {
+            other.id != member.id
+                && other.answers()
+                && member.connection_to(other).is_some()
+                && other.connection_to(primary).is_some()
+        });
+        !over_others
+    }
+
+    /// Makes a server follow the primary, if it has nothing that the primary does not have.
+    ///
+    /// Errors: why not. Nothing was begun.
+    pub(super) fn follow(
+        &mut self,
+        reign: &Reign,
+        id: ServerId,
+        asked_by: Option<u64>,
+    ) -> Result<(), String> {
+        let primary = self.member(reign.primary).ok_or("there is no primary")?;
+        let member = self.member(id).ok_or("there is no such server")?;
+        let name = member.name.clone();
+        if let Some(surplus) = surplus(member, primary) {
+            let text = format!(
+                "{name} has transactions that {} does not have: {surplus}. It gets no traffic; save what counts of them, make it \
+                 anew from a copy of {}, then REJOIN {name}",
+                primary.name, primary.name
+            );
+            if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
+                member.diverged = Some(text.as_str().into());
+            }
+            return Err(text);
+        }
+        let ServerAddress::Tcp { host, port } = &primary.address else {
+            return Err(format!(
+                "{name} cannot follow {}, which is configured by a unix socket",
+                primary.name
+            ));
+        };
+        let was_primary = member.facts().is_some_and(|facts| facts.sources.is_empty());
+        if was_primary && !self.policy.credentials {
+            return Err(format!(
+                "{name} has no source, and dbproxy no account for it: set cluster.replication_user and \
+                 cluster.replication_password"
+            ));
+        }
+        let mut actions = vec![Action::RefuseWrites];
+        if !was_primary {
+            actions.push(Action::StopReplication);
+        }
+        let semi_sync = primary.facts().is_some_and(|facts| facts.semi_sync.source);
+        if semi_sync {
+            actions.push(Action::SemiSync { source: false });
+        }
+        actions.extend([
+            Action::Follow {
+                host: host.clone(),
+                port: *port,
+                demoted: was_primary,
+            },
+            Action::StartReplication,
+            Action::AwaitReplication,
+            Action::Offline(false),
+            Action::Look,
+        ]);
+        let purpose = match was_primary {
+            true => Purpose::Rejoin,
+            false => Purpose::Repoint,
+        };
+        let why = format!("{name} is to follow {}", primary.name);
+        let step = Step::on(Act::Follow, Need::All, vec![Job::new(id, actions)]).within(FREEZE);
+        let plan = plan(purpose, why, reign.epoch, None, Some(id), vec![step]);
+        self.start(Running::new(plan, asked_by));
+        Ok(())
+    }
+
+    /// An operator says that a server may follow the primary again.
+    pub(super) fn rejoin(&mut self, id: ServerId, asked_by: u64) -> Result<(), String> {
+        let reign = self.reign.clone().ok_or("no primary is counted yet")?;
+        if id == reign.primary {
+            return Err(format!("{} is the primary", self.name(id)));
+        }
+        let member = self.members.iter_mut().find(|member| member.id == id);
+        let member = member.ok_or("there is no such server")?;
+        if !member.answers() {
+            return Err(format!(
+                "{} does not answer, or is in maintenance",
+                member.name
+            ));
+        }
+        member.diverged = None;
+        // An operator may have made it anew: what it had before does not count.
+        member.remembered = member.has();
+        self.follow(&reign, id, Some(asked_by))
+    }
+}
+
+impl Running {
+    pub(super) fn new(plan: Plan, asked_by: Option<u64>) -> Self {
+        Self {
+            plan,
+            at: 0,
+            automatic: asked_by.is_none(),
+            asked_by,
+            accept_loss: false,
+            wanted: None,
+            revoked: Vec::new(),
+            failed_since: None,
+            crowned: false,
+        }
+    }
+}
+
+fn plan(
+    purpose: Purpose,
+    why: String,
+    epoch: u64,
+    old: Option<ServerId>,
+    new: Option<ServerId>,
+    steps: Vec<Step>,
+) -> Plan {
+    Plan {
+        name: format!("{purpose}-{epoch}"),
+        purpose,
+        why,
+        epoch,
+        old,
+        new,
+        steps,
+    }
+}
+
+/// The step behind which nothing is undone.
+fn crown(server: ServerId, epoch: u64, purpose: Purpose, mut actions: Vec<Action>) -> Step {
+    actions.extend([
+        Action::Crown {
+            epoch,
+            plan: format!("{purpose}-{epoch}"),
+        },
+        Action::Look,
+    ]);
+    Step::on(Act::Promote, Need::All, vec![Job::new(server, actions)])
+}
+
+pub(super) fn apply(server: ServerId, position: &Position, within: Duration) -> Step {
+    let actions = [Action::Await(position.clone()), Action::Look];
+    Step::on(Act::Apply, Need::All, vec![Job::new(server, actions)]).within(within)
+}
+
+/// What a server has that the primary does not have.
+fn surplus(member: &Member, primary: &Member) -> Option<String> {
+    let (theirs, ours) = (member.facts()?, primary.facts()?);
+    if let (Some(theirs), Some(ours)) = (&theirs.history, &ours.history) {
+        // MariaDB tells the last number of each server in each domain: exact where a position is not.
+        let surplus = theirs.beyond(ours);
+        return (!surplus.is_empty()).then(|| surplus.to_string());
+    }
+    let (theirs, ours) = (theirs.executed.as_deref()?, ours.executed.as_deref()?);
+    (!ours.covers(theirs)).then(|| theirs.since(ours).to_string())
+}
