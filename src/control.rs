@@ -111,6 +111,7 @@ fn tell(event: &Event, epoch: u64) {
             server,
             barred: Some(reason),
         } => warn!(epoch, %server, %reason, "replica gets no reads"),
+        Event::Gate { gate } => info!(epoch, %gate, "writes"),
         Event::Replaced { server } => {
             warn!(epoch, %server, "another server answers at this address")
         }

@@ -18,7 +18,7 @@ use dbproxy::routing::{
 use dbproxy::sql::fuzz::{Excuse, dangers};
 use dbproxy::sql::setting::Settings;
 use dbproxy::sql::{Dialect, Facts, StatementClass, classify, digest_text};
-use dbproxy::topology::{Health, Lag, Role, Server, ServerId, Topology};
+use dbproxy::topology::{Gate, Health, Lag, Role, Server, ServerId, Topology};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -84,6 +84,8 @@ fn topology() -> Topology {
             server(2, Role::Replica),
         ],
         primary: Some(ServerId(0)),
+        reign: None,
+        gate: Gate::Open,
         greeting: None,
         max_lag: Duration::from_secs(5),
     }

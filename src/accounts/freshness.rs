@@ -371,7 +371,7 @@ mod tests {
     use dbproxy_proto::gtid::GtidPosition;
 
     use super::*;
-    use crate::topology::{Health, Lag, ServerId};
+    use crate::topology::{Gate, Health, Lag, ServerId};
 
     const MAX_LAG: Duration = Duration::from_secs(5);
 
@@ -411,6 +411,8 @@ mod tests {
                 at: start,
                 servers: vec![server(0, Role::Primary), server(1, Role::Replica)],
                 primary: Some(ServerId(0)),
+                reign: None,
+                gate: Gate::Open,
                 greeting: None,
                 max_lag: MAX_LAG,
             };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::action::Action;
-use super::machine::{AGAIN, Entry, Failover, Gate, Output, Running};
+use super::machine::{AGAIN, Entry, Failover, Output, Running};
 use super::plan::{Act, Done, Hook, Job, Need, Plan, Purpose, Step};
 use super::reign::Reign;
-use crate::topology::{ServerFacts, ServerId};
+use crate::topology::{Gate, ServerFacts, ServerId};
 
 impl Failover {
     /// Takes in what became of the step that was given out.

@@ -12,34 +12,12 @@ use super::plan::{Done, Plan, Step};
 use super::policy::{History, Mode, Policy};
 use super::reign::{Reign, Standing, highest, standing};
 use crate::config::ServerConfig;
-use crate::topology::{Observation, ServerId};
+use crate::topology::{Decree, Gate, Observation, ServerId};
 
 /// Servers that do not answer at the start are waited for so long.
 const ROLL_CALL: Duration = Duration::from_secs(5);
 /// What did not go is tried again after this.
 pub(super) const AGAIN: Duration = Duration::from_secs(10);
-
-/// Whether sessions may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// They may.
-    Open,
-    /// Transactions that are open may end; nothing new begins.
-    Draining,
-    /// Nothing reaches the primary, and nothing that it still says reaches a client.
-    Closed,
-}
-
-/// Who the primary is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decree {
-    /// The primary.
-    pub primary: ServerId,
-    /// The number of its reign.
-    pub epoch: u64,
-    /// Whether sessions may write to it.
-    pub gate: Gate,
-}
 
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,8 +25,10 @@ mod reign;
 pub use action::{Action, Credentials, statements};
 pub use candidate::{Choice, Question, Refusal, Unfit, choose};
 pub use evidence::{Death, Evidence, Verdict};
-pub use machine::{Decree, Entry, Failover, Gate, Input, Order, Output, Reply};
+pub use machine::{Entry, Failover, Input, Order, Output, Reply};
 pub use member::{Member, Promote};
 pub use plan::{Act, Done, Failure, Hook, Job, Need, Plan, Purpose, Report, Step};
 pub use policy::{Hooks, Mode, Policy};
 pub use reign::Reign;
+
+pub use crate::topology::{Decree, Gate};

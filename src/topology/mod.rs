@@ -15,6 +15,8 @@ pub use observation::{
     Contact, Defaults, EpochRow, Observation, ProbeError, SemiSync, ServerFacts, SourceFacts,
     ThreadState, WriteBlock,
 };
-pub use snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
+pub use snapshot::{
+    Decree, Gate, Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable,
+};
 pub use tracker::{Changed, Event, Tracker};
 pub use version::{Flavor, Version};

@@ -53,10 +53,47 @@ pub struct Topology {
     /// The one server that gets writes. It keeps the role while it is down or read-only, until another takes over:
     /// [`Topology::writable`] says whether it can run them now.
     pub primary: Option<ServerId>,
+    /// The number of the primary's reign; `None` where nobody counts, and the primary is found by what the servers say.
+    pub reign: Option<u64>,
+    /// Whether sessions may write to the primary.
+    pub gate: Gate,
     /// What to tell clients of the servers; `None` until one server has been seen.
     pub greeting: Option<Greeting>,
     /// Reads may be this much behind, unless a statement asks for less.
     pub max_lag: Duration,
+}
+
+/// Whether sessions may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Gate {
+    /// They may.
+    #[default]
+    Open,
+    /// Transactions that are open may end; nothing new begins.
+    Draining,
+    /// Nothing reaches the primary, and nothing that it still says reaches a client.
+    Closed,
+}
+
+impl Display for Gate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Draining => "draining",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// Who the primary is, where that is not left to what the servers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decree {
+    /// The primary.
+    pub primary: ServerId,
+    /// The number of its reign.
+    pub epoch: u64,
+    /// Whether sessions may write to it.
+    pub gate: Gate,
 }
 
 /// What all servers have in common, for the greeting to clients.
@@ -322,10 +359,15 @@ impl Topology {
         self.primary.and_then(|id| self.server(id))
     }
 
-    /// The primary, if it is up and takes writes now; else statements for it have to wait.
+    /// The primary, if it is up and takes writes now, and sessions may write; else statements for it have to wait.
     pub fn writable(&self) -> Option<&Server> {
         self.primary()
-            .filter(|server| server.health.is_up() && server.writable)
+            .filter(|server| server.health.is_up() && server.writable && self.gate == Gate::Open)
+    }
+
+    /// Whether nothing may reach this server any more of what was meant for the primary.
+    pub fn is_cut_off(&self, server: ServerId) -> bool {
+        self.reign.is_some() && (self.primary != Some(server) || self.gate == Gate::Closed)
     }
 
     /// The replicas that may answer ordinary reads now.

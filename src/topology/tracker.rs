@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use super::filters::Filters;
 use super::observation::{Defaults, Observation, ProbeError, ServerFacts, WriteBlock};
 use super::replication::{Progress, Reading, Replication};
-use super::snapshot::{Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable};
+use super::snapshot::{
+    Decree, Gate, Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable,
+};
 use crate::config::ServerConfig;
 
 /// Probes in a row without an answer that make a server down. One is a lost packet, not a death.
@@ -78,6 +80,11 @@ pub enum Event {
         server: Arc<str>,
         /// Why not.
         barred: Option<Unreadable>,
+    },
+    /// Sessions may write to the primary, or may not any more.
+    Gate {
+        /// Which of these.
+        gate: Gate,
     },
     /// Something else answers at a server's address now.
     Replaced {
@@ -204,6 +211,8 @@ pub struct Tracker {
     stale_after: Duration,
     max_lag: Duration,
     primary: Option<ServerId>,
+    /// Who the primary is, if that is not found out here.
+    decree: Option<Decree>,
     /// Why the primary was chosen.
     chosen: Arc<str>,
     progress: Progress,
@@ -236,6 +245,7 @@ impl Tracker {
             stale_after,
             max_lag,
             primary: None,
+            decree: None,
             chosen: "".into(),
             progress: Progress::new(max_lag, stale_after),
             picture: Topology {
@@ -243,6 +253,8 @@ impl Tracker {
                 at: now,
                 servers: Vec::new(),
                 primary: None,
+                reign: None,
+                gate: Gate::Open,
                 greeting: None,
                 max_lag,
             },
@@ -282,7 +294,7 @@ impl Tracker {
             }
             Err(error) => watched.failed(error, asked_at),
         }
-        if replaced.is_some() && self.primary == Some(server) {
+        if replaced.is_some() && self.primary == Some(server) && self.decree.is_none() {
             // Whatever answers there now never was the primary.
             self.primary = None;
         }
@@ -291,6 +303,13 @@ impl Tracker {
         let mut changed = self.publish(at);
         changed.events.splice(0..0, replaced);
         changed
+    }
+
+    /// From now on it is not found out here who the primary is.
+    pub fn decree(&mut self, decree: Decree, now: Instant) -> Changed {
+        self.decree = Some(decree);
+        self.elect();
+        self.publish(now)
     }
 
     /// Lets time pass: old facts become stale.
@@ -337,6 +356,13 @@ impl Tracker {
     // --- who is the primary
 
     fn elect(&mut self) {
+        if let Some(decree) = self.decree {
+            if self.primary != Some(decree.primary) {
+                self.chosen = format!("reign {}", decree.epoch).into();
+                self.take_over(decree.primary);
+            }
+            return;
+        }
         let (old, reason) = match self.primary.and_then(|id| Some((id, self.watched(id)?))) {
             Some((id, watched)) => match &watched.health {
                 Health::Down { error, .. } => {
@@ -357,6 +383,10 @@ impl Tracker {
             Some(_) => format!("took over: {reason} and {} takes writes", name(new)).into(),
             None => self.first_choice(new),
         };
+        self.take_over(new);
+    }
+
+    fn take_over(&mut self, new: ServerId) {
         self.primary = Some(new);
         self.progress = Progress::new(self.max_lag, self.stale_after);
         self.note_progress(new);
@@ -473,6 +503,8 @@ impl Tracker {
                 .filter_map(|id| Some(self.paint_server(id, self.watched(id)?, now)))
                 .collect(),
             primary: self.primary,
+            reign: self.decree.map(|decree| decree.epoch),
+            gate: self.decree.map_or(Gate::Open, |decree| decree.gate),
             greeting: self.greeting(),
             max_lag: self.max_lag,
         }
@@ -719,7 +751,7 @@ impl Tracker {
 
 /// Whether the epoch has to grow from `old` to `new`, and what to tell of it.
 fn differences(old: &Topology, new: &Topology, chosen: &Arc<str>) -> (bool, Vec<Event>) {
-    let mut epoch = old.primary != new.primary;
+    let mut epoch = old.primary != new.primary || old.reign != new.reign || old.gate != new.gate;
     let mut events = Vec::new();
     for (before, after) in old.servers.iter().zip(&new.servers) {
         health_difference(before, after, &mut events);
@@ -742,6 +774,9 @@ fn differences(old: &Topology, new: &Topology, chosen: &Arc<str>) -> (bool, Vec<
             || barrier(before, new.max_lag) != barrier(after, new.max_lag);
     }
     epoch |= old.greeting != new.greeting;
+    if old.gate != new.gate {
+        events.push(Event::Gate { gate: new.gate });
+    }
     (epoch, events)
 }
 

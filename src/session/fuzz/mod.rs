@@ -51,7 +51,7 @@ use crate::{
     },
     pool::{Pool, WorkerId},
     sql::{Classifier, catalogue::Catalogue},
-    topology::{Defaults, Greeting, Health, Lag, Role, Server, ServerId, Topology, Version},
+    topology::{Defaults, Gate, Greeting, Health, Lag, Role, Server, ServerId, Topology, Version},
 };
 use client::{Client, Manners};
 use script::Script;
@@ -294,6 +294,8 @@ fn servers(address: &ServerAddress) -> Topology {
         at: Instant::now(),
         servers: vec![server(0, Role::Primary), server(1, Role::Replica)],
         primary: Some(ServerId(0)),
+        reign: None,
+        gate: Gate::Open,
         greeting: Some(Greeting {
             version: version.clone(),
             collation: 255,
