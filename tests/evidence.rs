@@ -27,6 +27,7 @@ on_both_flavors!(
     waiting_for_replicas_is_seen,
     heartbeats_of_the_source_are_counted,
     a_replica_tells_that_its_source_refuses,
+    a_stopped_server_is_not_a_dead_one,
     little_is_seen_with_few_rights,
 );
 
@@ -97,6 +98,11 @@ impl Probes {
             Ok(result) => result,
             Err(_) => panic!("waited for {what}: {last:#?}"),
         }
+    }
+
+    async fn fails(&mut self, error: ProbeError) {
+        let found = self.until("an error", |result| result.as_ref() == Err(&error));
+        found.await.unwrap_err();
     }
 
     async fn facts(
@@ -282,6 +288,76 @@ async fn a_replica_tells_that_its_source_refuses(flavor: Flavor) {
     cluster.primary().restart().await.unwrap();
     let back = |facts: &ServerFacts| facts.sources[0].contact.is_none();
     probes.facts("it to be forgotten", back).await;
+}
+
+async fn a_stopped_server_is_not_a_dead_one(flavor: Flavor) {
+    let cluster = Cluster::start(flavor, 0).await.unwrap();
+    let server = cluster.primary();
+    let socket = ServerAddress::Unix(server.socket());
+    let mut ways = [
+        Probes::of(server),
+        Probes::start(target(socket, "dbproxy", "dbproxy")),
+    ];
+    for probes in &mut ways {
+        probes.facts("an answer", |_| true).await;
+    }
+    server.stop().unwrap();
+    for probes in &mut ways {
+        probes.fails(ProbeError::Unresponsive).await;
+        // On a new connection it says nothing either.
+        assert_eq!(probes.next().await, Err(ProbeError::Unresponsive));
+    }
+    server.cont().unwrap();
+    for probes in &mut ways {
+        probes.facts("it to be back", |_| true).await;
+    }
+    server.stop().unwrap();
+    for probes in &mut ways {
+        probes.fails(ProbeError::Unresponsive).await;
+    }
+    server.kill9();
+    for probes in &mut ways {
+        probes.fails(ProbeError::Refused).await;
+    }
+}
+
+/// A process that ends resets the connections that it has not accepted yet.
+#[tokio::test]
+async fn a_reset_before_the_greeting_is_a_refusal() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = ServerAddress::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: listener.local_addr().unwrap().port(),
+    };
+    let mut probes = Probes::start(target(address, "dbproxy", "dbproxy"));
+    let (first, _) = listener.accept().await.unwrap();
+    first.set_zero_linger().unwrap();
+    drop(first);
+    assert_eq!(probes.next().await, Err(ProbeError::Refused));
+}
+
+/// No more connections fit, so that not even one that is made by the system alone succeeds.
+#[tokio::test]
+async fn without_a_connection_it_is_a_timeout() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let connect = tokio::net::TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(300), connect).await {
+            Ok(connected) => waiting.push(connected.unwrap()),
+            Err(_) => break,
+        }
+    }
+    let address = ServerAddress::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: address.port(),
+    };
+    let mut probes = Probes::start(target(address, "dbproxy", "dbproxy"));
+    assert_eq!(probes.next().await, Err(ProbeError::Timeout));
+    waiting.clear();
 }
 
 async fn little_is_seen_with_few_rights(flavor: Flavor) {

@@ -245,7 +245,10 @@ impl Reader {
         before: &Catalogue,
         asked_at: Instant,
     ) -> Option<Catalogue> {
-        if !matches!(error, ProbeError::Timeout | ProbeError::Other(_)) {
+        if !matches!(
+            error,
+            ProbeError::Timeout | ProbeError::Unresponsive | ProbeError::Other(_)
+        ) {
             return None;
         }
         self.tell(&format!(

@@ -5,6 +5,7 @@ use std::io::{Error as SystemError, ErrorKind};
 use std::time::Duration;
 
 use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time;
 
 use super::{Target, probe};
@@ -17,6 +18,9 @@ const MAX_PACKET: usize = 64 << 20;
 
 /// A server that closes the monitor's connection earlier than this is simply connected to again.
 const WAIT_TIMEOUT_SECS: usize = 600;
+
+/// A host that is there accepts a connection in this time, or refuses it.
+const CONTACT_DEADLINE: Duration = Duration::from_millis(300);
 
 /// How a server is connected to.
 pub(super) struct Options {
@@ -113,7 +117,33 @@ pub(super) async fn connect(options: &Options) -> Result<Conn, ProbeError> {
         }
         (connected, _) => connected,
     };
-    connected.map_err(|error| classify(&error))
+    connected.map_err(|error| match &error {
+        // What waits to be accepted is reset when the process ends.
+        Error::Io(IoError::Io(system)) if system.kind() == ErrorKind::ConnectionReset => {
+            ProbeError::Refused
+        }
+        error => classify(error),
+    })
+}
+
+/// What it means that a server has not answered in time.
+pub(super) async fn silence(address: &ServerAddress) -> ProbeError {
+    let connected = time::timeout(CONTACT_DEADLINE, async {
+        match address {
+            ServerAddress::Tcp { host, port } => {
+                TcpStream::connect((host.as_str(), *port)).await.map(drop)
+            }
+            ServerAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
+        }
+    });
+    match connected.await {
+        Ok(Ok(())) => ProbeError::Unresponsive,
+        Ok(Err(error)) => match classify_system(&error) {
+            found @ (ProbeError::Refused | ProbeError::Unresponsive) => found,
+            _ => ProbeError::Timeout,
+        },
+        Err(_) => ProbeError::Timeout,
+    }
 }
 
 /// Gives `work` this much time.
@@ -165,6 +195,8 @@ fn classify_system(error: &SystemError) -> ProbeError {
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::NetworkDown => ProbeError::Timeout,
+        // A unix socket, on which as many connections wait as may.
+        ErrorKind::WouldBlock => ProbeError::Unresponsive,
         ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
@@ -197,6 +229,7 @@ mod tests {
         assert_eq!(system(ErrorKind::NotFound), ProbeError::Refused);
         assert_eq!(system(ErrorKind::HostUnreachable), ProbeError::Timeout);
         assert_eq!(system(ErrorKind::UnexpectedEof), ProbeError::Closed);
+        assert_eq!(system(ErrorKind::WouldBlock), ProbeError::Unresponsive);
         assert!(matches!(
             system(ErrorKind::PermissionDenied),
             ProbeError::Other(_)

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, QueryResult, Row, TextProtocol};
 
 use super::Target;
-use super::connect::{classify, connect, options, within};
+use super::connect::{classify, connect, options, silence, within};
 use super::extras::Extras;
 use super::fields::Fields;
 use super::queries::{self, Answers};
@@ -52,11 +52,14 @@ impl Prober {
 
     /// Asks once. Never takes longer than the deadlines.
     pub(super) async fn probe(&mut self) -> Result<ServerFacts, ProbeError> {
-        match within(DEADLINE, self.ask()).await {
-            // MySQL waits for a table's lock for a second at least, and tells nothing meanwhile.
-            Err(ProbeError::Timeout) if self.extras.as_mut().is_some_and(Extras::give_up) => {
-                within(SECOND_DEADLINE, self.ask()).await
-            }
+        let mut result = within(DEADLINE, self.ask()).await;
+        let silent = result == Err(ProbeError::Timeout);
+        // MySQL waits for a table's lock for a second at least, and tells nothing meanwhile.
+        if silent && self.extras.as_mut().is_some_and(Extras::give_up) {
+            result = within(SECOND_DEADLINE, self.ask()).await;
+        }
+        match result {
+            Err(ProbeError::Timeout) => Err(silence(&self.target.address).await),
             result => result,
         }
     }

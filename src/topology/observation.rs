@@ -281,9 +281,9 @@ pub struct Contact {
 /// Why a probe has no facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeError {
-    /// Nobody listens there: the process is gone.
+    /// Nobody listens there, or the connection was reset while it was made: the process is gone.
     Refused,
-    /// No answer in time, or no way to the host. Once is not death.
+    /// No answer and no connection in time, or no way to the host. Once is not death.
     Timeout,
     /// No answer in time, although connections can be made: the process hangs or is stopped. Once is not death.
     Unresponsive,
