@@ -20,7 +20,7 @@ use dbproxy::config::{
     Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
 };
 use dbproxy::monitor::{self, Pulse, Target};
-use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable};
+use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable, WriteProbe};
 use dbproxy::{config, control};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ on_both_flavors!(
     accounts_are_followed,
     lag_is_measured_with_heartbeats,
     heartbeats_are_written_to_nobody_else,
+    writes_that_get_no_answer_are_noticed,
 );
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -43,6 +44,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 struct Scene {
     cluster: cluster::Cluster,
     topology: watch::Receiver<Arc<Topology>>,
+    writes: watch::Receiver<WriteProbe>,
     directory: watch::Receiver<Arc<Directory>>,
     nudge: Arc<Notify>,
     _tasks: JoinSet<()>,
@@ -113,7 +115,12 @@ impl Scene {
                 Arc::default(),
             ));
         }
-        tasks.spawn(monitor::heartbeat::beat(targets.clone(), topology.clone()));
+        let (fate, writes) = watch::channel(WriteProbe::default());
+        tasks.spawn(monitor::heartbeat::beat(
+            targets.clone(),
+            topology.clone(),
+            fate,
+        ));
         tasks.spawn(monitor::accounts::watch(
             targets,
             BTreeMap::<String, User>::new(),
@@ -124,6 +131,7 @@ impl Scene {
         let scene = Self {
             cluster,
             topology,
+            writes,
             directory,
             nudge,
             _tasks: tasks,
@@ -483,7 +491,11 @@ async fn heartbeats_are_written_to_nobody_else(flavor: Flavor) {
     };
     let (publish, topology) = watch::channel(Arc::new(wrong));
     let mut tasks = JoinSet::new();
-    tasks.spawn(monitor::heartbeat::beat(targets(Pulse::new()), topology));
+    tasks.spawn(monitor::heartbeat::beat(
+        targets(Pulse::new()),
+        topology,
+        watch::Sender::new(WriteProbe::default()),
+    ));
     eventually("it to be tried", async || inserts(2).await >= 2).await;
     assert_eq!(rows(2).await, 0);
 
@@ -523,6 +535,48 @@ async fn heartbeats_are_written_to_nobody_else(flavor: Flavor) {
     })
     .await;
     assert_eq!(beat().await, last);
+}
+
+async fn writes_that_get_no_answer_are_noticed(flavor: Flavor) {
+    let cluster = cluster::Cluster::start(flavor, 1).await.unwrap();
+    make_table(&cluster).await;
+    let scene = Scene::watch(cluster, Duration::from_secs(5), Some(Pulse::new())).await;
+    let until = async |what: &str, condition: &dyn Fn(&WriteProbe) -> bool| {
+        let mut writes = scene.writes.clone();
+        let found = writes.wait_for(|fate| condition(fate));
+        match tokio::time::timeout(support::SOON, found).await {
+            Ok(fate) => *fate.unwrap(),
+            Err(_) => panic!("waited for {what}: {:?}", *scene.writes.borrow()),
+        }
+    };
+    let fate = until("writes", &|fate| fate.last_ok.is_some()).await;
+    assert_eq!(fate.server, Some(ServerId(0)));
+
+    let mut lock = scene.server(1).connect().await.unwrap();
+    mysql_async::prelude::Queryable::query_drop(&mut lock, "FLUSH TABLES WITH READ LOCK")
+        .await
+        .unwrap();
+    // Longer than one that is sent anew now and then would have been without an answer.
+    eventually("a write to be stuck", async || {
+        let since = scene.writes.borrow().pending_since;
+        since.is_some_and(|since| since.elapsed() > Duration::from_secs(6))
+    })
+    .await;
+    let stuck = *scene.writes.borrow();
+    assert_eq!(stuck.server, Some(ServerId(0)));
+    assert!(stuck.last_ok < stuck.pending_since);
+    assert!(scene.topology.borrow().writable().is_some());
+    drop(lock);
+    until("writes again", &|fate| {
+        fate.pending_since.is_none() && fate.last_ok > stuck.last_ok
+    })
+    .await;
+
+    scene.server(1).run("SET GLOBAL read_only=1").await.unwrap();
+    until("nobody to be written to", &|fate| {
+        *fate == WriteProbe::default()
+    })
+    .await;
 }
 
 async fn accounts_are_followed(flavor: Flavor) {

@@ -23,7 +23,7 @@ use crate::{
         Mirrored, Observer, Policy, Registry, Schemas, ServerKey,
     },
     sql::{Classifier, catalogue::Catalogue},
-    topology::{Health, ServerId, Topology},
+    topology::{Health, ServerId, Topology, WriteProbe},
 };
 
 /// Passwords that each worker has checked at a time.
@@ -74,7 +74,8 @@ impl Cluster {
             control_plane.spawn(watched);
         }
         drop(evidence);
-        let beats = monitor::heartbeat::beat(targets.clone(), topology.clone());
+        let writes = watch::Sender::new(WriteProbe::default());
+        let beats = monitor::heartbeat::beat(targets.clone(), topology.clone(), writes);
         control_plane.spawn(beats);
         let (directory_sender, directory) =
             watch::channel(Arc::new(Directory::unloaded(&config.users)));

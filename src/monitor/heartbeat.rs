@@ -14,7 +14,7 @@ use tracing::{debug, info};
 
 use super::Target;
 use super::connect::{classify, open, within};
-use crate::topology::{Flavor, ProbeError, Role, ServerId, Topology};
+use crate::topology::{Flavor, ProbeError, Role, ServerId, Topology, WriteProbe};
 
 /// Nobody waits for a beat; one that takes longer may have been written all the same.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -89,8 +89,13 @@ fn guard(flavor: Flavor, identity: &str) -> String {
 
 /// Writes a beat on the primary every `interval`, until nobody publishes the topology any more.
 ///
-/// Only to a primary that is the one writable server, and no more as soon as it is not. May be dropped at any time.
-pub async fn beat(targets: Vec<Target>, mut topology: watch::Receiver<Arc<Topology>>) {
+/// Only to a primary that is the one writable server, and no more as soon as it is not. `fate` tells how that goes. May be
+/// dropped at any time.
+pub async fn beat(
+    targets: Vec<Target>,
+    mut topology: watch::Receiver<Arc<Topology>>,
+    fate: watch::Sender<WriteProbe>,
+) {
     let Some((pulse, interval)) = targets
         .first()
         .and_then(|target| Some((target.pulse?, target.interval)))
@@ -104,6 +109,10 @@ pub async fn beat(targets: Vec<Target>, mut topology: watch::Receiver<Arc<Topolo
         let Some(place) = found.ok().and_then(|topology| place(&topology)) else {
             return;
         };
+        fate.send_replace(WriteProbe {
+            server: Some(place.server),
+            ..WriteProbe::default()
+        });
         let mut meanwhile = topology.clone();
         tokio::select! {
             biased;
@@ -112,8 +121,9 @@ pub async fn beat(targets: Vec<Target>, mut topology: watch::Receiver<Arc<Topolo
                     return;
                 }
             }
-            () = beat_at(&targets, &place, pulse, interval) => {}
+            () = beat_at(&targets, &place, pulse, interval, &fate) => {}
         }
+        fate.send_replace(WriteProbe::default());
     }
 }
 
@@ -142,9 +152,15 @@ fn place(topology: &Topology) -> Option<Place> {
     })
 }
 
-async fn beat_at(targets: &[Target], place: &Place, pulse: Pulse, interval: Duration) {
+async fn beat_at(
+    targets: &[Target],
+    place: &Place,
+    pulse: Pulse,
+    interval: Duration,
+    fate: &watch::Sender<WriteProbe>,
+) {
     loop {
-        let ended = beat_on(targets, place, pulse, interval).await;
+        let ended = beat_on(targets, place, pulse, interval, fate).await;
         debug!(server = place.server.0, error = %ended, "no heartbeat");
         time::sleep(REST).await;
     }
@@ -156,8 +172,9 @@ async fn beat_on(
     place: &Place,
     pulse: Pulse,
     interval: Duration,
+    fate: &watch::Sender<WriteProbe>,
 ) -> ProbeError {
-    let mut conn = match ready(targets, place).await {
+    let mut conn = match ready(targets, place, fate).await {
         Ok(conn) => conn,
         Err(error) => return error,
     };
@@ -167,7 +184,7 @@ async fn beat_on(
     loop {
         ticks.tick().await;
         let statement = pulse.statement(place.flavor, &place.identity);
-        if let Err(error) = run(&mut conn, &statement).await {
+        if let Err(error) = write(&mut conn, &statement, fate).await {
             return error;
         }
         if !told {
@@ -177,7 +194,11 @@ async fn beat_on(
     }
 }
 
-async fn ready(targets: &[Target], place: &Place) -> Result<Conn, ProbeError> {
+async fn ready(
+    targets: &[Target],
+    place: &Place,
+    fate: &watch::Sender<WriteProbe>,
+) -> Result<Conn, ProbeError> {
     let (_, mut conn) = open(targets, place.server, DEADLINE).await?;
     let format: Option<(String, String)> = within(DEADLINE, async {
         let found = conn
@@ -194,8 +215,33 @@ async fn ready(targets: &[Target], place: &Place) -> Result<Conn, ProbeError> {
     let tidy = format!(
         "DELETE FROM dbproxy.heartbeat WHERE at < NOW() - INTERVAL {KEPT} HOUR AND {guard}"
     );
-    run(&mut conn, &tidy).await?;
+    write(&mut conn, &tidy, fate).await?;
     Ok(conn)
+}
+
+async fn write(
+    conn: &mut Conn,
+    statement: &str,
+    fate: &watch::Sender<WriteProbe>,
+) -> Result<(), ProbeError> {
+    let sent = Instant::now();
+    fate.send_modify(|fate| {
+        fate.pending_since.get_or_insert(sent);
+    });
+    let done = run(conn, statement).await;
+    fate.send_modify(|fate| match done {
+        Ok(()) => {
+            // What changes nothing succeeds on a server that cannot commit.
+            if conn.affected_rows() > 0 {
+                fate.last_ok = Some(Instant::now());
+            }
+            fate.pending_since = None;
+        }
+        // Nobody waits for it any more, but it has no answer all the same.
+        Err(ProbeError::Timeout) => {}
+        Err(_) => fate.pending_since = None,
+    });
+    done
 }
 
 async fn run(conn: &mut Conn, statement: &str) -> Result<(), ProbeError> {

@@ -13,7 +13,7 @@ mod version;
 pub use filters::Filters;
 pub use observation::{
     Contact, Defaults, EpochRow, Observation, ProbeError, SemiSync, ServerFacts, SourceFacts,
-    ThreadState, WriteBlock,
+    ThreadState, WriteBlock, WriteProbe,
 };
 pub use snapshot::{
     Decree, Gate, Greeting, Health, Lag, Role, Server, ServerId, Topology, Unreadable,

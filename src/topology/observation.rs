@@ -165,6 +165,17 @@ pub struct SemiSync {
     pub timeout: Duration,
 }
 
+/// How the proxy's own writes on the primary fare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteProbe {
+    /// Where they are written; `None` while they are not.
+    pub server: Option<ServerId>,
+    /// When the last one there that succeeded was answered.
+    pub last_ok: Option<Instant>,
+    /// When the first of those was sent that had no answer since.
+    pub pending_since: Option<Instant>,
+}
+
 /// Global variables of a server that hold for every new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
