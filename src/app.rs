@@ -2,6 +2,7 @@
 
 mod accept;
 mod cluster;
+mod failover;
 mod firewall;
 pub(crate) mod observe;
 mod reload;

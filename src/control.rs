@@ -1,4 +1,9 @@
-//! The single writer of the topology: evidence in, pictures out, changes told.
+//! The single writer of the topology: evidence in, pictures out, changes told; and what is done when the primary fails.
+
+mod execute;
+mod job;
+mod journal;
+mod steward;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+pub use execute::Sessions;
+pub use steward::{Asked, Orders, Steward};
+
 use crate::config::Cluster;
-use crate::topology::{Event, Observation, Role, Topology, Tracker};
+use crate::failover::{Input, Output};
+use crate::topology::{Changed, Event, Observation, Role, Topology, Tracker};
 
 /// Observations that may wait to be folded; the monitor of a server never has more than one under way.
 const EVIDENCE: usize = 64;
@@ -17,12 +26,13 @@ const EVIDENCE: usize = 64;
 pub type Evidence = mpsc::Sender<Observation>;
 
 /// Folds observations into the topology and publishes it.
-#[derive(Debug)]
 pub struct Control {
     tracker: Tracker,
     evidence: mpsc::Receiver<Observation>,
     topology: watch::Sender<Arc<Topology>>,
     tick: Duration,
+    /// Nobody, where somebody else replaces the primary.
+    steward: Option<Steward>,
 }
 
 /// Makes the control of `cluster`, whose servers are probed every `interval`.
@@ -45,29 +55,73 @@ pub fn new(
         evidence,
         topology,
         tick: interval,
+        steward: None,
     };
     (control, sender, published)
 }
 
 impl Control {
+    /// The primary is not only found from now on, but also replaced.
+    pub fn with_steward(self, steward: Steward) -> Self {
+        Self {
+            steward: Some(steward),
+            ..self
+        }
+    }
+
     /// Works until all senders of evidence are gone. Must run alone: it is the one writer.
     pub async fn run(mut self) {
         let mut ticks = time::interval(self.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let changed = tokio::select! {
+            let input = tokio::select! {
                 observation = self.evidence.recv() => match observation {
-                    Some(observation) => self.tracker.observe(observation),
+                    Some(observation) => {
+                        let changed = self.tracker.observe(observation.clone());
+                        self.publish(&changed);
+                        Input::Seen(observation)
+                    }
                     None => return,
                 },
-                now = ticks.tick() => self.tracker.tick(now),
+                now = ticks.tick() => {
+                    let changed = self.tracker.tick(now);
+                    self.publish(&changed);
+                    Input::Tick
+                }
+                input = Steward::hear(&mut self.steward) => input,
             };
-            let topology = Arc::new(self.tracker.snapshot());
-            for event in &changed.events {
-                tell(event, topology.epoch);
-            }
-            self.topology.send_replace(topology);
+            self.steer(input);
         }
+    }
+
+    /// Lets the steward decide, and carries out what is to be done here.
+    fn steer(&mut self, input: Input) {
+        let Some(steward) = &mut self.steward else {
+            return;
+        };
+        let now = Instant::now();
+        for output in steward.decide(input, now) {
+            let Output::Decree(decree) = output else {
+                if let Some(steward) = &mut self.steward {
+                    steward.carry_out(output);
+                }
+                continue;
+            };
+            // Before the step behind it: sessions must know when they are counted.
+            let changed = self.tracker.decree(decree, now);
+            self.publish(&changed);
+            if let Some(steward) = &mut self.steward {
+                steward.decreed(decree);
+            }
+        }
+    }
+
+    fn publish(&self, changed: &Changed) {
+        let topology = Arc::new(self.tracker.snapshot());
+        for event in &changed.events {
+            tell(event, topology.epoch);
+        }
+        self.topology.send_replace(topology);
     }
 }
 

@@ -139,6 +139,18 @@ impl Scope {
         self.count(written, now);
     }
 
+    /// The primary is another one now, which may lack some of what was written: reads must see what it had at this moment.
+    pub fn began_anew(&self, now: Instant) {
+        let mut written = self.lock();
+        if written.last.is_none() {
+            return;
+        }
+        written.token = WriteToken::default();
+        written.sealed = None;
+        written.unknown = written.unknown.max(Some(now));
+        self.count(written, now);
+    }
+
     fn count(&self, mut written: MutexGuard<'_, Written>, now: Instant) {
         written.last = written.last.max(Some(now));
         // Under the lock, so that no answer for the older token is remembered for the new count.

@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use dbproxy_proto::gtid::{GtidPosition, GtidSet, Position};
 use tokio::time::Instant;
 
 use super::directory::AccountKey;
 use super::freshness::Scope;
 use crate::sql::setting::ScopeKey;
+use crate::topology::Flavor;
 
 /// Keys that have a scope of their own; those beyond have their account's.
 const KEYS: usize = 50_000;
@@ -80,6 +82,34 @@ impl Scopes {
         *purged = Some(now);
         self.keys
             .retain(|_, keyed| Arc::strong_count(&keyed.scope) > 1 || now < keyed.used + UNUSED);
+    }
+
+    /// Everything that sessions were told to be committed, of which the position is known.
+    pub fn acknowledged(&self, flavor: Flavor) -> Option<Position> {
+        let texts = self.accounts.iter().map(|scope| scope.position());
+        let positions = texts.filter_map(|text| {
+            let text = text.trim_end_matches('?').trim_end_matches(',');
+            match flavor {
+                Flavor::MySql => GtidSet::parse(text.as_bytes()).map(Position::MySql),
+                Flavor::MariaDb => GtidPosition::parse(text.as_bytes()).map(Position::MariaDb),
+            }
+            .ok()
+        });
+        positions.reduce(|mut all, position| {
+            // Both are of this flavor.
+            let _ = all.merge(&position);
+            all
+        })
+    }
+
+    /// There is another primary: see [`Scope::began_anew`].
+    pub fn began_anew(&self, now: Instant) {
+        self.accounts.iter().for_each(|scope| scope.began_anew(now));
+        let keyed = self.keys.iter();
+        keyed.for_each(|keyed| keyed.scope.began_anew(now));
+        if let Some(everyone) = self.everyone.get() {
+            everyone.began_anew(now);
+        }
     }
 
     /// What everyone wrote. It is counted from the first call on; of what was before, no name is known.

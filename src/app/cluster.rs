@@ -11,8 +11,9 @@ use tokio::{
 use crate::{
     accounts::{Credentials, Directory, Scopes},
     backend,
-    config::{Config, ServerCompression, ServerConfig},
-    control, monitor,
+    config::{Config, Failover, ServerCompression, ServerConfig},
+    control::{self, Orders, Steward},
+    monitor,
     net::{
         Buffers,
         tls::{Acceptor, Connector, Incoming, Outgoing},
@@ -25,6 +26,8 @@ use crate::{
     sql::{Classifier, catalogue::Catalogue},
     topology::{Health, ServerId, Topology, WriteProbe},
 };
+
+use super::failover::{Hatch, follow_reigns};
 
 /// Passwords that each worker has checked at a time.
 const CHECKS: usize = 2;
@@ -53,6 +56,8 @@ pub(super) struct Cluster {
     definitions: Arc<Definitions>,
     credentials: Arc<Credentials>,
     scopes: Arc<Scopes>,
+    /// Where orders to change the primary go, if anybody takes them.
+    orders: Option<Orders>,
     probes: Arc<[Arc<Notify>]>,
     policy: watch::Receiver<Arc<Policy>>,
 }
@@ -66,15 +71,39 @@ impl Cluster {
         control_plane: &mut JoinSet<()>,
     ) -> Self {
         let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
-        control_plane.spawn(control.run());
         let targets = monitor::targets(&config);
+        let scopes = Arc::new(Scopes::new());
+        let writes = watch::Sender::new(WriteProbe::default());
+        let (steward, orders) = match config.cluster.failover {
+            Failover::Off => (None, None),
+            Failover::Automatic | Failover::Manual => {
+                let hatch = Hatch {
+                    registry: Arc::clone(&common.registry),
+                    scopes: Arc::clone(&scopes),
+                    topology: topology.clone(),
+                };
+                let (steward, orders) = Steward::new(
+                    &config.cluster,
+                    targets.clone(),
+                    Arc::new(hatch),
+                    writes.subscribe(),
+                    config.state_directory(),
+                );
+                (Some(steward), Some(orders))
+            }
+        };
+        let control = match steward {
+            Some(steward) => control.with_steward(steward),
+            None => control,
+        };
+        control_plane.spawn(control.run());
+        control_plane.spawn(follow_reigns(topology.clone(), Arc::clone(&scopes)));
         let probes: Arc<[_]> = targets.iter().map(|_| Arc::<Notify>::default()).collect();
         for (target, nudge) in targets.iter().zip(&*probes) {
             let watched = monitor::watch(target.clone(), evidence.clone(), Arc::clone(nudge));
             control_plane.spawn(watched);
         }
         drop(evidence);
-        let writes = watch::Sender::new(WriteProbe::default());
         let beats = monitor::heartbeat::beat(targets.clone(), topology.clone(), writes);
         control_plane.spawn(beats);
         let (directory_sender, directory) =
@@ -119,7 +148,8 @@ impl Cluster {
             account_changes: Arc::new(AccountChanges::new(nudge)),
             definitions,
             credentials,
-            scopes: Arc::new(Scopes::new()),
+            scopes,
+            orders,
             probes,
             policy,
         }

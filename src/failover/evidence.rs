@@ -84,6 +84,8 @@ impl Evidence {
             Ok(_) => Probe::Facts,
             Err(ProbeError::Refused) => Probe::Refused,
             Err(ProbeError::Unresponsive) => Probe::Unresponsive,
+            // A process that hangs does not take connections for ever either.
+            Err(ProbeError::Timeout) if self.last == Probe::Unresponsive => self.last,
             Err(ProbeError::Timeout) => Probe::Unreachable,
             // Once it is what a process that ends does; the next probe tells.
             Err(ProbeError::Closed) => match self.last {

@@ -99,6 +99,13 @@ pub struct Entry {
     pub alarm: bool,
 }
 
+impl Entry {
+    /// Whether a plan is over with this.
+    pub fn is_end(&self) -> bool {
+        self.kind == "end"
+    }
+}
+
 /// A plan that is under way.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
@@ -135,6 +142,8 @@ pub struct Failover {
     pub(super) policy: Policy,
     pub(super) members: Vec<Member>,
     pub(super) reign: Option<Reign>,
+    /// What was said last of the primary.
+    decreed: Option<Decree>,
     phase: Phase,
     pub(super) running: Option<Running>,
     pub(super) history: History,
@@ -163,6 +172,7 @@ impl Failover {
             policy,
             members,
             reign: None,
+            decreed: None,
             phase: Phase::Starting,
             running: None,
             history: History::default(),
@@ -308,14 +318,22 @@ impl Failover {
                 member.connected_at = None;
             }
         }
-        self.outputs.push(Output::Decree(Decree {
-            primary: reign.primary,
-            epoch: reign.epoch,
-            gate,
-        }));
+        self.decree(&reign, gate);
         self.reign = Some(reign);
         self.phase = Phase::Reigning;
         self.told.clear();
+    }
+
+    /// Says who the primary is, if that is news.
+    fn decree(&mut self, reign: &Reign, gate: Gate) {
+        let decree = Decree {
+            primary: reign.primary,
+            epoch: reign.epoch,
+            gate,
+        };
+        if self.decreed.replace(decree) != Some(decree) {
+            self.outputs.push(Output::Decree(decree));
+        }
     }
 
     /// What is to be done while there is a primary and no plan.
@@ -344,8 +362,10 @@ impl Failover {
                 self.name(reign.primary)
             );
             self.once(text);
+            self.decree(&reign, Gate::Closed);
             return;
         }
+        self.decree(&reign, Gate::Open);
         if self
             .member(reign.primary)
             .is_some_and(|member| member.maintenance)
@@ -595,22 +615,14 @@ impl Failover {
             return;
         };
         let plan = running.plan.name.clone();
-        let old = running
-            .plan
-            .old
-            .zip(self.reign.as_ref().map(|reign| reign.epoch));
         self.number += 1;
         let gate = match step.act {
             super::plan::Act::Pause(_) => Some(Gate::Draining),
             super::plan::Act::Close => Some(Gate::Closed),
             _ => None,
         };
-        if let (Some(gate), Some((primary, epoch))) = (gate, old) {
-            self.outputs.push(Output::Decree(Decree {
-                primary,
-                epoch,
-                gate,
-            }));
+        if let (Some(gate), Some(reign)) = (gate, self.reign.clone()) {
+            self.decree(&reign, gate);
         }
         self.outputs.push(Output::Run {
             number: self.number,

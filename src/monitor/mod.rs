@@ -3,6 +3,7 @@
 //! Nothing is decided here. A probe becomes an [`Observation`], whatever came of it.
 
 pub mod accounts;
+mod admin;
 pub mod catalogue;
 mod connect;
 mod extras;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+pub use admin::{Admin, AdminError};
 pub use heartbeat::Pulse;
 pub use inspect::{Finding, Inspection, Needs, Severity, inspect};
 

@@ -31,9 +31,10 @@ pub(super) struct Prober {
 }
 
 /// A connection, and what does not change while it lasts.
-struct Link {
-    conn: Conn,
-    flavor: Flavor,
+pub(super) struct Link {
+    pub(super) conn: Conn,
+    pub(super) version: Version,
+    pub(super) flavor: Flavor,
     question: String,
     /// What the server's log leaves out.
     unlogged: Arc<Filters>,
@@ -98,7 +99,7 @@ impl Prober {
 }
 
 impl Link {
-    async fn open(target: &Target) -> Result<Self, ProbeError> {
+    pub(super) async fn open(target: &Target) -> Result<Self, ProbeError> {
         // Made anew each time: options keep the certificates that they were first used with.
         let mut conn = connect(&options(target)).await?;
         let version = version(&mut conn).await?;
@@ -109,12 +110,13 @@ impl Link {
             conn,
             question: queries::probe(&version),
             flavor: version.flavor,
+            version,
             unlogged: Arc::new(unlogged),
             collation: None,
         })
     }
 
-    async fn ask(&mut self, extras: &mut Extras) -> Result<ServerFacts, ProbeError> {
+    pub(super) async fn ask(&mut self, extras: &mut Extras) -> Result<ServerFacts, ProbeError> {
         let question = extras.behind(&self.question);
         let (mut result, answers) = answers(&mut self.conn, question).await?;
         let mut facts = queries::facts(&answers)?;

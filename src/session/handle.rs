@@ -304,6 +304,24 @@ impl Registry {
         }
     }
 
+    /// How many run a statement on `server`.
+    pub fn running_on(&self, server: ServerId) -> usize {
+        let there = self.sessions.iter().filter(|entry| {
+            let running = entry.running();
+            running.is_some_and(|(running, _)| running == server)
+        });
+        there.count()
+    }
+
+    /// How many run a statement on `server`, or keep a connection to it between their statements.
+    pub fn attached_to(&self, server: ServerId) -> usize {
+        let there = self.sessions.iter().filter(|entry| {
+            let connection = entry.connection();
+            connection.is_some_and(|(connected, _)| connected == server)
+        });
+        there.count()
+    }
+
     /// Counts the time of idle clients. To be called every [`TICK`]: one clock for all of them.
     pub fn tick(&self) {
         for entry in &self.sessions {
