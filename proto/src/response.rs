@@ -246,6 +246,11 @@ impl ResponseTracker {
         }
     }
 
+    /// The sequence id of the next packet.
+    pub const fn next_seq(&self) -> u8 {
+        self.seq
+    }
+
     /// Rows that began so far, over all result sets; for COM_FIELD_LIST, definitions.
     pub const fn rows(&self) -> u64 {
         self.rows

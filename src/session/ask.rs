@@ -42,10 +42,7 @@ impl Session {
         let tracker = ResponseTracker::new(Expect::Query, conn.capabilities());
         let heard = match conn.send(&command, &[]).await {
             Ok(()) => self.relay(class).listen(&mut conn, tracker).await,
-            Err(error) => Err(Failure::Server {
-                error,
-                started: false,
-            }),
+            Err(error) => Err(Failure::Unsent(error)),
         };
         drop(running);
         let (outcome, answer) = match heard {

@@ -55,6 +55,11 @@ impl Session {
         let Ok(command) = Command::parse(payload, self.capabilities) else {
             return Box::pin(self.dispatch_malformed(packet, payload)).await;
         };
+        if self.has_loss()
+            && let Some(flow) = Box::pin(self.tell_loss(&command)).await?
+        {
+            return Ok(flow);
+        }
         match command {
             Command::Query(text) => self.query(packet, text).await,
             Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
@@ -470,6 +475,7 @@ impl Session {
     /// Gives back what the session holds; its connections are reset where they need it.
     pub(super) fn leave_connections(&mut self) {
         self.pin = None;
+        self.loss = None;
         self.reading = None;
         self.handle().release();
         // Soiled: it is reset on its way to the pool.

@@ -66,6 +66,13 @@ impl Session {
         if len >= self.max_packet {
             return self.refuse_oversized(Span::command()).await;
         }
+        if self.has_loss() {
+            let is_answered = self.input.get(HEADER_LEN) != Some(&code::STMT_SEND_LONG_DATA);
+            return match is_answered.then(|| self.take_loss()).flatten() {
+                Some(answer) => self.discard_with(&answer).await,
+                None => self.discard().await.map(|_| Flow::Continue),
+            };
+        }
         while self.input.len() < COLLECTED {
             self.read_some().await?;
         }
@@ -436,7 +443,7 @@ impl Session {
         let curb = self.curb(&conn, class);
         let mut relay = self.relay(class);
         relay.curb = curb;
-        match relay.run(&mut conn, tracker, 0, false).await {
+        match relay.run(&mut conn, tracker, 0).await {
             Ok(outcome) => {
                 self.note_large(&outcome, conn.server());
                 let reason = Reason::Statement(class.cause);

@@ -129,6 +129,7 @@ pub(super) async fn login(
         status: initial_status(base),
         held: None,
         pin: None,
+        loss: None,
         reading: None,
         guest: None,
         lanes: Vec::new(),

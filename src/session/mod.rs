@@ -24,6 +24,7 @@ mod large;
 mod limits;
 mod load;
 mod login;
+mod loss;
 mod mirror;
 mod observe;
 mod pipe;
@@ -79,6 +80,7 @@ use finish::Kept;
 use guest::Guest;
 use handle::Dismissal;
 use limits::Seat;
+use loss::Loss;
 use mirror::Lane;
 use observe::Onlooker;
 use relay::News;
@@ -208,6 +210,8 @@ struct Session {
     /// The connection of an open transaction, or of a pinned session.
     held: Option<PooledConn>,
     pin: Option<PinReason>,
+    /// What went with a connection, until the client is told.
+    loss: Option<Loss>,
     /// The open transaction, if it only reads and is on a replica.
     reading: Option<Reading>,
     /// Its logins at other clusters.
@@ -360,21 +364,39 @@ impl Session {
 
     /// Waits for the client as long as it may be idle, and as long as the server keeps what the session holds.
     async fn client_speaks(&mut self) -> Result<bool, Error> {
-        let handle = self.registration.handle();
+        let handle = Arc::clone(self.registration.handle());
         handle.idle_begins();
-        let dismissal = select! {
-            biased;
-            readable = self.client.readable() => {
-                handle.idle_ends();
-                return readable.map(|()| true).map_err(client_io);
-            }
-            dismissal = handle.dismissed() => dismissal,
-            () = farewell(&mut self.held) => return Err(self.pass_farewell().await),
-        };
-        match dismissal {
-            Dismissal::Ended => self.client_goes_on().await,
-            Dismissal::Overdue => Err(self.dismiss().await),
+        loop {
+            let dismissal = select! {
+                biased;
+                readable = self.client.readable() => {
+                    handle.idle_ends();
+                    return readable.map(|()| true).map_err(client_io);
+                }
+                dismissal = handle.dismissed() => dismissal,
+                () = farewell(&mut self.held) => {
+                    Box::pin(self.server_left()).await?;
+                    continue;
+                }
+            };
+            return match dismissal {
+                Dismissal::Ended => self.client_goes_on().await,
+                Dismissal::Overdue => Err(self.dismiss().await),
+            };
         }
+    }
+
+    /// The server has closed the connection that the session holds: for the session's sake, which ends with it, or since it
+    /// has failed, of which the client hears when it goes on.
+    async fn server_left(&mut self) -> Result<(), Error> {
+        let server = self.held.as_ref().map(|conn| conn.server());
+        if let Some(server) = server
+            && self.has_failed(server).await?
+        {
+            self.lose_held();
+            return Ok(());
+        }
+        Err(self.pass_farewell().await)
     }
 
     /// The session was killed, or the proxy stops. In the latter case the client may end an open transaction.

@@ -239,7 +239,6 @@ impl Session {
         &mut self,
         class: &StatementClass,
     ) -> Result<PooledConn, Error> {
-        self.lose_demoted()?;
         let (route, _) = self.place(class, Tried::default(), Wording::Unknown);
         let mut conn = self.connection(&route).await?;
         let mut commands = BytesMut::new();

@@ -23,6 +23,7 @@ use super::{
     definitions::Definitions,
     finish::{is_connection_error, may_have_written},
     handle::{Handle, Interrupt, Registry},
+    loss::{self, Refusals},
     observe::Onlooker,
     process_list,
     rules::{AnswerCache, Curb, Filling, Written},
@@ -73,6 +74,8 @@ pub(super) struct Relay<'a> {
     pub(super) written: Option<&'a Written>,
     /// Sees what comes from the server.
     pub(super) onlooker: Option<&'a mut Onlooker>,
+    /// What a server may say instead of running the statement that then can run elsewhere.
+    pub(super) refusals: Refusals,
 }
 
 /// What a client is told of changes of its session's state.
@@ -93,6 +96,8 @@ pub(super) struct Outcome {
     pub(super) status: Option<StatusFlags>,
     /// The number of the error that ended it.
     pub(super) error: Option<u16>,
+    /// That error, if by it the server says that it is not the one to run this, or ends the connection.
+    excuse: Option<Answer>,
     /// The insert id of its last OK packet.
     pub(super) last_insert_id: u64,
     /// Rows changed, of its last OK packet.
@@ -118,6 +123,10 @@ pub(super) struct Outcome {
 /// Why a response did not reach the client whole.
 #[derive(Debug)]
 pub(super) enum Failure {
+    /// The server's side failed before it had the whole statement.
+    Unsent(Error),
+    /// The server has not run the statement, since it is not the one to run it now.
+    Refused(Answer),
     /// The server's side failed. `started`: the client has seen a part of the response.
     Server { error: Error, started: bool },
     /// The client is gone.
@@ -130,16 +139,15 @@ impl Relay<'_> {
     /// Relays the response to what was just sent on `conn`.
     ///
     /// `statement` replaces the server's statement id in the answer to a
-    /// preparation. `secluded`: an error that only says that the server ends
-    /// the connection is not passed on, but returned as a failure.
+    /// preparation. An error that only says that the server ends the connection, or is not the one to run this, is not passed
+    /// on, but returned as a failure. An answer that ends in the middle is ended with an error where one can stand.
     pub(super) async fn run(
         &mut self,
         conn: &mut BackendConn,
         tracker: ResponseTracker,
         statement: u32,
-        secluded: bool,
     ) -> Result<Outcome, Failure> {
-        let ended = self.follow(conn, tracker, statement, secluded).await;
+        let ended = self.follow(conn, tracker, statement).await;
         if let Some(mut curb) = self.curb.take()
             && curb.end().await
             && ended.is_ok()
@@ -167,7 +175,6 @@ impl Relay<'_> {
         conn: &mut BackendConn,
         mut tracker: ResponseTracker,
         statement: u32,
-        secluded: bool,
     ) -> Result<Outcome, Failure> {
         let mut outcome = Outcome::default();
         let asked = Instant::now();
@@ -183,6 +190,8 @@ impl Relay<'_> {
                 .intersects(Facts::PROCESS_LIST | Facts::STATUS);
         let mut list = is_list.then(BytesMut::new);
         let format = tracker.format();
+        // The sequence id of what comes behind the client's file.
+        let mut behind_file = None;
         loop {
             let begun = tracker.pending();
             let mut walked = self
@@ -201,12 +210,13 @@ impl Relay<'_> {
                 let seen = conn.input.get(..walked.end).unwrap_or_default();
                 onlooker.see(conn.capabilities(), seen);
             }
-            if let (false, true, Some(code)) = (started, secluded, outcome.error)
-                && is_connection_error(code)
-            {
-                return Err(Failure::Server {
-                    error: Error::server(ErrorKind::Closed),
-                    started,
+            if let (false, Some(excuse)) = (started, outcome.excuse.take()) {
+                return Err(match is_connection_error(excuse.code) {
+                    true => Failure::Server {
+                        error: Error::server(ErrorKind::Answer(excuse)),
+                        started,
+                    },
+                    false => Failure::Refused(excuse),
                 });
             }
             passed += walked.end as u64;
@@ -293,10 +303,16 @@ impl Relay<'_> {
                 continue;
             }
             if let Some(due) = walked.file {
-                self.send_file(conn, due).await?;
+                behind_file = Some(self.send_file(conn, due).await?.wrapping_add(1));
                 tracker.local_infile_sent();
             }
-            self.wait(conn, started).await?;
+            if let Err(failure) = self.wait(conn, started).await {
+                if tracker.pending() == Some(0) && failure.has_started() {
+                    let seq = behind_file.unwrap_or(tracker.next_seq());
+                    self.break_off(seq).await;
+                }
+                return Err(failure);
+            }
             outcome.waited.get_or_insert_with(|| asked.elapsed());
         }
     }
@@ -422,6 +438,9 @@ impl Relay<'_> {
                     mut seq,
                 } => {
                     outcome.error = Some(packet.code);
+                    if is_connection_error(packet.code) || self.refusals.contain(&packet) {
+                        outcome.excuse = Some(Answer::of(&packet));
+                    }
                     let overdue = self.curb.as_ref().and_then(|curb| curb.timed_out());
                     if let Some(answer) = overdue.filter(|_| packet.code == INTERRUPTED) {
                         outcome.error = Some(answer.code);
@@ -656,8 +675,21 @@ impl Relay<'_> {
         given_up(self.client, self.limits).await;
     }
 
-    /// Streams the client's packets to the server until the empty one.
-    async fn send_file(&mut self, conn: &mut BackendConn, due: u8) -> Result<(), Failure> {
+    /// Ends an answer that the client has seen the beginning of. The session ends behind it.
+    async fn break_off(&mut self, mut seq: u8) {
+        let answer = match self.class.kind {
+            Kind::LoadData if self.in_transaction => loss::rolled_back(),
+            Kind::LoadData => loss::unknown(),
+            _ => loss::broken_off(),
+        };
+        let mut out = BytesMut::new();
+        put_err(&mut out, &mut seq, &answer.packet(), self.capabilities);
+        // It may be gone as well.
+        let _ = self.client.write_all(&out).await;
+    }
+
+    /// Streams the client's packets to the server until the empty one, whose sequence id this gives.
+    async fn send_file(&mut self, conn: &mut BackendConn, due: u8) -> Result<u8, Failure> {
         let mut span = Span::file(due);
         let mut failed = false;
         loop {
@@ -684,7 +716,7 @@ impl Relay<'_> {
                     .is_err();
             self.ahead.advance(end);
             if span.is_complete() {
-                return Ok(());
+                return Ok(span.seq());
             }
             self.ahead.reserve(Buffers::SMALL);
             let read = timeout(self.limits.read_timeout, self.client.read(self.ahead)).await;

@@ -177,25 +177,6 @@ impl Session {
         Ok(conn)
     }
 
-    /// Ends a session that is pinned to a server which is not the primary any more.
-    pub(super) fn lose_demoted(&mut self) -> Result<(), Error> {
-        let in_transaction = self.status.contains(StatusFlags::IN_TRANS);
-        let Some(pin) = self.pin.filter(|_| !in_transaction) else {
-            return Ok(());
-        };
-        let topology = self.context.topology.borrow();
-        let server = self.held.as_ref().map(|conn| conn.server());
-        match (topology.writable(), server) {
-            (Some(primary), Some(server)) if primary.id != server => {
-                let text = format!(
-                    "the primary has changed, and the session was pinned ({pin}) to the former one"
-                );
-                Err(Error::server(ErrorKind::Timeout(text)))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Waits for something as long as the client waits too.
     pub(super) async fn patiently<T>(
         &self,
@@ -234,10 +215,11 @@ impl Session {
                 result => return result,
             };
             debug!(session = self.handle().id(), %error, "primary not to be had");
+            self.ask_monitor();
             let hold = self.context.limits.hold;
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + hold);
             if !self.topology_changes(deadline).await? {
-                return Err(self.no_primary(Some(&error)));
+                return Err(self.no_primary_for_write(Some(&error)));
             }
         }
     }
@@ -263,11 +245,32 @@ impl Session {
     }
 
     pub(super) fn no_primary(&self, error: Option<&Error>) -> Error {
-        no_primary(
-            &self.context.topology.borrow(),
-            self.context.limits.hold,
-            error,
-        )
+        let text = format!(
+            "Can't connect to MySQL server: {}",
+            self.without_primary(error)
+        );
+        Error::answer_with(Origin::Server, 2003, b"HY000", text)
+    }
+
+    /// The same for what only the primary can run, in the words by which clients know that it did not.
+    pub(super) fn no_primary_for_write(&self, error: Option<&Error>) -> Error {
+        let text = format!(
+            "The MySQL server is running with the --read-only option so it cannot execute this statement: not executed, {}",
+            self.without_primary(error)
+        );
+        Error::answer_with(Origin::Server, 1290, b"HY000", text)
+    }
+
+    fn without_primary(&self, error: Option<&Error>) -> String {
+        let hold = self.context.limits.hold;
+        let mut text = format!("no primary within limits.hold = {hold:?}");
+        for server in &self.context.topology.borrow().servers {
+            text.push_str(&format!("; {}: {}", server.name, server.why));
+        }
+        if let Some(error) = error {
+            text.push_str(&format!("; last attempt: {error}"));
+        }
+        text
     }
 
     /// A connection of this session's account to `server`.
@@ -355,16 +358,4 @@ impl Session {
 
 fn writable_primary(topology: &Topology) -> Option<ServerId> {
     topology.writable().map(|server| server.id)
-}
-
-fn no_primary(topology: &Topology, hold: std::time::Duration, error: Option<&Error>) -> Error {
-    let mut text =
-        format!("Can't connect to MySQL server: no primary within limits.hold = {hold:?}");
-    for server in &topology.servers {
-        text.push_str(&format!("; {}: {}", server.name, server.why));
-    }
-    if let Some(error) = error {
-        text.push_str(&format!("; last attempt: {error}"));
-    }
-    Error::answer_with(Origin::Server, 2003, b"HY000", text)
 }

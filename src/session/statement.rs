@@ -9,8 +9,8 @@ use dbproxy_proto::{
     compress::FRAME_LEN,
     response::{Expect, ResponseTracker},
 };
-use tokio::{select, time::Instant};
-use tracing::{debug, warn};
+use tokio::select;
+use tracing::debug;
 
 use super::{
     Flow, Session,
@@ -18,6 +18,7 @@ use super::{
     execution::Execution,
     handle::Interrupt,
     hedge::Hedge,
+    loss::{Next, Patience},
     prepared::{Statement, prepare_again},
     relay::{Failure, Outcome, Relay},
     route::Tried,
@@ -90,14 +91,10 @@ impl Session {
         request: Request<'_>,
     ) -> Result<Option<Finished>, Error> {
         let mut tried = Tried::default();
-        let mut deadline = None;
+        let mut patience = Patience::default();
         let context = Arc::clone(&self.context);
         loop {
             self.handle().forget_down();
-            if let Err(error) = self.lose_demoted() {
-                self.reply_error(&error.answer()).await?;
-                return Err(error);
-            }
             let (route, would) = self.place(class, tried, Wording::Request(request));
             self.take_turn(&would.unwrap_or(route), request);
             let replica = matches!(route.target, Target::Replica(_));
@@ -125,8 +122,7 @@ impl Session {
                 }
                 // A read need not wait for the primary: a replica may serve it sooner.
                 Err(error) if movable && error.is_absence() => {
-                    let hold = context.limits.hold;
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + hold);
+                    let deadline = patience.deadline(context.limits.hold);
                     if !self.topology_changes(deadline).await? {
                         return self.answer_failure(self.no_primary(Some(&error))).await;
                     }
@@ -204,7 +200,11 @@ impl Session {
                 }
                 Err(failure) => {
                     self.onlooker = None;
-                    return self.give_up(conn, class, failure).await.map(|_: Flow| None);
+                    let recovered =
+                        self.recover(conn, class, Some(request), failure, &mut patience);
+                    if Box::pin(recovered).await? == Next::Told {
+                        return Ok(None);
+                    }
                 }
             }
         }
@@ -220,58 +220,16 @@ impl Session {
         Ok(None)
     }
 
-    /// Ends a statement whose outcome is not known. It is never run again.
+    /// Ends a question of the proxy's own, or a command that was streamed, that has not got its whole answer.
     pub(super) async fn give_up(
         &mut self,
         conn: PooledConn,
         class: &StatementClass,
         failure: Failure,
     ) -> Result<Flow, Error> {
-        if class.facts.contains(Facts::MAY_WRITE) || self.wrote_in_transaction {
-            // It may have been carried out all the same.
-            self.scopes.wrote_perhaps();
-        }
-        self.forget_written();
-        let server = conn.server();
-        let bound = self.is_bound();
-        let (error, started) = match failure {
-            Failure::Client(error) => {
-                // What may write is not stopped half-way: servers do not either.
-                if !class.facts.contains(Facts::MAY_WRITE) {
-                    self.cancel(conn);
-                }
-                return Err(error);
-            }
-            Failure::Server { error, started } => (error, started),
-            Failure::Interrupted {
-                interrupt: Interrupt::ServerDown,
-                started,
-            } => (server_down(), started),
-            Failure::Interrupted {
-                interrupt: Interrupt::Killed,
-                started,
-            } => {
-                self.cancel(conn);
-                let text = "Connection was killed";
-                let error = Error::answer_with(Origin::Proxy, 1927, b"70100", text);
-                if !started {
-                    self.reply_error(&error.answer()).await?;
-                }
-                return Err(error);
-            }
-        };
-        warn!(session = self.handle().id(), server = server.0, %error, "lost a statement's connection");
-        if started {
-            // In the middle of an answer nothing can be said any more.
-            return Err(error);
-        }
-        self.reply_error(&error.answer()).await?;
-        // What the connection knew of the session is lost with it.
-        if bound {
-            Err(error)
-        } else {
-            Ok(Flow::Continue)
-        }
+        let mut patience = Patience::default();
+        let recovered = self.recover(conn, class, None, failure, &mut patience);
+        Box::pin(recovered).await.map(|_| Flow::Continue)
     }
 
     /// Sends one statement on `conn` and relays its answer.
@@ -283,9 +241,17 @@ impl Session {
         wait: Option<&Wait>,
         hedge: Option<Hedge<'_>>,
     ) -> Result<Outcome, Failure> {
-        let command = self.compose(conn, class, request, wait).await?;
         let handle = Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
+        // Who is told of a server's death is who runs something there when it is found.
+        if self.is_server_down(conn.server()) {
+            return Err(Failure::Unsent(server_down()));
+        }
+        let command = select! {
+            biased;
+            command = self.compose(conn, class, request, wait) => command?,
+            interrupt = handle.interrupted() => return Err(unsent(interrupt)),
+        };
         let outcome = self.carry_out(conn, command, class, hedge).await?;
         if let (Request::Prepare { key, .. }, Some(statement)) = (request, outcome.prepared) {
             conn.remember_prepared(key.clone(), statement);
@@ -376,10 +342,7 @@ impl Session {
             there = prepare_again(conn, session, statement, &self.context.buffers) => {
                 there.map_err(not_started)
             }
-            interrupt = handle.interrupted() => {
-                let started = false;
-                Err(Failure::Interrupted { interrupt, started })
-            }
+            interrupt = handle.interrupted() => Err(unsent(interrupt)),
         }
     }
 
@@ -494,9 +457,7 @@ impl Session {
         let filling = self.begin_filling();
         let mut relay = self.relay(class);
         (relay.curb, relay.filling) = (curb, filling);
-        let ended = relay
-            .run(conn, tracker, statement, class.is_replica_read())
-            .await;
+        let ended = relay.run(conn, tracker, statement).await;
         let filling = relay.filling.take();
         self.filled(filling);
         ended
@@ -504,6 +465,7 @@ impl Session {
 
     pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
         Relay {
+            refusals: self.refusals(class),
             registry: &self.context.registry,
             pool: &self.context.pool,
             account_changes: &self.context.account_changes,
@@ -554,7 +516,9 @@ impl Failure {
     fn is_unseen(&self) -> bool {
         matches!(
             self,
-            Self::Server { started: false, .. }
+            Self::Unsent(_)
+                | Self::Refused(_)
+                | Self::Server { started: false, .. }
                 | Self::Interrupted {
                     interrupt: Interrupt::ServerDown,
                     started: false
@@ -564,12 +528,25 @@ impl Failure {
 
     /// Whether a replica did not get in time what the read must see.
     fn is_behind(&self) -> bool {
-        matches!(self, Self::Server { error, .. } if matches!(error.kind, ErrorKind::Behind))
+        matches!(self, Self::Unsent(error) | Self::Server { error, .. } if matches!(error.kind, ErrorKind::Behind))
     }
 
-    fn into_error(self) -> Error {
+    /// Whether the server is lost when the client has seen a part of its answer.
+    pub(super) fn has_started(&self) -> bool {
+        matches!(
+            self,
+            Self::Server { started: true, .. }
+                | Self::Interrupted {
+                    interrupt: Interrupt::ServerDown,
+                    started: true
+                }
+        )
+    }
+
+    pub(super) fn into_error(self) -> Error {
         match self {
-            Self::Server { error, .. } | Self::Client(error) => error,
+            Self::Unsent(error) | Self::Server { error, .. } | Self::Client(error) => error,
+            Self::Refused(answer) => Error::server(ErrorKind::Answer(answer)),
             Self::Interrupted { .. } => server_down(),
         }
     }
@@ -582,8 +559,16 @@ fn is_cut(error: &Error) -> bool {
 }
 
 fn not_started(error: Error) -> Failure {
-    Failure::Server {
-        error,
-        started: false,
+    Failure::Unsent(error)
+}
+
+/// A session was told not to wait before its statement was sent.
+fn unsent(interrupt: Interrupt) -> Failure {
+    match interrupt {
+        Interrupt::ServerDown => Failure::Unsent(server_down()),
+        Interrupt::Killed => Failure::Interrupted {
+            interrupt,
+            started: false,
+        },
     }
 }
