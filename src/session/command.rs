@@ -64,6 +64,7 @@ impl Session {
             Command::Query(text) => self.query(packet, text).await,
             Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
             Command::Ping if self.held.is_none() => self.reply_ok().await,
+            Command::Quit => Ok(Flow::End),
             other => Box::pin(self.dispatch_rare(packet, other)).await,
         }
     }
