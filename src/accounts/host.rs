@@ -86,8 +86,8 @@ impl HostPattern {
             Self::Network {
                 address, mask, v4, ..
             } => ip.is_some_and(|ip| ip.is_ipv4() == *v4 && bits(ip) & mask == address & mask),
-            // An empty host part is any host.
-            Self::Text(pattern) if pattern.is_empty() => true,
+            // An empty host part is any host. Most accounts have one of these: no address is written out for them.
+            Self::Text(pattern) if matches!(**pattern, [] | [b'%']) => true,
             Self::Text(pattern) => {
                 // The only addresses whose name it is: 127.0.0.2 has none.
                 let local = ip.is_none_or(|ip| {
