@@ -530,13 +530,6 @@ impl<'a> Part<'a> {
 
     #[inline]
     fn word(&mut self, token: &Token, key: Key) -> Word {
-        const OFFSET: Key = Key {
-            first: u64::from_le_bytes(*b"offset\0\0"),
-            last: 0,
-        };
-        if key == OFFSET {
-            self.facts |= Facts::UNCOUNTED;
-        }
         let after_dot = self.last_is(b'.');
         let word = token.entry().map_or(Word::Other, |entry| entry.word);
         if let Some(place) = self.head.get_mut(self.words) {
@@ -568,7 +561,7 @@ impl<'a> Part<'a> {
             Word::Lock => self.lock = true,
             Word::In if self.last_word == Word::Lock => self.facts |= Facts::LOCKING_READ,
             Word::Into => self.facts |= Facts::INTO,
-            Word::Combine => self.facts |= Facts::UNCOUNTED,
+            Word::Combine | Word::Offset => self.facts |= Facts::UNCOUNTED,
             Word::Limit => self.limit = 1,
             Word::SqlCalcFoundRows => self.facts |= Facts::CALC_FOUND_ROWS,
             Word::Value if matches!(self.last_word, Word::Next | Word::Previous) => {

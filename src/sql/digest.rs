@@ -106,7 +106,7 @@ impl Hash {
 }
 
 impl Sink for Hash {
-    #[inline]
+    #[inline(never)]
     fn put(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(BUFFER) {
             if chunk.len() > BUFFER - self.len {
@@ -122,18 +122,13 @@ impl Sink for Hash {
 
     #[inline]
     fn put_short(&mut self, word: u64, len: usize) {
-        if self.len + 8 > BUFFER {
-            self.flush();
-        }
+        let rest = self.buffer.get_mut(self.len..);
+        let Some(place) = rest.and_then(|rest| rest.first_chunk_mut::<8>()) else {
+            return self.put(word.to_le_bytes().get(..len).unwrap_or(&[]));
+        };
         // Always eight bytes: a fixed length costs one store, what is too much is overwritten.
-        if let Some(place) = self
-            .buffer
-            .get_mut(self.len..)
-            .and_then(|rest| rest.first_chunk_mut::<8>())
-        {
-            *place = word.to_le_bytes();
-            self.len += len;
-        }
+        *place = word.to_le_bytes();
+        self.len += len;
     }
 }
 
@@ -402,7 +397,7 @@ impl<S: Sink> Digest<S> {
                     .get(token.end()..)
                     .is_some_and(|rest| rest.starts_with(b".`"))
                 || !(inner.first().is_some_and(u8::is_ascii_digit)
-                    || words::find(key, inner)
+                    || words::find(key, sql, start, end)
                         .entry()
                         .is_some_and(|entry| self.meaning(entry) != Meaning::Name));
             if bare {

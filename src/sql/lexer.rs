@@ -188,6 +188,7 @@ const DIGIT: u8 = 3;
 const QUOTE: u8 = 4;
 const PUNCT: u8 = 5;
 const SPECIAL: u8 = 6;
+const DOT: u8 = 7;
 const CLASS: u8 = 0x0f;
 const IDENT: u8 = 0x10;
 const HIGH: u8 = 0x20;
@@ -205,7 +206,8 @@ static CLASSES: [u8; 256] = {
             b'\'' | b'"' | b'`' => QUOTE,
             // `$` is part of identifiers and so needs IDENT, but as a first character is checked.
             b'$' => SPECIAL | IDENT,
-            b'-' | b'#' | b'/' | b'*' | b'@' | b'.' | b'\\' => SPECIAL,
+            b'.' => DOT,
+            b'-' | b'#' | b'/' | b'*' | b'@' | b'\\' => SPECIAL,
             // Control characters are a syntax error everywhere outside quotes.
             0..=8 | 14..=31 | 127 => SPECIAL,
             _ => PUNCT,
@@ -284,6 +286,7 @@ impl<'a> Lexer<'a> {
                 WORD => return self.identifier(start),
                 PUNCT => return self.punct(start, byte),
                 DIGIT => return self.number(start),
+                DOT => return self.dot(start),
                 QUOTE => return self.quoted(start, byte),
                 _ => {
                     if let Some(token) = self.special(start, byte) {
@@ -314,6 +317,17 @@ impl<'a> Lexer<'a> {
         self.token(TokenKind::Punct(byte), start, start + 1)
     }
 
+    #[inline]
+    fn dot(&mut self, start: usize) -> Token {
+        if self.name_end != start && matches!(self.at(start + 1), Some(b'0'..=b'9')) {
+            let end = self.digits(start + 1);
+            let end = self.exponent(end);
+            return self.token(TokenKind::Number, start, end);
+        }
+        self.dot_end = start + 1;
+        self.punct(start, b'.')
+    }
+
     #[inline(always)]
     fn identifier(&mut self, start: usize) -> Token {
         let mut len = 0;
@@ -331,9 +345,12 @@ impl<'a> Lexer<'a> {
             self.check_high(start, end);
         }
         let key = Key::of(self.sql, start, end);
-        let bytes = self.sql.get(start..end).unwrap_or(&[]);
-        if let [b'n' | b'N' | b'x' | b'X' | b'b' | b'B'] = bytes
+        if len == 1
             && self.at(end) == Some(b'\'')
+            && matches!(
+                self.at(start),
+                Some(b'n' | b'N' | b'x' | b'X' | b'b' | b'B')
+            )
             && self.dot_end != start
         {
             let string = self.quoted(end, b'\'');
@@ -343,7 +360,7 @@ impl<'a> Lexer<'a> {
         let entry = if self.dot_end == start {
             EntryId::NONE
         } else {
-            words::find(key, bytes)
+            words::find(key, self.sql, start, end)
         };
         self.name_end = end;
         self.key = key;
@@ -540,15 +557,6 @@ impl<'a> Lexer<'a> {
             }
             (b'@', Some(b'@')) => return Some(self.system_variable(start)),
             (b'@', _) => return Some(self.user_variable(start)),
-            (b'.', Some(b'0'..=b'9')) if self.name_end != start => {
-                let end = self.digits(start + 1);
-                let end = self.exponent(end);
-                return Some(self.token(TokenKind::Number, start, end));
-            }
-            (b'.', _) => {
-                self.dot_end = start + 1;
-                return Some(self.punct(start, byte));
-            }
             (b'\\', Some(b'N')) => return Some(self.token(TokenKind::Number, start, start + 2)),
             (b'$', _) => {
                 // `$tag$` begins a string in newer MySQL versions.

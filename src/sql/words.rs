@@ -93,6 +93,7 @@ pub(super) enum Word {
     No,
     Not,
     Null,
+    Offset,
     Old,
     Only,
     Open,
@@ -345,19 +346,21 @@ impl EntryId {
     }
 }
 
-/// Finds a word by its key and its bytes.
-#[inline]
-pub(super) fn find(key: Key, bytes: &[u8]) -> EntryId {
-    let mut slot = key.slot(bytes.len());
+/// Finds the word at `start..end`, which must be inside `sql`, by its key.
+#[inline(always)]
+pub(super) fn find(key: Key, sql: &[u8], start: usize, end: usize) -> EntryId {
+    let len = end - start;
+    let is = |text: &str| {
+        let bytes = sql.get(start..end).unwrap_or(&[]);
+        bytes.eq_ignore_ascii_case(text.as_bytes())
+    };
+    let mut slot = key.slot(len);
     loop {
         let id = EntryId(TABLE.slots.get(slot).copied().unwrap_or(0));
         let Some(entry) = id.entry() else {
             return EntryId::NONE;
         };
-        if entry.key == key
-            && usize::from(entry.len) == bytes.len()
-            && (bytes.len() <= 16 || bytes.eq_ignore_ascii_case(entry.text.as_bytes()))
-        {
+        if entry.key == key && usize::from(entry.len) == len && (len <= 16 || is(entry.text)) {
             return id;
         }
         slot = (slot + 1) & (SLOTS - 1);
@@ -366,7 +369,7 @@ pub(super) fn find(key: Key, bytes: &[u8]) -> EntryId {
 
 /// Finds a word by its bytes alone.
 pub(super) fn find_bytes(bytes: &[u8]) -> Option<&'static Entry> {
-    find(Key::of(bytes, 0, bytes.len()), bytes).entry()
+    find(Key::of(bytes, 0, bytes.len()), bytes, 0, bytes.len()).entry()
 }
 
 const SLOT_BITS: u32 = 13;
@@ -715,7 +718,7 @@ const KEYWORDS: &[(&str, Word, Flags)] = &[
     ("NULL", Word::Null, R),
     ("NUMERIC", Word::Other, RPT),
     ("OF", Word::Other, P),
-    ("OFFSET", Word::Other, N),
+    ("OFFSET", Word::Offset, N),
     ("OLD", Word::Old, N),
     ("ON", Word::Other, RP),
     ("ONLY", Word::Only, N),
@@ -880,7 +883,7 @@ mod tests {
             for surrounding in ["", "        "] {
                 let sql = format!("{}{}", text.to_ascii_lowercase(), surrounding);
                 let key = Key::of(sql.as_bytes(), 0, text.len());
-                let entry = find(key, &sql.as_bytes()[..text.len()]).entry().unwrap();
+                let entry = find(key, sql.as_bytes(), 0, text.len()).entry().unwrap();
                 assert_eq!(entry.text, *text);
                 assert_eq!(entry.flags.0 & flags.0, flags.0);
             }
