@@ -12,7 +12,7 @@ use super::plan::{Done, Plan, Step};
 use super::policy::{History, Mode, Policy};
 use super::reign::{Reign, Standing, highest, standing};
 use crate::config::ServerConfig;
-use crate::topology::{Decree, Gate, Observation, ServerId};
+use crate::topology::{Decree, Gate, Observation, ServerId, ThreadState};
 
 /// Servers that do not answer at the start are waited for so long.
 const ROLL_CALL: Duration = Duration::from_secs(5);
@@ -245,7 +245,7 @@ impl Failover {
             .and_then(|primary| member.connection_to(primary))
             .cloned();
         if let (Ok(_), Some(source)) = (&observation.result, &source)
-            && source.receiver == crate::topology::ThreadState::Running
+            && source.receiver == ThreadState::Running
         {
             member.connected_at = Some(observation.asked_at);
         }
@@ -313,9 +313,16 @@ impl Failover {
             .as_ref()
             .is_some_and(|known| known.primary == reign.primary);
         if !same {
+            let primary = self.member(reign.primary).cloned();
             for member in &mut self.members {
                 member.evidence.forget_source();
-                member.connected_at = None;
+                let connection = primary
+                    .as_ref()
+                    .and_then(|primary| member.connection_to(primary));
+                let connected =
+                    connection.is_some_and(|found| found.receiver == ThreadState::Running);
+                let seen = member.seen.as_ref().filter(|_| connected);
+                member.connected_at = seen.map(|(_, asked_at)| *asked_at);
             }
         }
         self.decree(&reign, gate);

@@ -23,7 +23,6 @@ const LOGIN: Duration = Duration::from_secs(3);
 /// more by accident.
 pub struct Admin {
     link: Link,
-    extras: Extras,
 }
 
 /// Why a statement has failed.
@@ -83,8 +82,7 @@ impl Admin {
         let link = opened
             .await
             .map_err(|error| AdminError::Absent(error.to_string()))?;
-        let extras = Extras::new(link.flavor, None);
-        Ok(Self { link, extras })
+        Ok(Self { link })
     }
 
     /// What the server is.
@@ -121,7 +119,9 @@ impl Admin {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn look(&mut self) -> Result<ServerFacts, AdminError> {
-        let facts = self.link.ask(&mut self.extras).await;
+        // Nothing is left out because it was not there before: this program may have made it meanwhile.
+        let mut extras = Extras::new(self.link.flavor, None);
+        let facts = self.link.ask(&mut extras).await;
         facts.map_err(|error| AdminError::Unknown(error.to_string()))
     }
 }

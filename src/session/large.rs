@@ -192,6 +192,9 @@ impl Session {
         };
         let handle = Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
+        if let Err(error) = self.may_reach(conn.server(), &class) {
+            return self.discard_for(error).await;
+        }
         let sent = self.send_through(&mut conn).await?;
         match self.relay_sent(conn, sent, &class, Expect::Query).await? {
             Ok(finished) => Ok(self.finish(&class, finished, effect)),
@@ -286,6 +289,9 @@ impl Session {
         };
         let handle = Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
+        if let Err(error) = self.may_reach(conn.server(), &class) {
+            return self.discard_for(error).await;
+        }
         let sent = match types {
             None => self.send_through(&mut conn).await?,
             Some(types) => self.send_with_types(&mut conn, types).await?,

@@ -12,7 +12,11 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Flow, Session, handle::Interrupt, observe::text_of, relay::Failure, statement::Request,
+    Flow, Session,
+    handle::Interrupt,
+    observe::text_of,
+    relay::Failure,
+    statement::{Request, server_down},
 };
 use crate::{
     error::{Answer, Error, ErrorKind, Origin},
@@ -133,17 +137,30 @@ impl Session {
         self.loss.is_some()
     }
 
+    /// Fails if a statement must not reach a server any more.
+    ///
+    /// To be asked when the session is already counted among those that run something there: who cuts sessions off waits for
+    /// those that are counted, and the others see it here.
+    pub(super) fn may_reach(&self, server: ServerId, class: &StatementClass) -> Result<(), Error> {
+        let topology = self.context.topology.borrow();
+        let is_primary = topology.primary == Some(server);
+        let writes = class.facts.contains(Facts::MAY_WRITE);
+        if topology.server(server).is_some_and(is_down) {
+            Err(server_down())
+        } else if topology.is_cut_off(server) || (writes && topology.reign.is_some() && !is_primary)
+        {
+            let text = "the server is not the primary any more";
+            Err(Error::server(ErrorKind::Timeout(text.into())))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether a server cannot go on with what this session has begun there.
     fn is_lost(&self, server: ServerId) -> bool {
         let topology = self.context.topology.borrow();
         let elsewhere = self.reading.is_none() && topology.primary.is_some_and(|now| now != server);
-        elsewhere || topology.server(server).is_none_or(is_down)
-    }
-
-    /// Whether the monitor has found a server dead.
-    pub(super) fn is_server_down(&self, server: ServerId) -> bool {
-        let topology = self.context.topology.borrow();
-        topology.server(server).is_some_and(is_down)
+        elsewhere || topology.is_cut_off(server) || topology.server(server).is_none_or(is_down)
     }
 
     /// Gives up the connection that the session holds, and remembers what went with it.

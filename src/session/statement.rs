@@ -244,9 +244,8 @@ impl Session {
         let handle = Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
         // Who is told of a server's death is who runs something there when it is found.
-        if self.is_server_down(conn.server()) {
-            return Err(Failure::Unsent(server_down()));
-        }
+        self.may_reach(conn.server(), class)
+            .map_err(Failure::Unsent)?;
         let command = select! {
             biased;
             command = self.compose(conn, class, request, wait) => command?,
@@ -505,7 +504,7 @@ impl Session {
     }
 }
 
-fn server_down() -> Error {
+pub(super) fn server_down() -> Error {
     Error::server(ErrorKind::Timeout(
         "the server does not answer the monitor either".into(),
     ))

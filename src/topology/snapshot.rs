@@ -365,9 +365,9 @@ impl Topology {
             .filter(|server| server.health.is_up() && server.writable && self.gate == Gate::Open)
     }
 
-    /// Whether nothing may reach this server any more of what was meant for the primary.
+    /// Whether nothing may reach this server any more, and nothing that it says may reach a client.
     pub fn is_cut_off(&self, server: ServerId) -> bool {
-        self.reign.is_some() && (self.primary != Some(server) || self.gate == Gate::Closed)
+        self.gate == Gate::Closed && self.primary == Some(server)
     }
 
     /// The replicas that may answer ordinary reads now.
