@@ -72,6 +72,7 @@ impl Cluster {
     ) -> Self {
         let (control, evidence, topology) = control::new(&config.cluster, config.monitor.interval);
         let targets = monitor::targets(&config);
+        let probes: Arc<[_]> = targets.iter().map(|_| Arc::<Notify>::default()).collect();
         let scopes = Arc::new(Scopes::new());
         let writes = watch::Sender::new(WriteProbe::default());
         let (steward, orders) = match config.cluster.failover {
@@ -87,6 +88,7 @@ impl Cluster {
                     targets.clone(),
                     Arc::new(hatch),
                     writes.subscribe(),
+                    Arc::clone(&probes),
                     config.state_directory(),
                 );
                 (Some(steward), Some(orders))
@@ -98,7 +100,6 @@ impl Cluster {
         };
         control_plane.spawn(control.run());
         control_plane.spawn(follow_reigns(topology.clone(), Arc::clone(&scopes)));
-        let probes: Arc<[_]> = targets.iter().map(|_| Arc::<Notify>::default()).collect();
         for (target, nudge) in targets.iter().zip(&*probes) {
             let watched = monitor::watch(target.clone(), evidence.clone(), Arc::clone(nudge));
             control_plane.spawn(watched);

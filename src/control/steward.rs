@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::execute::{Executor, Sessions};
@@ -16,6 +17,9 @@ use crate::topology::{ServerId, WriteProbe};
 
 /// Orders that may wait.
 const ORDERS: usize = 16;
+
+/// Time from one look to the next while it is not clear what has become of the primary.
+const HURRY: Duration = Duration::from_millis(50);
 
 /// An order, and where its answer goes.
 #[derive(Debug)]
@@ -42,6 +46,9 @@ pub struct Steward {
     writes: watch::Receiver<WriteProbe>,
     journal: Arc<Journal>,
     primary: Option<ServerId>,
+    /// What makes the monitors look at once, and when that was used last.
+    probes: Arc<[Arc<Notify>]>,
+    nudged: Option<Instant>,
 }
 
 impl Steward {
@@ -51,6 +58,7 @@ impl Steward {
         targets: Vec<Target>,
         sessions: Arc<dyn Sessions>,
         writes: watch::Receiver<WriteProbe>,
+        probes: Arc<[Arc<Notify>]>,
         state_directory: &Path,
     ) -> (Self, Orders) {
         let journal = Arc::new(Journal::new(state_directory, &cluster.name));
@@ -69,6 +77,8 @@ impl Steward {
             writes,
             journal,
             primary: None,
+            probes,
+            nudged: None,
         };
         (steward, sender)
     }
@@ -100,7 +110,19 @@ impl Steward {
             .filter(|_| writes.server == self.primary);
         let mut outputs = self.failover.handle(Input::Stalled(pending), now);
         outputs.extend(self.failover.handle(input, now));
+        self.hurry(now);
         outputs
+    }
+
+    /// Lets the monitors look more often while it is not clear what has become of the primary.
+    fn hurry(&mut self, now: Instant) {
+        let rested = self
+            .nudged
+            .is_none_or(|at| now.saturating_duration_since(at) >= HURRY);
+        if rested && self.failover.is_alarmed(now) {
+            self.nudged = Some(now);
+            self.probes.iter().for_each(|probe| probe.notify_one());
+        }
     }
 
     pub(super) fn decreed(&mut self, decree: Decree) {

@@ -237,6 +237,10 @@ fn crown(epoch: u64, plan: &str, identity: &str) -> Vec<String> {
          primary_id VARCHAR(64) CHARACTER SET ascii NOT NULL, plan VARCHAR(64) CHARACTER SET ascii NOT NULL, \
          at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
             .to_owned(),
+        // What is written there tells a primary that hangs from one that is idle.
+        "CREATE TABLE IF NOT EXISTS dbproxy.heartbeat (instance BIGINT UNSIGNED PRIMARY KEY, beat BIGINT UNSIGNED NOT NULL, \
+         at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP)"
+            .to_owned(),
         format!(
             "INSERT INTO dbproxy.epoch (id, epoch, primary_id, plan) VALUES (1, {epoch}, CONCAT({identity}), '{}') \
              ON DUPLICATE KEY UPDATE primary_id = IF(epoch < VALUES(epoch), VALUES(primary_id), primary_id), \

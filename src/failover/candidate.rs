@@ -323,17 +323,7 @@ fn errant(member: &Member, old: &Member, members: &[Member]) -> Option<Position>
     let executed = facts.executed.as_deref()?;
     let mut known = match executed {
         // What it got by replication; its own log may have more.
-        Position::MariaDb(_) => {
-            let mut known = facts.replicated.as_deref()?.clone();
-            let received = facts
-                .sources
-                .iter()
-                .filter_map(|source| source.received.as_deref());
-            for received in received {
-                known.merge(received).ok()?;
-            }
-            known
-        }
+        Position::MariaDb(_) => replicated(member)?,
         Position::MySql(set) => {
             let primary = old.facts()?.uuid.as_deref().unwrap_or_default();
             Position::MySql(set.of(primary))
@@ -344,6 +334,20 @@ fn errant(member: &Member, old: &Member, members: &[Member]) -> Option<Position>
         known.merge(position).ok()?;
     }
     (!known.covers(executed)).then(|| executed.since(&known))
+}
+
+/// What a server has got from its sources, applied or not.
+fn replicated(member: &Member) -> Option<Position> {
+    let facts = member.facts()?;
+    let mut all = facts.replicated.as_deref()?.clone();
+    let received = facts
+        .sources
+        .iter()
+        .filter_map(|source| source.received.as_deref());
+    for received in received {
+        all.merge(received).ok()?;
+    }
+    Some(all)
 }
 
 /// The one that has everything that the others have; among equals the one that is preferred.
@@ -376,8 +380,12 @@ fn ahead_of(best: &Member, has: &Position, question: &Question<'_>) -> Option<Ah
         .members
         .iter()
         .filter(|member| member.id != best.id && member.id != question.old && member.answers());
+    let old = question
+        .members
+        .iter()
+        .find(|member| member.id == question.old)?;
     others
-        .filter_map(|other| Some((other, other.has()?)))
+        .filter_map(|other| Some((other, inherited(other, old, question.members)?)))
         .find_map(|(other, theirs)| {
             if has.covers(&theirs) || other.diverged.is_some() {
                 None
@@ -387,6 +395,16 @@ fn ahead_of(best: &Member, has: &Position, question: &Question<'_>) -> Option<Ah
                 Some(Ahead::Apart(Arc::clone(&other.name)))
             }
         })
+}
+
+/// What a server has besides transactions of its own.
+fn inherited(member: &Member, old: &Member, members: &[Member]) -> Option<Position> {
+    let has = member.has()?;
+    match (&has, errant(member, old, members)) {
+        (_, None) => Some(has),
+        (Position::MySql(_), Some(errant)) => Some(has.since(&errant)),
+        (Position::MariaDb(_), Some(_)) => replicated(member),
+    }
 }
 
 /// Of what the old primary was known to have, and of what clients were told, what the new one lacks.

@@ -16,6 +16,8 @@ use crate::topology::{Decree, Gate, Observation, ServerId, ThreadState};
 
 /// Servers that do not answer at the start are waited for so long.
 const ROLL_CALL: Duration = Duration::from_secs(5);
+/// So long after the primary has fallen silent everybody is asked more often.
+const ALARM: Duration = Duration::from_secs(8);
 /// What did not go is tried again after this.
 pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
@@ -210,6 +212,16 @@ impl Failover {
     /// The servers as they are known.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Whether the primary has just fallen silent, so that everybody is to be asked more often than usual.
+    pub fn is_alarmed(&self, now: Instant) -> bool {
+        let silent_since = self
+            .reign
+            .as_ref()
+            .and_then(|reign| self.member(reign.primary)?.evidence.silent_since());
+        self.running.is_none()
+            && silent_since.is_some_and(|since| now.saturating_duration_since(since) < ALARM)
     }
 
     /// The present reign, if there is one.

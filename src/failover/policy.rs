@@ -101,11 +101,14 @@ impl History {
     pub(super) fn allows(&mut self, death: Death, now: Instant) -> Result<(), String> {
         let since = |at: &Instant| now.saturating_duration_since(*at);
         self.automatic.retain(|at| since(at) < DAY);
-        if let Some(failed) = self.failed_at.filter(|at| since(at) < AFTER_FAILURE) {
-            let left = AFTER_FAILURE.saturating_sub(since(&failed));
+        if self
+            .failed_at
+            .as_ref()
+            .is_some_and(|at| since(at) < AFTER_FAILURE)
+        {
             return Err(format!(
-                "the last plan failed; the next one begins in {} s",
-                left.as_secs() + 1
+                "the last plan failed; the next one begins {} s after that",
+                AFTER_FAILURE.as_secs()
             ));
         }
         if self.automatic.len() >= PER_DAY {
