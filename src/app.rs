@@ -2,6 +2,7 @@
 
 mod accept;
 mod cluster;
+mod console;
 mod failover;
 mod firewall;
 pub(crate) mod observe;
@@ -43,6 +44,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let listeners = bind(&config)?;
+    let door = console::open(&config)?;
     let server_key = Arc::new(ServerKey::generate()?);
     let observing = Observing::begin(&config)?;
     let mut control_plane = JoinSet::new();
@@ -110,6 +112,10 @@ pub async fn run(
             config.limits.clone(),
             config.listen.proxy_protocol.clone(),
         ));
+    }
+
+    if let Some(door) = door {
+        accepting.spawn(door.serve(Arc::new(console::desk(&clusters))));
     }
 
     let mut stop = pin!(stop);

@@ -4,6 +4,7 @@
 //! a room imports only rooms on lower floors.
 
 pub mod accounts;
+pub mod admin;
 pub mod app;
 pub mod backend;
 pub mod cli;

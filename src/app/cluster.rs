@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     accounts::{Credentials, Directory, Scopes},
     backend,
-    config::{Config, Failover, ServerCompression, ServerConfig},
+    config::{self, Config, Failover, ServerCompression, ServerConfig},
     control::{self, Orders, Steward},
     monitor,
     net::{
@@ -154,6 +154,11 @@ impl Cluster {
             probes,
             policy,
         }
+    }
+
+    /// The cluster, and where orders to change its primary go.
+    pub(super) fn orders(&self) -> (config::Cluster, Option<Orders>) {
+        (self.config.cluster.clone(), self.orders.clone())
     }
 
     /// What a worker's sessions of this cluster share.

@@ -3,6 +3,7 @@
 //! A command writes its results to standard output and everything else to standard error. It ends with status 0 if all
 //! is well, 1 if it found problems or failed, 2 if it was called wrongly.
 
+mod admin;
 mod check;
 pub mod demo;
 mod explain;
@@ -43,6 +44,8 @@ enum Command {
     Import(import::Arguments),
     /// Say what mode = "observe" has found, and whether reads can be switched on
     ObserveReport(observe_report::Arguments),
+    /// Give orders to a dbproxy that runs here: SWITCHOVER, FAILOVER, STATUS and others
+    Admin(admin::Arguments),
     /// Serve clients
     Serve(serve::Arguments),
     /// Start a primary, two replicas and the proxy on this machine, and show what it does
@@ -109,6 +112,7 @@ where
     };
     let mut out = io::stdout().lock();
     let result = match &arguments.command {
+        Command::Admin(arguments) => admin::run(arguments, &mut out),
         Command::Check(arguments) => check::run(arguments, &mut out),
         Command::Explain(arguments) => explain::run(arguments, &mut out),
         Command::Import(arguments) => import::run(arguments, &mut out),

@@ -663,7 +663,7 @@ pub(super) const STATE_DIRECTORY: Key<Own<FilePath>> = Key {
         otherwise: "`/var/lib/dbproxy`, if it can be written",
     },
     meaning: "Where dbproxy keeps what it makes itself: the certificate for clients that it makes at its first start \
-              if none is given, and what it observes (`mode`).",
+              if none is given, what it observes (`mode`), and `control.sock` for `dbproxy admin`.",
 };
 
 pub(super) const HOLD: Key<Span> = Key {

@@ -757,10 +757,7 @@ pub(in crate::config) fn server_name(text: &str) -> Result<String, String> {
 }
 
 /// The candidate that a misspelt word most likely means.
-pub(super) fn closest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     candidates
         .into_iter()

@@ -28,11 +28,13 @@ pub use address::{ListenAddress, Network, ServerAddress};
 pub use check::{fits, parse};
 pub use difference::Difference;
 pub use file::{FileMark, Process, load};
+pub use kind::closest;
 pub use problem::{Loaded, Problem, Problems, Severity};
 pub use reference::reference;
 pub use rule::{Glob, Rule};
 pub use secret::{Secret, SecretFile, Sources};
 pub use tls::{ClientMode, ClientTls, Identity, ServerMode, ServerTls, Tls};
+pub use units::parse as duration;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq)]

@@ -74,6 +74,9 @@ impl Accepted {
 /// Connections that the kernel keeps waiting until they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Of the 108 bytes that the system has for a unix socket's path, one ends it.
+const LONGEST: usize = 107;
+
 impl Listener {
     /// Binds every socket that `address` stands for (a host name may stand for several).
     pub fn bind(address: &ListenAddress, admission: Admission) -> Result<Vec<Self>, Error> {
@@ -101,7 +104,9 @@ impl Listener {
                     .collect()
             }
             ListenAddress::Unix(path) => {
-                let socket = Bound::Unix(bind_unix(path).map_err(named)?, path.clone());
+                // Who may log in is decided by the accounts, as with a server's own socket.
+                let socket = listen_unix(path, 0o777).map_err(named)?;
+                let socket = Bound::Unix(socket, path.clone());
                 Ok(vec![Self {
                     socket,
                     name,
@@ -163,13 +168,23 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+/// Listens on a unix socket whose file has this mode. The file of a process that is gone is replaced.
+///
+/// # Errors
+/// What the system says; a path that is too long, a file that is no socket, and a process that listens there, in words.
+pub fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let address = SockAddr::unix(path).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a socket's path may have at most {LONGEST} bytes"),
+        )
+    })?;
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    // Who may log in is decided by the accounts, as with a server's own socket.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    socket.bind(&address)?;
+    // Nobody can connect before it listens.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     UnixListener::from_std(socket.into())
 }

@@ -13,5 +13,5 @@ mod stream;
 pub mod tls;
 
 pub use buffers::Buffers;
-pub use listener::{Accepted, Entrance, Listener};
+pub use listener::{Accepted, Entrance, Listener, listen_unix};
 pub use stream::{Departure, Peer, Stream};
