@@ -201,6 +201,15 @@ async fn one_statement(proxy: &Proxy, writes: bool) -> Fate {
         let over = payload[0] == 0xff || (packets.is_empty() && payload[0] == 0);
         bytes += payload.len();
         packets.push(payload);
+        let refused = packets.last().filter(|payload| payload[0] == 0xff);
+        if refused.is_some_and(|payload| Refused::parse(payload).code == 1927) {
+            // The session ends: nobody knows what a write has done, and a result is not whole.
+            assert_eq!(raw.frame().await, None);
+            return match (writes, packets.len()) {
+                (true, 1) => Fate::Spared,
+                _ => Fate::Cut,
+            };
+        }
         let ends = packets.iter().filter(|payload| is_eof(payload)).count();
         if over || ends == 2 {
             // The session goes on, with its own answers.

@@ -17,7 +17,7 @@ use dbproxy::accounts::{ClientAddress, Directory, Lookup, Requirement, Verifier}
 use dbproxy::cli::demo::cluster::{self, ServerProcess};
 use dbproxy::config::{
     Administration, Balance, Consistency, MonotonicReads, ProxyProtocol, ReadOnlyTransactions,
-    Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, User,
+    Secret, ServerAddress, ServerCompression, ServerConfig, ServerTls, TransactionReplay, User,
 };
 use dbproxy::monitor::{self, Pulse, Target};
 use dbproxy::topology::{Flavor, Health, Lag, Role, ServerId, Topology, Unreadable, WriteProbe};
@@ -95,6 +95,8 @@ impl Scene {
             slow_start: Duration::ZERO,
             hedged_reads: 0,
             read_only_transactions: ReadOnlyTransactions::Primary,
+            transaction_replay: TransactionReplay::Off,
+            transaction_replay_size: 1 << 20,
             administration: Administration::Refuse,
             failover: config::Failover::Off,
             max_loss: 0,

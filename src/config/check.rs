@@ -497,6 +497,8 @@ fn cluster(
     let slow_start = section.read(&keys::SLOW_START, report);
     let hedged_reads = section.read(&keys::HEDGED_READS, report);
     let read_only_transactions = section.read(&keys::READ_ONLY_TRANSACTIONS, report);
+    let transaction_replay = section.read(&keys::TRANSACTION_REPLAY, report);
+    let transaction_replay_size = section.read(&keys::TRANSACTION_REPLAY_SIZE, report);
     let administration = section.read(&keys::ADMINISTRATION, report);
     let failover = section.read(&keys::FAILOVER, report);
     let max_loss = section.read(&keys::MAX_LOSS, report);
@@ -517,6 +519,8 @@ fn cluster(
         slow_start: slow_start?,
         hedged_reads: (hedged_reads? * 1000.0).ceil() as u32,
         read_only_transactions: read_only_transactions?,
+        transaction_replay: transaction_replay?,
+        transaction_replay_size: transaction_replay_size?,
         administration: administration?,
         failover: failover?,
         max_loss: max_loss?.try_into().unwrap_or(u64::MAX),

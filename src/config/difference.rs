@@ -41,6 +41,12 @@ impl Difference {
         if old.cluster.read_only_transactions != new.cluster.read_only_transactions {
             at_once.push("cluster.read_only_transactions".to_owned());
         }
+        if old.cluster.transaction_replay != new.cluster.transaction_replay {
+            at_once.push("cluster.transaction_replay".to_owned());
+        }
+        if old.cluster.transaction_replay_size != new.cluster.transaction_replay_size {
+            at_once.push("cluster.transaction_replay_size".to_owned());
+        }
         if old.cluster.administration != new.cluster.administration {
             at_once.push("cluster.administration".to_owned());
         }

@@ -22,6 +22,7 @@ use super::Rejoin;
 use super::ServerAddress;
 use super::ServerCompression;
 use super::ServerMode;
+use super::TransactionReplay;
 use super::kind::Choice;
 use super::kind::Count;
 use super::kind::FilePath;
@@ -308,6 +309,30 @@ pub(super) const READ_ONLY_TRANSACTIONS: Key<Choice<ReadOnlyTransactions>> = Key
     meaning: "Where transactions run that are begun `READ ONLY`, or in a session that is. `replica`: on one replica \
               from beginning to end; a statement that only the primary can run gets error 1792 there once the \
               transaction has read.",
+};
+
+pub(super) const TRANSACTION_REPLAY: Key<Choice<TransactionReplay>> = Key {
+    path: "cluster.transaction_replay",
+    kind: Choice {
+        default: ("off", TransactionReplay::Off),
+        names: &[
+            ("off", TransactionReplay::Off),
+            ("on", TransactionReplay::On),
+        ],
+        later: &[],
+    },
+    meaning: "What becomes of a transaction whose server is lost before COMMIT was sent. `off`: error 1213 (40001). `on`: it is \
+              run again on the new primary, and goes on if all answers are the same as before; else error 1213.",
+};
+
+pub(super) const TRANSACTION_REPLAY_SIZE: Key<Size> = Key {
+    path: "cluster.transaction_replay_size",
+    kind: Size {
+        default: 1 << 20,
+        min: 1 << 10,
+        max: 1 << 30,
+    },
+    meaning: "The longest transaction that is kept for that, in bytes of its statements.",
 };
 
 pub(super) const ADMINISTRATION: Key<Choice<Administration>> = Key {
@@ -879,6 +904,8 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &HEDGED_READS,
     &ZONE,
     &READ_ONLY_TRANSACTIONS,
+    &TRANSACTION_REPLAY,
+    &TRANSACTION_REPLAY_SIZE,
     &ADMINISTRATION,
     &FAILOVER,
     &MAX_LOSS,

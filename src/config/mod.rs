@@ -185,6 +185,10 @@ pub struct Cluster {
     pub hedged_reads: u32,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
+    /// What becomes of transactions whose server is lost.
+    pub transaction_replay: TransactionReplay,
+    /// The longest transaction that is run again, in bytes of its statements.
+    pub transaction_replay_size: u64,
     /// What becomes of statements that would break the cluster.
     pub administration: Administration,
     /// Who replaces a primary that has failed.
@@ -266,6 +270,8 @@ impl Cluster {
         self.slow_start = other.slow_start;
         self.hedged_reads = other.hedged_reads;
         self.read_only_transactions = other.read_only_transactions;
+        self.transaction_replay = other.transaction_replay;
+        self.transaction_replay_size = other.transaction_replay_size;
         self.administration = other.administration;
     }
 
@@ -425,6 +431,16 @@ pub enum ReadOnlyTransactions {
     Primary,
     /// On one replica.
     Replica,
+}
+
+/// What becomes of a transaction whose server is lost before it was to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TransactionReplay {
+    /// The client is told.
+    #[default]
+    Off,
+    /// It is run again.
+    On,
 }
 
 /// What becomes of statements that change what a server is to its cluster.

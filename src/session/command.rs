@@ -477,6 +477,7 @@ impl Session {
     pub(super) fn leave_connections(&mut self) {
         self.pin = None;
         self.loss = None;
+        self.recording = None;
         self.reading = None;
         self.handle().release();
         // Soiled: it is reset on its way to the pool.

@@ -99,6 +99,7 @@ impl Session {
             false => None,
         };
         let bound = self.pin.is_some() || in_transaction || unsure;
+        self.keep_recording(in_transaction || unsure);
         if let Some(flow) = parting(&mut conn, &outcome, bound) {
             return flow;
         }

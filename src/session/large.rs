@@ -66,7 +66,7 @@ impl Session {
         if len >= self.max_packet {
             return self.refuse_oversized(Span::command()).await;
         }
-        if self.has_loss() {
+        if self.has_loss() && !Box::pin(self.regain()).await? {
             let is_answered = self.input.get(HEADER_LEN) != Some(&code::STMT_SEND_LONG_DATA);
             return match is_answered.then(|| self.take_loss()).flatten() {
                 Some(answer) => self.discard_with(&answer).await,

@@ -130,6 +130,7 @@ pub(super) async fn login(
         held: None,
         pin: None,
         loss: None,
+        recording: None,
         reading: None,
         guest: None,
         lanes: Vec::new(),

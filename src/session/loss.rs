@@ -71,6 +71,7 @@ pub(super) struct Patience {
     deadline: Option<Instant>,
     refusals: u8,
     losses: u8,
+    pub(super) replays: u8,
 }
 
 impl Patience {
@@ -173,6 +174,7 @@ impl Session {
 
     /// Forgets everything that only the connection knew; what of it the client has to be told.
     fn leave_lost(&mut self) -> Option<Loss> {
+        self.suspend_recording();
         let loss = match self.pin.take() {
             Some(PinReason::NextTransaction) => Some(Loss::Transaction),
             // A FETCH is told that there is no cursor.
@@ -204,7 +206,10 @@ impl Session {
             | Command::ResetConnection
             | Command::ChangeUser(_) => return Ok(None),
             // The execution is told.
-            Command::StmtSendLongData { .. } => return Ok(Some(Flow::Continue)),
+            Command::StmtSendLongData { .. } => {
+                let regained = self.regain().await?;
+                return Ok((!regained).then_some(Flow::Continue));
+            }
             Command::Query(text) => Some(self.classify(text)),
             Command::StmtExecute(execute) => {
                 let statement = self.prepared.find(execute.statement);
@@ -212,17 +217,32 @@ impl Session {
             }
             _ => None,
         };
-        self.loss = None;
         if loss == Loss::Transaction && class.is_some_and(|class| is_plain(&class, Kind::Rollback))
         {
+            self.take_loss();
             return self.reply_ok().await.map(Some);
         }
+        if self.regain().await? {
+            return Ok(None);
+        }
+        self.take_loss();
         self.reply_error(&loss.answer()).await.map(Some)
     }
 
     /// What the client is told of its loss in place of an answer to a command that is too long to be looked at.
     pub(super) fn take_loss(&mut self) -> Option<Answer> {
+        self.recording = None;
         self.loss.take().map(Loss::answer)
+    }
+
+    /// Runs a transaction again that the client has not been told of, if it can be: then nothing is lost.
+    pub(super) async fn regain(&mut self) -> Result<bool, Error> {
+        let lost = self.loss == Some(Loss::Transaction);
+        if !lost || !Box::pin(self.replay(&mut Patience::default())).await? {
+            return Ok(false);
+        }
+        self.loss = None;
+        Ok(true)
     }
 
     /// Whether a server that has closed a connection has failed, or is not the one any more that the session needs; else it
@@ -354,7 +374,7 @@ impl Session {
                 self.reply_ok().await?;
                 Ok(Next::Told)
             }
-            true => self.lose_bound(server, fate, error, sent).await,
+            true => self.lose_bound(server, fate, (error, sent), patience).await,
             false => self.lose_free(server, fate, error, patience).await,
         }
     }
@@ -379,6 +399,10 @@ impl Session {
             Fate::Lost => {
                 self.reply_error(&error.answer()).await?;
                 Ok(Next::Told)
+            }
+            // It was the first of its transaction.
+            Fate::RolledBack if self.rules.policy().transaction_replay.is_some() => {
+                self.wait_for_news(patience, &error).await
             }
             Fate::RolledBack => {
                 self.reply_error(&rolled_back()).await?;
@@ -408,8 +432,8 @@ impl Session {
         &mut self,
         server: ServerId,
         fate: Fate,
-        error: Error,
-        sent: bool,
+        (error, sent): (Error, bool),
+        patience: &mut Patience,
     ) -> Result<Next, Error> {
         if !self.has_failed(server).await? {
             // It has closed this connection, and with that the session.
@@ -432,6 +456,9 @@ impl Session {
                 self.reply_ok().await?;
                 Ok(Next::Told)
             }
+            (_, Some(Loss::Transaction)) if Box::pin(self.replay(patience)).await? => {
+                Ok(Next::Again)
+            }
             (_, Some(loss)) => {
                 self.reply_error(&loss.answer()).await?;
                 Ok(Next::Told)
@@ -453,8 +480,13 @@ impl Session {
     ) -> Result<Next, Error> {
         let since = Instant::now();
         self.ask_monitor();
-        if self.in_transaction() {
-            let loss = self.leave_lost().unwrap_or(Loss::Transaction);
+        let lost = self.in_transaction().then(|| {
+            let loss = self.leave_lost();
+            loss.unwrap_or(Loss::Transaction)
+        });
+        if let Some(loss) = lost
+            && !(loss == Loss::Transaction && self.may_replay())
+        {
             self.reply_error(&loss.answer()).await?;
             return Ok(Next::Told);
         }
@@ -479,14 +511,22 @@ impl Session {
                 primary.is_some_and(|now| now.id != server || was_asked(now, since))
             };
             if found {
-                return Ok(Next::Again);
+                break;
             }
             if !self.changes(&mut news, deadline).await? {
                 let error = self.no_primary_for_write(None);
-                self.reply_error(&error.answer()).await?;
+                let answer = lost.map_or_else(|| error.answer(), Loss::answer);
+                self.reply_error(&answer).await?;
                 return Ok(Next::Told);
             }
         }
+        if let Some(loss) = lost
+            && !Box::pin(self.replay(patience)).await?
+        {
+            self.reply_error(&loss.answer()).await?;
+            return Ok(Next::Told);
+        }
+        Ok(Next::Again)
     }
 
     /// What the end of its server has done to a statement that was sent there.
@@ -569,7 +609,7 @@ pub(super) fn broken_off() -> Answer {
 }
 
 /// Whether the text tells all that the statement does, and that it is one.
-fn is_single(class: &StatementClass) -> bool {
+pub(super) fn is_single(class: &StatementClass) -> bool {
     const MORE: Facts = Facts::MULTI
         .union(Facts::UNKNOWN_FUNCTION)
         .union(Facts::TEXT_PREPARE)
@@ -607,7 +647,7 @@ fn is_harmless(class: &StatementClass) -> bool {
 }
 
 /// Whether a command is one whose class tells all of it.
-fn is_repeatable(request: Request<'_>) -> bool {
+pub(super) fn is_repeatable(request: Request<'_>) -> bool {
     match request {
         Request::Prepare { .. } | Request::Execute { .. } => true,
         Request::Forward { packet, .. } => matches!(

@@ -32,6 +32,7 @@ mod prepared;
 mod process_list;
 mod reading;
 mod relay;
+mod replay;
 mod route;
 mod rules;
 mod schemas;
@@ -84,6 +85,7 @@ use loss::Loss;
 use mirror::Lane;
 use observe::Onlooker;
 use relay::News;
+use replay::Recording;
 use scopes::SessionScopes;
 
 use crate::{
@@ -212,6 +214,8 @@ struct Session {
     pin: Option<PinReason>,
     /// What went with a connection, until the client is told.
     loss: Option<Loss>,
+    /// The open transaction, as far as it can be run again.
+    recording: Option<Box<Recording>>,
     /// The open transaction, if it only reads and is on a replica.
     reading: Option<Reading>,
     /// Its logins at other clusters.

@@ -26,6 +26,7 @@ use super::{
     loss::{self, Refusals},
     observe::Onlooker,
     process_list,
+    replay::Witness,
     rules::{AnswerCache, Curb, Filling, Written},
     scopes::SessionScopes,
     span::Span,
@@ -76,6 +77,8 @@ pub(super) struct Relay<'a> {
     pub(super) onlooker: Option<&'a mut Onlooker>,
     /// What a server may say instead of running the statement that then can run elsewhere.
     pub(super) refusals: Refusals,
+    /// Sums up what the server says, if that has to be known later.
+    pub(super) witness: Option<Box<Witness>>,
 }
 
 /// What a client is told of changes of its session's state.
@@ -97,7 +100,9 @@ pub(super) struct Outcome {
     /// The number of the error that ended it.
     pub(super) error: Option<u16>,
     /// That error, if by it the server says that it is not the one to run this, or ends the connection.
-    excuse: Option<Answer>,
+    pub(super) excuse: Option<Answer>,
+    /// What the answer came to, if somebody wanted to know.
+    pub(super) witness: Option<Box<Witness>>,
     /// The insert id of its last OK packet.
     pub(super) last_insert_id: u64,
     /// Rows changed, of its last OK packet.
@@ -176,7 +181,10 @@ impl Relay<'_> {
         mut tracker: ResponseTracker,
         statement: u32,
     ) -> Result<Outcome, Failure> {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            witness: self.witness.take(),
+            ..Outcome::default()
+        };
         let asked = Instant::now();
         let mut started = false;
         // What takes the place of the rest of an answer that is too long, and its sequence id.
@@ -308,7 +316,7 @@ impl Relay<'_> {
             }
             if let Err(failure) = self.wait(conn, started).await {
                 if tracker.pending() == Some(0) && failure.has_started() {
-                    let seq = behind_file.unwrap_or(tracker.next_seq());
+                    let seq = behind_file.unwrap_or_else(|| tracker.next_seq());
                     self.break_off(seq).await;
                 }
                 return Err(failure);
@@ -327,7 +335,10 @@ impl Relay<'_> {
             error: Error::server(ErrorKind::Protocol(text)),
             started: false,
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            witness: self.witness.take(),
+            ..Outcome::default()
+        };
         let (mut heard, mut len) = (BytesMut::new(), 0_usize);
         loop {
             let mut rewritten = BytesMut::new();
@@ -381,7 +392,12 @@ impl Relay<'_> {
             }
             match tracker.next(rest).map_err(|error| error.to_string())? {
                 Event::NeedMore => break,
-                Event::Data { len } => walked.end += len,
+                Event::Data { len } => {
+                    if let Some(witness) = &mut outcome.witness {
+                        witness.data(rest.get(..len).unwrap_or_default());
+                    }
+                    walked.end += len;
+                }
                 Event::Ok {
                     len,
                     packet,
@@ -390,6 +406,9 @@ impl Relay<'_> {
                     last,
                 } => {
                     self.note(&packet, outcome);
+                    if let Some(witness) = &mut outcome.witness {
+                        witness.ok(&packet);
+                    }
                     if let Some(state) = self.rewritten_state(&packet) {
                         rewritten.extend_from_slice(
                             input.get(walked.copied..walked.end).unwrap_or_default(),
@@ -418,6 +437,9 @@ impl Relay<'_> {
                     outcome.status = Some(status);
                     outcome.warnings = warnings;
                     outcome.untracked = true;
+                    if let Some(witness) = &mut outcome.witness {
+                        witness.eof(warnings);
+                    }
                     let shown = status.difference(StatusFlags::SESSION_STATE_CHANGED);
                     if shown != status && !self.capabilities.contains(Capabilities::SESSION_TRACK) {
                         rewritten.extend_from_slice(
@@ -438,6 +460,9 @@ impl Relay<'_> {
                     mut seq,
                 } => {
                     outcome.error = Some(packet.code);
+                    if let Some(witness) = &mut outcome.witness {
+                        witness.error(packet.code);
+                    }
                     if is_connection_error(packet.code) || self.refusals.contain(&packet) {
                         outcome.excuse = Some(Answer::of(&packet));
                     }

@@ -69,7 +69,7 @@ pub(super) struct Command<'a> {
     /// What comes before, or all of it.
     pub(super) prefix: BytesMut,
     pub(super) packet: &'a [u8],
-    expect: Expect,
+    pub(super) expect: Expect,
     /// The session's own id of the statement that is prepared.
     statement: u32,
 }
@@ -159,7 +159,10 @@ impl Session {
                 .attempt(&mut conn, class, request, wait.as_ref(), hedge)
                 .await
             {
-                Ok(outcome) => {
+                Ok(mut outcome) => {
+                    if let Some(witness) = outcome.witness.take() {
+                        self.record(class, request, &witness, &outcome);
+                    }
                     if let Some(wait) = &wait {
                         self.arrived(conn.server(), wait);
                     }
@@ -454,7 +457,9 @@ impl Session {
         }
         let tracker = ResponseTracker::new(expect, conn.capabilities());
         let filling = self.begin_filling();
+        let witness = self.begin_witness(class);
         let mut relay = self.relay(class);
+        relay.witness = witness;
         (relay.curb, relay.filling) = (curb, filling);
         let ended = relay.run(conn, tracker, statement).await;
         let filling = relay.filling.take();
@@ -465,6 +470,7 @@ impl Session {
     pub(super) fn relay(&mut self, class: &StatementClass) -> Relay<'_> {
         Relay {
             refusals: self.refusals(class),
+            witness: None,
             registry: &self.context.registry,
             pool: &self.context.pool,
             account_changes: &self.context.account_changes,

@@ -46,7 +46,7 @@ pub use literals::literals;
 pub use mentions::mentions;
 pub use parse::{Tables, tables};
 pub use prepared_text::prepared_texts;
-pub use varying::varies;
+pub use varying::{depends_on_chance, varies};
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.
 pub fn use_schema(sql: &[u8], dialect: Dialect) -> Option<Vec<u8>> {

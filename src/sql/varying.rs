@@ -44,6 +44,37 @@ pub fn varies(sql: &[u8], dialect: Dialect) -> bool {
     })
 }
 
+/// Whether a text calls what gives something else each time, even at the same moment.
+pub fn depends_on_chance(sql: &[u8], dialect: Dialect) -> bool {
+    let Some(tokens) = tokens(sql, dialect) else {
+        return true;
+    };
+    tokens.iter().enumerate().any(|(index, token)| {
+        let word = token.bytes(sql);
+        let is_one = CHANCE
+            .iter()
+            .any(|one| word.eq_ignore_ascii_case(one.as_bytes()));
+        let called = || tokens.get(index + 1).is_some_and(|next| next.is(b'('));
+        token.kind() == TokenKind::Word
+            && (word.eq_ignore_ascii_case(b"TABLESAMPLE")
+                // Without parentheses too, in Oracle's mode.
+                || word.eq_ignore_ascii_case(b"SYSDATE")
+                || (is_one && called()))
+    })
+}
+
+const CHANCE: &[&str] = &[
+    "ENCRYPT",
+    "RAND",
+    "RANDOM_BYTES",
+    "SYSTIMESTAMP",
+    "SYS_GUID",
+    "UUID",
+    "UUID_SHORT",
+    "UUID_V4",
+    "UUID_V7",
+];
+
 /// Also without parentheses.
 const WORDS: &[&str] = &[
     "CURRENT_DATE",
@@ -80,6 +111,22 @@ const FUNCTIONS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chance_is_told_from_time() {
+        for (sql, expected) in [
+            ("INSERT INTO t VALUES (NOW())", false),
+            ("INSERT INTO t VALUES (CURRENT_TIMESTAMP)", false),
+            ("INSERT INTO t VALUES (UUID())", true),
+            ("INSERT INTO t VALUES (rand ( ))", true),
+            ("SELECT SYSDATE()", true),
+            ("SELECT uuid, t.rand FROM t WHERE a = 'UUID()'", false),
+            ("SELECT 'unterminated", true),
+        ] {
+            let told = depends_on_chance(sql.as_bytes(), Dialect::default());
+            assert_eq!(told, expected, "{sql}");
+        }
+    }
 
     #[test]
     fn what_varies_is_known() {

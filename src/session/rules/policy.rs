@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::quota::Quotas;
 use crate::config::{
     Administration, Balance, Config, Consistency, MonotonicReads, ReadOnlyTransactions, Rule,
+    TransactionReplay,
 };
 
 /// What of the configuration counts at once when it is read again.
@@ -32,6 +33,8 @@ pub struct Policy {
     pub hedged_reads: u32,
     /// Where transactions run that only read.
     pub read_only_transactions: ReadOnlyTransactions,
+    /// The longest transaction that is run again when its server is lost, in bytes of its statements; `None`: none is.
+    pub transaction_replay: Option<u64>,
     /// What becomes of statements that would break the cluster.
     pub administration: Administration,
     pub(super) rules: Arc<[Arc<Entry>]>,
@@ -60,6 +63,10 @@ impl Policy {
                 slow_start: cluster.slow_start,
                 hedged_reads: cluster.hedged_reads,
                 read_only_transactions: cluster.read_only_transactions,
+                transaction_replay: match cluster.transaction_replay {
+                    TransactionReplay::On => Some(cluster.transaction_replay_size),
+                    TransactionReplay::Off => None,
+                },
                 administration: cluster.administration,
                 rules: Arc::clone(&rules),
             })
