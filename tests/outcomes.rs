@@ -9,18 +9,19 @@
 
 mod support;
 
-use dbproxy::cli::demo::cluster::{Flavor, ServerProcess};
+use dbproxy::cli::demo::cluster::{Flavor, ServerProcess, signal};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, TxOpts};
 use tokio::task::{JoinHandle, JoinSet};
 
 use support::raw::{Raw, Refused, capability};
-use support::{Options, Rig, eventually, one, whereabouts};
+use support::{Options, Rig, application, eventually, one, whereabouts};
 
 on_both_flavors!(
     what_runs_when_the_primary_dies,
     what_is_open_when_the_primary_dies,
     what_is_open_when_the_primary_hangs,
+    what_is_open_when_the_primary_is_shut_down,
     sessions_keep_their_state,
     what_a_read_only_primary_refuses,
     a_transaction_on_a_primary_that_is_closed,
@@ -144,10 +145,18 @@ async fn what_runs_when_the_primary_dies(flavor: Flavor) {
         .query("SELECT 5; UPDATE test.d SET n = n WHERE SLEEP(300) = 0")
         .await;
     assert_eq!(several.result().await.unwrap()[0][0].as_deref(), Some("5"));
+    let mut loads = Raw::tcp(rig.proxy.port()).await.unwrap();
+    let capabilities = capability::USUAL | capability::LOCAL_FILES;
+    loads.login("app", "app", None, capabilities).await.unwrap();
+    loads
+        .query("LOAD DATA LOCAL INFILE 'x' INTO TABLE test.d")
+        .await;
+    assert_eq!(loads.packet().await.unwrap()[0], 0xfb);
+    loads.put(b"50\n").await.unwrap();
     eventually("all of them to run", async || {
         let sql = "SELECT COUNT(*) FROM information_schema.processlist \
                    WHERE user = 'app' AND command IN ('Query', 'Execute')";
-        primary.first::<u64>(sql).await.unwrap() == 13
+        primary.first::<u64>(sql).await.unwrap() == 14
     })
     .await;
     primary.kill9();
@@ -162,6 +171,8 @@ async fn what_runs_when_the_primary_dies(flavor: Flavor) {
         assert_eq!(told(result), is(1213, "40001"));
         sessions.push(conn);
     }
+    loads.put(b"").await.unwrap();
+    assert_eq!(loads.refused().await.code, 1927);
     let broken: Refused = several.refused().await;
     assert_eq!(broken.code, 1927);
     let next = promote(&rig).await.name();
@@ -192,6 +203,19 @@ async fn what_is_open_when_the_primary_hangs(flavor: Flavor) {
     let rig = rig(flavor).await;
     open_when_lost(&rig, async || rig.cluster.primary().stop().unwrap()).await;
     rig.cluster.primary().cont().unwrap();
+}
+
+async fn what_is_open_when_the_primary_is_shut_down(flavor: Flavor) {
+    let rig = rig(flavor).await;
+    let primary = rig.cluster.primary();
+    open_when_lost(&rig, async || {
+        signal(primary.pid().unwrap(), "TERM").unwrap();
+        eventually("the primary to be gone", async || {
+            Conn::new(application(primary.port())).await.is_err()
+        })
+        .await;
+    })
+    .await;
 }
 
 async fn open_when_lost(rig: &Rig, fault: impl AsyncFnOnce()) {

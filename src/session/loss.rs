@@ -673,3 +673,69 @@ fn was_asked(server: &Server, since: Instant) -> bool {
 fn takes_writes(topology: &Topology, server: &Server) -> bool {
     topology.writable().is_some_and(|now| now.id == server.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Dialect, classify};
+
+    #[test]
+    fn what_has_left_nothing_behind_can_run_again() {
+        for (sql, expected) in [
+            ("SELECT a FROM t", true),
+            ("SELECT a FROM t FOR UPDATE", true),
+            ("SELECT SQL_CALC_FOUND_ROWS a FROM t", true),
+            ("SELECT LAST_INSERT_ID()", true),
+            ("SHOW TABLES", true),
+            ("USE x", true),
+            ("BEGIN", true),
+            ("SET SESSION sql_mode = ''", true),
+            ("SET GLOBAL max_connections = 10", false),
+            ("SELECT f(1)", false),
+            ("SELECT GET_LOCK('a', 1)", false),
+            ("SELECT @a := 1", false),
+            ("SELECT LAST_INSERT_ID(5)", false),
+            ("SELECT FOUND_ROWS()", false),
+            ("SELECT 1 INTO @a", false),
+            ("SELECT 1; SELECT 2", false),
+            ("HANDLER t OPEN", false),
+            ("CALL p()", false),
+        ] {
+            let class = classify(sql.as_bytes(), Dialect::default());
+            assert_eq!(is_harmless(&class), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_not_the_one_is_told_from_an_error() {
+        let says = |code, text: &'static str| ErrPacket {
+            code,
+            sqlstate: *b"HY000",
+            message: text.as_bytes(),
+        };
+        let read_only = says(1290, "running with the --read-only option so");
+        let super_read_only = says(1290, "running with the --super-read-only option so");
+        let files = says(1290, "running with the --secure-file-priv option so");
+        let transaction = says(1792, "Cannot execute statement in a READ ONLY transaction");
+        let not_ready = says(1047, "WSREP has not yet prepared node for application use");
+        let unknown = says(1047, "Unknown command");
+        for (refusals, expected) in [
+            (Refusals::None, [false; 6]),
+            (Refusals::Server, [true, true, false, false, true, false]),
+            (
+                Refusals::Transaction,
+                [true, true, false, true, true, false],
+            ),
+        ] {
+            let all = [
+                &read_only,
+                &super_read_only,
+                &files,
+                &transaction,
+                &not_ready,
+                &unknown,
+            ];
+            assert_eq!(all.map(|error| refusals.contain(error)), expected);
+        }
+    }
+}
