@@ -23,7 +23,7 @@ use super::{
     statement::Request,
 };
 use crate::{
-    error::{Error, ErrorKind, Origin},
+    error::{Error, Origin},
     pool::PooledConn,
     routing::PinReason,
     sql::{self, Facts, Kind, StatementClass},
@@ -312,9 +312,8 @@ impl Session {
     ) -> Result<(Outcome, u64), Failure> {
         let handle = std::sync::Arc::clone(self.registration.handle());
         let _running = handle.run_on(conn.server(), conn.thread_id());
-        if self.is_server_down(conn.server()) {
-            return Err(Failure::Unsent(Error::server(ErrorKind::Closed)));
-        }
+        self.may_reach(conn.server(), &entry.class)
+            .map_err(Failure::Unsent)?;
         let command = self
             .compose(conn, &entry.class, entry.request(), None)
             .await?;
