@@ -321,7 +321,7 @@ async fn rig(flavor: Flavor) -> Rig {
 async fn commands_are_answered_as_by_the_server(flavor: Flavor) {
     let rig = rig(flavor).await;
     // On one connection: some count the warnings of the command before.
-    let mut commands = vec![b"\x03SET @pinned = 1".to_vec()];
+    let mut commands = vec![b"\x03SET @pinned = 1 + 1".to_vec()];
     commands.extend(COMMANDS.iter().map(|command| command.to_vec()));
     if flavor == Flavor::MySql {
         commands.extend(CUT_SHORT.iter().map(|command| command.to_vec()));

@@ -452,7 +452,7 @@ async fn what_cannot_run_elsewhere_is_refused(flavor: Flavor) {
             .unwrap(),
         0
     );
-    conn.query_drop("SET @mine = 1").await.unwrap();
+    conn.query_drop("SET @mine = 1 + 1").await.unwrap();
     let (code, text) = refusal(&mut conn, "SELECT * FROM archive.t").await;
     assert!(code == 1105 && text.contains("(SET that"), "{text}");
     conn.reset().await.unwrap();

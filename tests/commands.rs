@@ -116,7 +116,7 @@ async fn nothing_of_a_session_is_left_to_the_next(flavor: Flavor) {
             "CREATE TABLE IF NOT EXISTS t (id INT AUTO_INCREMENT PRIMARY KEY)".into(),
             "SET time_zone = '+05:00', sql_mode = 'ANSI', autocommit = 0".into(),
             "INSERT INTO t VALUES (NULL)".into(),
-            "SET @seen = 1".into(),
+            "SET @seen = 1 + 1".into(),
         ];
         for sql in changes {
             raw.rows(&sql).await.unwrap();
@@ -1054,7 +1054,7 @@ async fn processes_have_the_clients_ids(flavor: Flavor) {
     let rig = Rig::shared(flavor).await;
     let mut watcher = Raw::app(rig.proxy.port()).await;
     let mut idle = Raw::app(rig.proxy.port()).await;
-    idle.rows("SET @commands_idle = 1").await.unwrap();
+    idle.rows("SET @commands_idle = 1 + 1").await.unwrap();
     let mut preparing = Raw::app(rig.proxy.port()).await;
     preparing.execute("BEGIN").await;
     preparing.command(PREPARE, b"SELECT @@port").await;
@@ -1245,7 +1245,7 @@ async fn an_administrator_kills_anybody(flavor: Flavor) {
     root.query_drop(kill).await.unwrap();
     gone(idle).await;
     let mut pinned = Conn::new(other.clone()).await.unwrap();
-    pinned.query_drop("SET @pinned = 1").await.unwrap();
+    pinned.query_drop("SET @pinned = 1 + 1").await.unwrap();
     root.query_drop(format!("KILL {}", pinned.id()))
         .await
         .unwrap();

@@ -239,6 +239,7 @@ fn every_key_is_read() {
         read_timeout: Duration::from_secs(31),
         write_timeout: Duration::from_secs(61),
         abandoned: Duration::from_secs(4),
+        reset_on_ping: None,
         drain: Duration::from_secs(7),
         cache: 128 << 20,
     };

@@ -423,7 +423,7 @@ async fn a_session_on_a_dead_server_is_killed(flavor: Flavor) {
     let rig = Rig::start(flavor, 0, &Options::default()).await;
     let mut killer = rig.connect().await;
     let mut victim = rig.connect().await;
-    victim.query_drop("SET @held = 1").await.unwrap();
+    victim.query_drop("SET @held = 1 + 1").await.unwrap();
     rig.cluster.primary().stop().unwrap();
     let kill = format!("KILL {}", victim.id());
     let killed = timeout(2 * SOON, killer.query_drop(&kill)).await;

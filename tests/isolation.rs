@@ -989,11 +989,11 @@ async fn a_reset_connection_is_as_the_client_logged_in(flavor: Flavor) {
         assert_eq!(count.unwrap(), [[Some("1".to_owned())]]);
         modes.push(field(&mut raw, "SELECT @@SESSION.sql_mode").await);
         // Ties the session to its connection, which is reset afterwards.
-        raw.rows("SET @a = 1").await.unwrap();
+        raw.rows("SET @a = 1 + 1").await.unwrap();
         raw.send(&[RESET_CONNECTION]).await;
         raw.ok().await.unwrap();
         modes.push(field(&mut raw, "SELECT @@SESSION.sql_mode").await);
-        raw.rows("SET @a = 1").await.unwrap();
+        raw.rows("SET @a = 1 + 1").await.unwrap();
         quit(raw).await;
     }
     assert_eq!(modes[..2], modes[2..4]);

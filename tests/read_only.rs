@@ -283,7 +283,7 @@ async fn what_comes_too_late_is_refused(flavor: Flavor) {
     assert_ne!(place, "db1");
     for late in [
         "SELECT GET_LOCK('read_only_late', 0)",
-        "SET @a = 1",
+        "SET @a = 1 + 1",
         "SELECT @a",
         "SELECT @@hostname",
         "SELECT @@read_only",

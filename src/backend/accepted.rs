@@ -9,7 +9,8 @@ use super::state::SessionState;
 
 /// The states that a server took on without an error since it was last connected to anew.
 ///
-/// What was accepted once is accepted again, but for the schema: that can be dropped.
+/// What was accepted once is accepted again, but for the schema: that can be dropped. User variables with known values are
+/// always taken.
 #[derive(Debug, Default)]
 pub struct Accepted {
     fingerprints: Mutex<HashSet<u64>>,
@@ -24,7 +25,7 @@ impl Accepted {
             .fingerprints
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        fingerprints.contains(&state.fingerprint())
+        fingerprints.contains(&state.settings_fingerprint())
     }
 
     pub(super) fn add(&self, state: &SessionState) {
@@ -35,7 +36,7 @@ impl Accepted {
         if fingerprints.len() >= Self::LIMIT {
             fingerprints.clear();
         }
-        fingerprints.insert(state.fingerprint());
+        fingerprints.insert(state.settings_fingerprint());
     }
 
     /// Forgets everything: the server may be another one now.

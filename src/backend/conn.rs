@@ -50,6 +50,10 @@ pub struct BackendConn {
     accepted: Arc<Accepted>,
     busy: bool,
     soiled: bool,
+    /// A session was tied to it for something of which nothing should be left.
+    worn: bool,
+    /// A trigger may have left user variables behind.
+    written: bool,
     insert_id: u64,
     prepared: Prepared,
 }
@@ -126,6 +130,8 @@ impl BackendConn {
             accepted,
             busy: false,
             soiled: false,
+            worn: false,
+            written: false,
             insert_id: 0,
             prepared: Prepared::default(),
         }
@@ -187,9 +193,14 @@ impl BackendConn {
 
     /// Prepares the connection for somebody else; false if it has to be closed.
     pub fn clean_up(&mut self) -> bool {
-        if self.soiled && !self.busy {
+        if (self.soiled || self.worn) && !self.busy {
             self.reset();
         }
+        !self.busy
+    }
+
+    /// Whether no answer is outstanding that belongs to somebody.
+    pub fn is_idle(&self) -> bool {
         !self.busy
     }
 
@@ -216,6 +227,21 @@ impl BackendConn {
     /// The connection has a transaction, or other state that nobody else may find.
     pub fn mark_soiled(&mut self) {
         self.soiled = true;
+    }
+
+    /// The session that was tied to it may go on elsewhere; nobody else gets it before it is reset.
+    pub fn mark_worn(&mut self) {
+        self.worn = true;
+    }
+
+    /// Whether it ran a write of which nothing tells whether a trigger has set user variables.
+    pub fn is_written(&self) -> bool {
+        self.written
+    }
+
+    /// The connection ran such a write.
+    pub fn mark_written(&mut self) {
+        self.written = true;
     }
 
     /// The connection has nothing that somebody else may not find.
@@ -250,11 +276,21 @@ impl BackendConn {
         }
     }
 
+    /// Appends a reset if the connection has something that it cannot be rid of in `wanted` without one.
+    ///
+    /// What is appended must be sent before anything else.
+    pub fn put_way_to(&mut self, out: &mut BytesMut, wanted: &SessionState) {
+        if !self.state.can_become(wanted) {
+            self.put_reset(out);
+        }
+    }
+
     /// Appends what takes the connection to `wanted`. `extra` are further
     /// assignments, each beginning with a comma and a blank.
     ///
     /// What is appended must be sent before anything else.
     pub fn put_sync(&mut self, out: &mut BytesMut, wanted: &Arc<SessionState>, extra: &str) {
+        self.put_way_to(out, wanted);
         self.pending += if self.tracked {
             put_difference(out, &self.state, wanted, extra, self.capabilities)
         } else {
@@ -458,6 +494,8 @@ impl BackendConn {
         self.tracked = false;
         self.insert_id = 0;
         self.soiled = false;
+        self.worn = false;
+        self.written = false;
         self.prepared.clear();
     }
 
@@ -495,6 +533,11 @@ impl BackendConn {
     /// A prepared statement has, or has no longer, a cursor or data that its session still needs.
     pub fn hold_prepared(&mut self, key: &StatementKey, held: bool) {
         self.prepared.hold(key, held);
+    }
+
+    /// Whether any prepared statement has a cursor or data that its session may still need.
+    pub fn holds_any_prepared(&self) -> bool {
+        self.prepared.is_any_held()
     }
 
     /// Whether a prepared statement has a cursor or data that its session may still need.

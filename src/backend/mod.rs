@@ -6,6 +6,7 @@ mod login;
 mod prepared;
 mod state;
 mod talk;
+mod user_variables;
 mod whose;
 
 pub use accepted::Accepted;

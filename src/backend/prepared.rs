@@ -142,6 +142,10 @@ impl Prepared {
         }
     }
 
+    pub(super) fn is_any_held(&self) -> bool {
+        self.statements.values().any(|entry| entry.held)
+    }
+
     pub(super) fn is_held(&self, key: &StatementKey) -> bool {
         self.statements.get(key).is_some_and(|entry| entry.held)
     }

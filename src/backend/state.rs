@@ -15,7 +15,11 @@ use dbproxy_proto::{
 use mysql_common::collations::{Collation, CollationId};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::{sql::variables, topology::Flavor};
+use super::user_variables::UserVariables;
+use crate::{
+    sql::{Constant, variables},
+    topology::Flavor,
+};
 
 /// The carried part of a session's state: what every connection that runs a
 /// statement of the session must have.
@@ -28,10 +32,15 @@ pub struct SessionState {
     schema: Option<Box<[u8]>>,
     charset: Charset,
     variables: BTreeMap<Box<str>, Box<str>>,
+    user_variables: UserVariables,
+    /// A value may have been taken only because `sql_mode` was not strict then.
+    lenient: bool,
     multi_statements: bool,
     /// `wait_timeout`, if the session set it.
     wait_timeout: Option<Duration>,
     fingerprint: u64,
+    /// The same without the user variables.
+    settings: u64,
 }
 
 /// From here on numbers below 256 are MySQL's alone: gb18030_chinese_ci.
@@ -115,6 +124,11 @@ fn is_charset_variable(name: &str) -> bool {
     )
 }
 
+/// Variables that decide how the text of a statement is read.
+fn decides_reading(name: &str) -> bool {
+    name == "sql_mode" || is_charset_variable(name)
+}
+
 impl PartialEq for SessionState {
     fn eq(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
@@ -122,6 +136,7 @@ impl PartialEq for SessionState {
             && self.charset == other.charset
             && self.multi_statements == other.multi_statements
             && self.variables == other.variables
+            && self.user_variables == other.user_variables
     }
 }
 
@@ -135,9 +150,12 @@ impl SessionState {
             schema,
             charset,
             variables: BTreeMap::new(),
+            user_variables: UserVariables::default(),
+            lenient: false,
             multi_statements,
             wait_timeout: None,
             fingerprint: 0,
+            settings: 0,
         }
         .fingerprinted()
     }
@@ -151,7 +169,12 @@ impl SessionState {
             self.multi_statements,
         )
             .hash(&mut hasher);
-        self.fingerprint = hasher.finish();
+        self.settings = hasher.finish();
+        self.fingerprint = self.settings;
+        if self.user_variables.len() > 0 {
+            self.user_variables.hash(&mut hasher);
+            self.fingerprint = hasher.finish();
+        }
         self.wait_timeout = self.variable("wait_timeout").and_then(seconds);
         self
     }
@@ -169,6 +192,60 @@ impl SessionState {
     /// Equal states have equal fingerprints.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// The same for states that differ in nothing but user variables.
+    pub fn settings_fingerprint(&self) -> u64 {
+        self.settings
+    }
+
+    /// How many user variables have a known value.
+    pub fn user_variables(&self) -> usize {
+        self.user_variables.len()
+    }
+
+    /// Whether the user variable of this name, in lower case, has a known value.
+    pub fn has_user_variable(&self, name: &[u8]) -> bool {
+        self.user_variables.contains(name)
+    }
+
+    /// Whether a connection in this state can be taken to another one without a reset.
+    pub(super) fn can_become(&self, wanted: &Self) -> bool {
+        self.user_variables.can_become(&wanted.user_variables)
+    }
+
+    /// The same with a user variable of this name, in lower case, set to a constant; None if there are too many.
+    pub fn with_user_variable(&self, name: &[u8], constant: &Constant) -> Option<Self> {
+        let mut changed = self.clone();
+        let taken = changed.user_variables.set(name, constant);
+        taken.then(|| changed.fingerprinted())
+    }
+
+    /// The same, of which a value may have been taken for another one that is possible.
+    pub fn taken_leniently(&self) -> Self {
+        Self {
+            lenient: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same without user variables.
+    pub fn without_user_variables(&self) -> Self {
+        Self {
+            user_variables: UserVariables::default(),
+            ..self.clone()
+        }
+        .fingerprinted()
+    }
+
+    /// Whether text means the same in both states.
+    pub fn reads_text_as(&self, other: &Self) -> bool {
+        fn deciding(state: &SessionState) -> impl Iterator<Item = (&str, &str)> {
+            let all = state.variables.iter();
+            all.map(|(name, value)| (name.as_ref(), value.as_ref()))
+                .filter(|(name, _)| decides_reading(name))
+        }
+        self.charset == other.charset && deciding(self).eq(deciding(other))
     }
 
     /// The character set as a login or `SET NAMES` set it.
@@ -245,14 +322,16 @@ impl SessionState {
 
     /// The same, with everything that decides how the text of a statement is read as in `other`.
     pub fn reading_as(&self, other: &Self) -> Self {
-        let decides = |name: &str| name == "sql_mode" || is_charset_variable(name);
         let mut changed = Self {
             schema: other.schema.clone().or_else(|| self.schema.clone()),
             charset: other.charset.clone(),
             ..self.clone()
         };
-        changed.variables.retain(|name, _| !decides(name));
-        let read = other.variables.iter().filter(|(name, _)| decides(name));
+        changed.variables.retain(|name, _| !decides_reading(name));
+        let read = other
+            .variables
+            .iter()
+            .filter(|(name, _)| decides_reading(name));
         changed
             .variables
             .extend(read.map(|(name, value)| (name.clone(), value.clone())));
@@ -267,6 +346,7 @@ impl SessionState {
             schema: Some(Box::from(&b"\0"[..])),
             charset: Charset::Server,
             variables: BTreeMap::new(),
+            user_variables: UserVariables::default(),
             ..self.clone()
         }
         .fingerprinted()
@@ -278,7 +358,8 @@ impl SessionState {
 ///
 /// `extra` are further assignments for the SET statement, each beginning with a
 /// comma and a blank. A connection with a schema cannot be taken to a state
-/// without one: the pool keeps the two kinds apart.
+/// without one: the pool keeps the two kinds apart. Nor can one with a user
+/// variable that is not wanted: it has to be reset first.
 pub(super) fn put_difference(
     out: &mut BytesMut,
     actual: &Arc<SessionState>,
@@ -297,7 +378,19 @@ pub(super) fn put_difference(
     }
     let set = set_statement(actual, wanted, extra);
     if !set.is_empty() {
+        if wanted.lenient {
+            put_query(out, b"SET SESSION sql_mode=''", capabilities);
+            answers += 1;
+        }
         put_query(out, set.as_bytes(), capabilities);
+        answers += 1;
+    }
+    // By itself: constants mean what they meant only in the state that was set before.
+    if let Some(set) = wanted
+        .user_variables
+        .statement_after(&actual.user_variables)
+    {
+        put_query(out, &set, capabilities);
         answers += 1;
     }
     if actual.schema != wanted.schema
@@ -373,6 +466,10 @@ fn set_statement(actual: &SessionState, wanted: &SessionState, extra: &str) -> S
             assign(name, value);
         }
     }
+    if wanted.lenient && !(assignments.is_empty() && extra.is_empty()) {
+        assignments.push_str(", SESSION sql_mode=");
+        assignments.push_str(wanted.variable("sql_mode").unwrap_or("DEFAULT"));
+    }
     assignments.push_str(extra);
     match assignments.strip_prefix(", ") {
         Some(list) => format!("SET {list}"),
@@ -409,6 +506,23 @@ mod tests {
         }
         assert_eq!(answers as usize, commands.len());
         commands
+    }
+
+    #[test]
+    fn what_was_taken_leniently_is_set_leniently() {
+        let actual = SessionState::new(Some(b"shop"), latin1(), false);
+        let wanted = actual
+            .with_variable("sql_mode", "'ANSI'")
+            .with_variable("div_precision_increment", "99999")
+            .taken_leniently();
+        assert_eq!(
+            commands(&actual, &wanted),
+            [
+                "0x3 SET SESSION sql_mode=''",
+                "0x3 SET SESSION div_precision_increment=99999, SESSION sql_mode='ANSI', SESSION sql_mode='ANSI'",
+            ]
+        );
+        assert_eq!(commands(&wanted, &wanted), Vec::<String>::new());
     }
 
     #[test]

@@ -786,6 +786,7 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
     let read_timeout = section.read(&keys::READ_TIMEOUT, report);
     let write_timeout = section.read(&keys::WRITE_TIMEOUT, report);
     let abandoned = section.read(&keys::ABANDONED, report);
+    let reset_on_ping = section.read(&keys::RESET_ON_PING, report);
     let drain = section.read(&keys::DRAIN, report);
     let cache = section.read(&keys::CACHE, report);
     Some(Limits {
@@ -804,6 +805,7 @@ fn limits(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Limits> 
         read_timeout: read_timeout?,
         write_timeout: write_timeout?,
         abandoned: abandoned?,
+        reset_on_ping: reset_on_ping?,
         drain: drain?,
         cache: cache?,
     })

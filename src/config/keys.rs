@@ -848,6 +848,22 @@ pub(super) const ABANDONED: Key<Span> = Key {
     meaning: "How long a read goes on for a client that has closed its side. Writes run to their end.",
 };
 
+pub(super) const RESET_ON_PING: Key<Own<Span>> = Key {
+    path: "limits.reset_on_ping",
+    kind: Own {
+        kind: Span {
+            default: secs(30),
+            min: millis(1),
+            max: secs(86_400),
+        },
+        otherwise: "never",
+    },
+    meaning: "A client that sends COM_PING after it was idle for so long begins anew, as with COM_RESET_CONNECTION, but for the \
+              character set of its login: for persistent connections of PHP, which PDO asks that way before another request \
+              uses them. An open transaction is rolled back. A client that pings to keep its connection alive must not be \
+              idle for so long.",
+};
+
 pub(super) const CACHE: Key<Size> = Key {
     path: "limits.cache",
     kind: Size {
@@ -984,6 +1000,7 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &READ_TIMEOUT,
     &WRITE_TIMEOUT,
     &ABANDONED,
+    &RESET_ON_PING,
     &DRAIN,
     &CACHE,
     &LEVEL,

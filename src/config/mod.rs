@@ -493,6 +493,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long a read goes on for a client that has closed its side.
     pub abandoned: Duration,
+    /// A ping after so long begins a session anew.
+    pub reset_on_ping: Option<Duration>,
     /// How long a stop waits for running statements.
     pub drain: Duration,
     /// Bytes for answers that rules keep.
@@ -536,6 +538,7 @@ impl Default for Limits {
             read_timeout: keys::READ_TIMEOUT.kind.default,
             write_timeout: keys::WRITE_TIMEOUT.kind.default,
             abandoned: keys::ABANDONED.kind.default,
+            reset_on_ping: None,
             drain: keys::DRAIN.kind.default,
             cache: keys::CACHE.kind.default,
         }

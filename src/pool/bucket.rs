@@ -179,7 +179,7 @@ impl Bucket {
                     .rposition(ready)
                     .or_else(|| shard.iter().rposition(free))
             })?;
-            if let Ok(conn) = self.lend_idle(idle, worker) {
+            if let Ok(conn) = self.lend_fresh(idle, worker) {
                 return Some(conn);
             }
         }
@@ -198,6 +198,14 @@ impl Bucket {
             .wait_timeout()
             .map_or(server, |own| own.min(server))
             / 2
+    }
+
+    /// The same to somebody whom it has nothing to tell.
+    fn lend_fresh(self: &Arc<Self>, mut idle: Idle, worker: WorkerId) -> Result<PooledConn, Slot> {
+        match idle.entry.conn.clean_up() {
+            true => self.lend_idle(idle, worker),
+            false => Err(idle.entry.slot),
+        }
     }
 
     fn lend_idle(self: &Arc<Self>, idle: Idle, worker: WorkerId) -> Result<PooledConn, Slot> {
@@ -257,7 +265,7 @@ impl Bucket {
         let choose = |shard: &[Idle]| shard.iter().rposition(&fits);
         loop {
             let idle = workers().find_map(|other| self.pick(other, choose))?;
-            if let Ok(conn) = self.lend_idle(idle, worker) {
+            if let Ok(conn) = self.lend_fresh(idle, worker) {
                 return Some(conn);
             }
         }
@@ -355,9 +363,12 @@ impl Bucket {
                 Obtained::Opening(server.exchange(entry.slot))
             }
             // If it has died meanwhile, its slot is the next one's in line.
-            Grant::Conn(entry) => self
-                .lend(entry, worker)
-                .map_or(Obtained::Nothing, Obtained::Conn),
+            Grant::Conn(mut entry) => match entry.conn.clean_up() {
+                true => self
+                    .lend(entry, worker)
+                    .map_or(Obtained::Nothing, Obtained::Conn),
+                false => Obtained::Nothing,
+            },
         })
     }
 
@@ -522,9 +533,15 @@ impl DerefMut for PooledConn {
 
 impl Drop for PooledConn {
     fn drop(&mut self) {
-        if let Some(mut entry) = self.entry.take()
-            && entry.conn.clean_up()
-        {
+        let Some(mut entry) = self.entry.take() else {
+            return;
+        };
+        let good = match self.holder {
+            // As it is, until it is lent to somebody else.
+            Some(_) => entry.conn.is_idle(),
+            None => entry.conn.clean_up(),
+        };
+        if good {
             self.bucket.put(entry, self.worker, self.holder);
         }
     }

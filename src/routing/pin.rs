@@ -8,7 +8,7 @@ use crate::sql::{Facts, Kind, StatementClass};
 /// Why a session stays on its connection to the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PinReason {
-    /// User variables live on the connection.
+    /// User variables live on the connection, but for those whose values are known.
     UserVariable,
     /// Temporary tables live on the connection.
     TemporaryTable,
@@ -49,6 +49,32 @@ pub enum PinReason {
     NotUnderstood,
     /// The account's password has expired and can be changed on this connection. Never from [`pin_for`].
     ExpiredPassword,
+}
+
+impl PinReason {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Self; 20] = [
+        Self::UserVariable,
+        Self::TemporaryTable,
+        Self::LockTables,
+        Self::NamedLock,
+        Self::Handler,
+        Self::TextPrepare,
+        Self::Set,
+        Self::NextTransaction,
+        Self::MultiStatement,
+        Self::Procedure,
+        Self::UnknownFunction,
+        Self::Xa,
+        Self::Sequence,
+        Self::InsertId,
+        Self::Cursor,
+        Self::LongData,
+        Self::LargeStatement,
+        Self::Replication,
+        Self::NotUnderstood,
+        Self::ExpiredPassword,
+    ];
 }
 
 impl fmt::Display for PinReason {
@@ -93,7 +119,9 @@ pub fn pin_for(class: &StatementClass) -> Option<PinReason> {
         (Facts::TEXT_PREPARE, PinReason::TextPrepare),
         (Facts::SEQUENCE, PinReason::Sequence),
     ] {
-        if facts.contains(fact) {
+        // What SET does to them only its assignments tell.
+        let by_class = fact != Facts::USER_VARIABLE || class.kind != Kind::Set;
+        if facts.contains(fact) && by_class {
             return Some(pin);
         }
     }
@@ -111,6 +139,12 @@ pub fn pin_for(class: &StatementClass) -> Option<PinReason> {
         _ if facts.contains(Facts::UNKNOWN_FUNCTION) => Some(PinReason::UnknownFunction),
         _ => None,
     }
+}
+
+/// Whether a statement may change user variables without a word about them: a trigger or a function does.
+pub fn may_change_variables(class: &StatementClass) -> bool {
+    class.facts.contains(Facts::MAY_WRITE)
+        && !matches!(class.kind, Kind::Ddl | Kind::Admin | Kind::Kill)
 }
 
 /// The pin that a SET brings, given what [`crate::sql::set::parse`] made of it.
@@ -142,6 +176,13 @@ mod tests {
         match class.kind {
             Kind::Set => pin_for_set(set::parse(sql.as_bytes(), Dialect::default()).as_deref()),
             _ => pin_for(&class),
+        }
+    }
+
+    #[test]
+    fn every_reason_has_its_number() {
+        for (number, reason) in PinReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "{reason}");
         }
     }
 
@@ -179,7 +220,9 @@ mod tests {
                 Some(PinReason::UnknownFunction),
             ),
             ("SELECT db.my_function(1)", Some(PinReason::UnknownFunction)),
-            ("SET @a = 1", Some(PinReason::Set)),
+            ("SET @a = 1, @b = 'text', @c = NULL", None),
+            ("SET @a = 1 + 1", Some(PinReason::Set)),
+            ("SELECT @a", Some(PinReason::UserVariable)),
             ("SELECT @a := 1", Some(PinReason::UserVariable)),
             ("SELECT 1 INTO @a", Some(PinReason::UserVariable)),
             ("INSERT INTO t VALUES (@a)", Some(PinReason::UserVariable)),

@@ -203,7 +203,6 @@ mod tests {
             "SELECT NEXTVAL(s)",
             "SELECT my_function()",
             "SELECT @a",
-            "SET @a = 1",
             "SELECT 1 INTO @a",
             "SELECT 1 INTO OUTFILE 'x'",
             "SELECT @@read_only",

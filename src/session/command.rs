@@ -9,8 +9,13 @@ use dbproxy_proto::{
 };
 
 use super::{
-    Flow, Session, administration::refused, execution::Execution, finish::Effect, pipe,
-    relay::News, statement::Request,
+    Flow, Session,
+    administration::refused,
+    execution::Execution,
+    finish::{Effect, HOLDS},
+    pipe,
+    relay::News,
+    statement::Request,
 };
 use crate::{
     backend::Charset,
@@ -63,6 +68,10 @@ impl Session {
         match command {
             Command::Query(text) => self.query(packet, text).await,
             Command::StmtExecute(execute) => self.execute_prepared(Execution::Once(execute)).await,
+            Command::Ping if self.has_rested() => {
+                self.begin_again();
+                self.reply_ok().await
+            }
             Command::Ping if self.held.is_none() => self.reply_ok().await,
             Command::Quit => Ok(Flow::End),
             other => Box::pin(self.dispatch_rare(packet, other)).await,
@@ -281,7 +290,7 @@ impl Session {
             Box::pin(self.untrack(&class)).await?;
         }
         let effect = match class.kind {
-            Kind::Read | Kind::Write => Effect::None,
+            Kind::Read | Kind::Write if !class.facts.intersects(HOLDS) => Effect::None,
             Kind::Kill => {
                 if let Some(answer) = self.leave_replica_for(&class).await? {
                     return self.reply_error(&answer).await;
@@ -302,6 +311,7 @@ impl Session {
             _ => self.effect_of(&class, text),
         };
         let class = self.weighed(class, &effect);
+        let class = self.with_known_variables(class, text);
         if let Some(answer) = self.leave_replica_for(&class).await? {
             return self.reply_error(&answer).await;
         }
@@ -377,9 +387,26 @@ impl Session {
     pub(super) fn with_counts(&self, class: &StatementClass, text: &[u8]) -> Option<Vec<u8>> {
         let asks = class.facts.contains(Facts::PREVIOUS_STATEMENT)
             && !class.facts.contains(Facts::MULTI)
-            && self.pin.is_none();
+            && self.pins.is_empty();
         let counts = self.counts.filter(|_| asks)?;
         sql::with_counts(text, self.dialect, counts)
+    }
+
+    /// The class of a statement that ties the session to nothing if it only reads user variables whose values are known: a
+    /// connection is given them before.
+    pub(super) fn with_known_variables(
+        &self,
+        mut class: StatementClass,
+        text: &[u8],
+    ) -> StatementClass {
+        let known = |name: &[u8]| self.wanted.has_user_variable(name);
+        if class.facts.contains(Facts::USER_VARIABLE)
+            && self.wanted.user_variables() > 0
+            && sql::reads_known_variables(text, &class, self.dialect, known)
+        {
+            class.facts = class.facts.difference(Facts::USER_VARIABLE);
+        }
+        class
     }
 
     /// Whether a statement sets or shows session trackers, which are the proxy's own so far.
@@ -430,13 +457,13 @@ impl Session {
     pub(super) fn effect_of(&self, class: &StatementClass, text: &[u8]) -> Effect {
         match class.kind {
             Kind::Set => {
-                let assignments = sql::set::parse(text, self.dialect);
-                match routing::pin_for_set(assignments.as_deref()) {
-                    None if !assignments.iter().flatten().all(can_be_repeated) => {
-                        Effect::Pin(PinReason::Set)
-                    }
+                let Some(assignments) = sql::set::parse(text, self.dialect) else {
+                    return Effect::Pin(PinReason::Set);
+                };
+                match routing::pin_for_set(Some(&assignments)) {
+                    None if assignments.iter().all(can_be_repeated) => Effect::Assign(assignments),
+                    Some(PinReason::Set) | None => Effect::AssignHere(assignments),
                     Some(reason) => Effect::Pin(reason),
-                    None => assignments.map_or(Effect::Pin(PinReason::Set), Effect::Assign),
                 }
             }
             Kind::Use => sql::use_schema(text, self.dialect).map_or(Effect::None, Effect::Schema),
@@ -448,19 +475,32 @@ impl Session {
             {
                 Effect::Pin(PinReason::NextTransaction)
             }
+            _ if class.facts.intersects(HOLDS) => {
+                sql::holding::holding(text, self.dialect).map_or(Effect::None, Effect::Holds)
+            }
             _ => Effect::None,
         }
     }
 
     /// Forgets everything but the login, as COM_RESET_CONNECTION does. MySQL forgets the login's character set too.
     pub(super) fn reset(&mut self) {
+        self.begin_again();
+        if !self.base.maria {
+            self.set_wanted(self.wanted.with_charset(Charset::Server));
+        }
+    }
+
+    /// Whether the client was idle for so long before this command that a ping is the beginning of something new.
+    fn has_rested(&self) -> bool {
+        let enough = self.context.limits.reset_on_ping;
+        enough.is_some_and(|enough| self.rested >= enough)
+    }
+
+    /// Forgets everything but the login and the schema in use.
+    fn begin_again(&mut self) {
         self.leave_connections();
         let schema = self.wanted.schema().map(<[u8]>::to_vec);
-        let mut state = self.initial.with_schema(schema.as_deref());
-        if !self.base.maria {
-            state = state.with_charset(Charset::Server);
-        }
-        self.set_wanted(state);
+        self.set_wanted(self.initial.with_schema(schema.as_deref()));
         self.forget_settings();
         self.scopes.forget_reads();
         self.status = super::login::initial_status(self.base);
@@ -475,7 +515,7 @@ impl Session {
 
     /// Gives back what the session holds; its connections are reset where they need it.
     pub(super) fn leave_connections(&mut self) {
-        self.pin = None;
+        self.pins.clear();
         self.loss = None;
         self.recording = None;
         self.reading = None;

@@ -139,7 +139,7 @@ impl Session {
         let scopes = self.end_visit(home);
         self.keep_scopes(cluster, scopes);
         // What nobody could foresee, such as a variable that a trigger has set, is left behind: the connection is reset.
-        self.pin = None;
+        self.pins.clear();
         self.reading = None;
         self.wrote_in_transaction = false;
         if self.held.take().is_some() {
@@ -245,7 +245,7 @@ impl Session {
                     .to_owned(),
             );
         }
-        if let Some(pin) = self.pin {
+        if let Some(pin) = self.pins.first() {
             return Some(format!(
                 "the session is tied to a connection of its own cluster ({pin})"
             ));

@@ -14,7 +14,7 @@ use super::{
     Flow, Session,
     administration::refused,
     command::Changed,
-    finish::Effect,
+    finish::{Effect, HOLDS},
     prepared::{Ahead, BeforeRules, Statement},
     statement::{Finished, Request},
 };
@@ -22,7 +22,7 @@ use crate::{
     backend::StatementKey,
     error::{Answer, Error},
     routing::PinReason,
-    sql::{self, Cause, Hint, Kind, StatementClass},
+    sql::{self, Cause, Facts, Hint, Kind, StatementClass},
 };
 
 /// One execution of a prepared statement, as the client asks for it.
@@ -281,7 +281,12 @@ impl Session {
         let class = self.look_up(statement.class, text, &self.wanted).await;
         let changed = self.with_connection_id(&class, packet, text);
         let (packet, text) = changed.as_ref().map_or((packet, text), Changed::parts);
-        let key = StatementKey::new(text, Arc::clone(&self.wanted));
+        let state = match self.wanted.user_variables() {
+            0 => Arc::clone(&self.wanted),
+            // A text that names some is executed on this connection.
+            _ => Arc::new(self.wanted.without_user_variables()),
+        };
+        let key = StatementKey::new(text, state);
         let key = self.prepared.own_copy(key);
         let request = Request::Prepare {
             packet,
@@ -299,6 +304,10 @@ impl Session {
             return Ok(Flow::Continue);
         };
         let prepared = finished.outcome.prepared;
+        if class.facts.contains(Facts::USER_VARIABLE) && self.reading.is_none() {
+            // Servers keep the types that its variables have now, and make those already that it will set.
+            self.pins.begin(PinReason::UserVariable);
+        }
         let flow = self.finish_preparation(&class, finished);
         if let Some(prepared) = prepared {
             let parameters = prepared.parameters;
@@ -398,8 +407,17 @@ impl Session {
             class.cause = Cause::ServerState;
         }
         let effect = match class.kind {
-            Kind::Read | Kind::Write => Effect::None,
-            _ => self.effect_of(&class, statement.key.text()),
+            Kind::Read | Kind::Write if !class.facts.intersects(HOLDS) => Effect::None,
+            _ => match self.effect_of(&class, key.text()) {
+                // What its names mean was found when it was prepared.
+                Effect::Holds(_)
+                    if key.state().schema() != self.wanted.schema()
+                        || !key.state().reads_text_as(&self.wanted) =>
+                {
+                    Effect::None
+                }
+                effect => effect,
+            },
         };
         Ok((self.weighed(class, &effect), effect))
     }
@@ -417,7 +435,7 @@ impl Session {
         if has_cursor {
             effect = Effect::Pin(PinReason::Cursor);
         }
-        if has_cursor || self.pin.is_some() {
+        if has_cursor || !self.pins.is_empty() {
             // Data that was sent ahead is gone, and so is the cursor before.
             finished.conn.hold_prepared(key, has_cursor);
         }

@@ -9,9 +9,18 @@ use crate::{
     backend::{Charset, SessionState},
     pool::PooledConn,
     routing::{self, PinReason, Reading},
-    sql::{Cause, Counts, Facts, Kind, StatementClass, set::Assignment, variables},
+    sql::{
+        Cause, Counts, Facts, Kind, StatementClass, holding::Holding, set::Assignment, variables,
+    },
     topology::ServerId,
 };
+
+/// What is begun and ended by statements that may be understood exactly.
+pub(super) const HOLDS: Facts = Facts::TEMPORARY_TABLE
+    .union(Facts::NAMED_LOCK)
+    .union(Facts::HANDLER)
+    .union(Facts::LOCK_TABLES)
+    .union(Facts::UNLOCK_TABLES);
 
 /// What a statement changes in the session's state.
 #[derive(Debug)]
@@ -20,10 +29,14 @@ pub(super) enum Effect {
     None,
     /// A SET that was understood.
     Assign(Vec<Assignment>),
+    /// The same, of which not everything can be repeated on another connection.
+    AssignHere(Vec<Assignment>),
     /// USE or COM_INIT_DB.
     Schema(Vec<u8>),
     /// COM_SET_OPTION.
     MultiStatements(bool),
+    /// Something that the connection holds for the session from now on, or no longer.
+    Holds(Holding),
     /// Something that only the connection knows from now on. One that fails may have changed some of it, unless it was a
     /// replica that was not let in.
     Pin(PinReason),
@@ -47,7 +60,11 @@ impl Session {
     ) -> Flow {
         let Finished { mut conn, outcome } = finished;
         conn.mark_idle(&self.context.buffers);
+        if routing::may_change_variables(class) {
+            conn.mark_written();
+        }
         let opens_reading = self.opens_reading(class, conn.server());
+        let next_transaction = self.pins.contains(PinReason::NextTransaction);
         let was_in_transaction = self.status.contains(StatusFlags::IN_TRANS);
         if let Some(status) = outcome.status {
             self.status = status.difference(PASSING);
@@ -56,13 +73,31 @@ impl Session {
         let failed = outcome.error.is_some();
         self.counts = self.counts_after(class, &outcome, &effect);
         let understood = !matches!(effect, Effect::None);
+        let effect = self.note_holding(class, effect, failed);
+        if matches!(effect, Effect::AssignHere(_)) {
+            self.pins.begin(PinReason::Set);
+        }
         if let Effect::Pin(reason) = effect {
             if !failed || reason != PinReason::Replication {
-                self.pin = stronger(self.pin, Some(reason));
+                self.pins.begin(reason);
             }
-        } else if !failed && let Some(wanted) = self.changed(effect) {
-            self.set_wanted(wanted);
-            conn.set_state(Arc::clone(&self.wanted));
+        } else if failed && sets_user_variable(&effect) {
+            // Some of them may have been set all the same.
+            self.pins.begin(PinReason::UserVariable);
+        } else if !failed {
+            // A number out of range was taken for another one, perhaps as sql_mode allowed: it may be another one when it is
+            // set elsewhere.
+            let adapted = outcome.warnings > 0 && matches!(effect, Effect::Assign(_));
+            if let Some((wanted, pin)) = self.changed(effect) {
+                self.set_wanted(match adapted {
+                    true => wanted.taken_leniently(),
+                    false => wanted,
+                });
+                conn.set_state(Arc::clone(&self.wanted));
+                if let Some(reason) = pin {
+                    self.pins.begin(reason);
+                }
+            }
         }
         if let Some(schema) = &outcome.schema
             && self.wanted.schema() != Some(schema)
@@ -79,9 +114,13 @@ impl Session {
             && (self.reading.is_some() || !(was_in_transaction || in_transaction));
         let unexplained = outcome.state_changed && !understood && !called;
         self.update_pin(class, unexplained, failed);
-        if self.pin == Some(PinReason::NextTransaction) && was_in_transaction && !in_transaction {
+        if next_transaction && was_in_transaction && !in_transaction {
             // It was for the transaction that has ended.
-            self.pin = None;
+            self.pins.end(PinReason::NextTransaction);
+        }
+        let freed = self.end_pins(&conn);
+        if freed {
+            conn.mark_worn();
         }
         self.note_writes(class, &outcome, in_transaction);
         if !in_transaction {
@@ -98,13 +137,13 @@ impl Session {
             true => Reading::after(self.reading, class, opens_reading),
             false => None,
         };
-        let bound = self.pin.is_some() || in_transaction || unsure;
+        let bound = !self.pins.is_empty() || in_transaction || unsure;
         self.keep_recording(in_transaction || unsure);
         if let Some(flow) = parting(&mut conn, &outcome, bound) {
             return flow;
         }
         if class.facts.contains(Facts::RELEASE)
-            || (self.pin.is_some() && !in_transaction && !self.is_primary(conn.server()))
+            || (!self.pins.is_empty() && !in_transaction && !self.is_primary(conn.server()))
         {
             // The server ends the connection, or a read has tied the session to a replica,
             // where nothing can be written.
@@ -117,11 +156,12 @@ impl Session {
             return Flow::Continue;
         }
         conn.mark_clean();
-        if called && self.pin.is_none() {
+        if called && !freed {
             conn.mark_soiled();
             return Flow::Continue;
         }
         let leaves_answers = failed
+            || (freed && self.counts.is_none())
             || outcome.warnings > 0
             || (matches!(class.kind, Kind::Read | Kind::Show) && self.counts.is_none())
             || class.kind == Kind::Write
@@ -135,6 +175,52 @@ impl Session {
             kept.previous = false;
         }
         Flow::Continue
+    }
+
+    /// Follows what the connection holds for the session.
+    fn note_holding(&mut self, class: &StatementClass, effect: Effect, failed: bool) -> Effect {
+        let (holding, rest) = match effect {
+            Effect::Holds(holding) => (Some(holding), Effect::None),
+            effect => (None, effect),
+        };
+        if class.facts.intersects(HOLDS) || self.pins.follows() {
+            let schema = self.wanted.schema();
+            self.pins.held().note(class, holding, schema, failed);
+        }
+        rest
+    }
+
+    /// Ends the pins of which nothing is left on the connection; whether none is left then of those that there were.
+    pub(super) fn end_pins(&mut self, conn: &PooledConn) -> bool {
+        if self.pins.is_empty() {
+            self.pins.clear();
+            return false;
+        }
+        if !conn.holds_any_prepared() {
+            self.pins.end(PinReason::Cursor);
+            self.pins.end(PinReason::LongData);
+        }
+        self.pins.end_what_is_over();
+        self.pins.is_empty()
+    }
+
+    /// Lets the connection go that the session holds if nothing of it is left there.
+    pub(super) fn loosen(&mut self) {
+        let Some(mut conn) = self.held.take() else {
+            return;
+        };
+        let freed = self.end_pins(&conn);
+        if freed {
+            conn.mark_worn();
+        }
+        let open = self.is_bound() || !self.status.contains(StatusFlags::AUTOCOMMIT);
+        if open || !freed {
+            self.held = Some(conn);
+            return;
+        }
+        self.handle().release();
+        conn.mark_clean();
+        self.keep(conn, true);
     }
 
     /// Remembers within a transaction that it may have written; the relay has seen to the rest.
@@ -158,7 +244,7 @@ impl Session {
                 .union(Facts::CODE_IN_COMMENT)
                 .union(Facts::DOUBTFUL),
         ) && class.cause != Cause::Large
-            && !matches!(effect, Effect::Pin(_));
+            && !matches!(effect, Effect::Pin(_) | Effect::AssignHere(_));
         match class.kind {
             _ if outcome.error.is_some() => None,
             Kind::Read if counted => Some(Counts {
@@ -199,6 +285,7 @@ impl Session {
             return flow;
         }
         if bound {
+            conn.mark_soiled();
             self.hold(conn);
         } else if conn.was_held() {
             self.keep(conn, class.facts.contains(Facts::PREVIOUS_STATEMENT));
@@ -215,20 +302,42 @@ impl Session {
         self.kept = Some(Kept { server, previous });
     }
 
-    /// The session's state after a statement that succeeded; None if it is as before.
-    fn changed(&self, effect: Effect) -> Option<SessionState> {
-        match effect {
-            Effect::None | Effect::Pin(_) => None,
-            Effect::Schema(name) => Some(self.wanted.with_schema(Some(&name))),
-            Effect::MultiStatements(on) => Some(self.wanted.with_multi_statements(on)),
-            Effect::Assign(assignments) => {
-                let mut state = SessionState::clone(&self.wanted);
-                for assignment in assignments {
-                    state = assigned(state, assignment);
-                }
-                Some(state)
+    /// The session's state after a statement that succeeded, and why it is not all that the connection has; None if it is as
+    /// before.
+    fn changed(&self, effect: Effect) -> Option<(SessionState, Option<PinReason>)> {
+        let state = match effect {
+            Effect::None | Effect::Pin(_) | Effect::Holds(_) => return None,
+            Effect::Schema(name) => self.wanted.with_schema(Some(&name)),
+            Effect::MultiStatements(on) => self.wanted.with_multi_statements(on),
+            Effect::Assign(assignments) | Effect::AssignHere(assignments) => {
+                return Some(self.assigned(assignments));
             }
+        };
+        Some((state, None))
+    }
+
+    fn assigned(&self, assignments: Vec<Assignment>) -> (SessionState, Option<PinReason>) {
+        let mut state = SessionState::clone(&self.wanted);
+        let mut pin = None;
+        for assignment in assignments {
+            if let Assignment::UserVariable { name, value } = &assignment {
+                match state.with_user_variable(name, value) {
+                    Some(changed) => state = changed,
+                    None => pin = Some(PinReason::UserVariable),
+                }
+            }
+            state = assigned(state, assignment);
         }
+        // Numbers too have the collation of the moment at which they were set.
+        if state.user_variables() > 0 && !state.reads_text_as(&self.wanted) {
+            pin = Some(PinReason::UserVariable);
+        }
+        (state, pin)
+    }
+
+    /// Whether user variables have known values that a statement may change without a word.
+    pub(super) fn may_change_variables(&self, class: &StatementClass) -> bool {
+        self.wanted.user_variables() > 0 && routing::may_change_variables(class)
     }
 
     /// Changes the state that statements must find, and how their text is read.
@@ -248,19 +357,18 @@ impl Session {
             // One of its parts may have opened a transaction before another one failed.
             None if failed && class.kind == Kind::Multi => Some(PinReason::MultiStatement),
             None if unexplained && class.kind != Kind::Set => Some(PinReason::NotUnderstood),
+            None if self.may_change_variables(class) => Some(PinReason::UserVariable),
             reason => reason,
         };
-        self.pin = stronger(self.pin, reason);
+        if let Some(reason) = reason {
+            self.pins.begin(reason);
+        }
     }
 }
 
-/// The reason that lasts longer; of two that last, the first.
-fn stronger(pin: Option<PinReason>, new: Option<PinReason>) -> Option<PinReason> {
-    match pin {
-        // It ends with the transaction, whatever else has tied the session to its connection meanwhile.
-        None | Some(PinReason::NextTransaction) => new.or(pin),
-        lasting => lasting,
-    }
+fn sets_user_variable(effect: &Effect) -> bool {
+    let is_one = |assignment: &Assignment| matches!(assignment, Assignment::UserVariable { .. });
+    matches!(effect, Effect::Assign(assignments) if assignments.iter().any(is_one))
 }
 
 /// Gives up a connection that its server closes after this answer: how the session goes on, which may be bound to it.
@@ -337,7 +445,17 @@ fn assigned(state: SessionState, assignment: Assignment) -> SessionState {
             charset: unquoted(&charset).into(),
             collation: collation.map(|name| unquoted(&name).into()),
         }),
-        Assignment::CharacterSet(_) | Assignment::NextTransaction | Assignment::ServerWide => state,
+        // What that is depends on the schema at that moment: no other connection is ever given it.
+        Assignment::CharacterSet(charset) => {
+            let charset = String::from_utf8_lossy(&charset);
+            state
+                .with_variable("character_set_client", &charset)
+                .with_variable("character_set_results", &charset)
+                .with_variable("collation_connection", "@@collation_database")
+        }
+        Assignment::NextTransaction | Assignment::ServerWide | Assignment::UserVariable { .. } => {
+            state
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::limits::{Doorstep, Place, Seat, Source, Tally};
+use super::pins::PinCounts;
 use crate::{accounts::AccountKey, config::Limits, error::Answer, net::Peer, topology::ServerId};
 
 /// The sessions of the proxy by the connection ids that their clients know.
@@ -27,6 +28,7 @@ pub struct Registry {
     doorstep: Doorstep,
     addresses: Arc<Tally<Source>>,
     accounts: Arc<Tally<AccountKey>>,
+    pins: Arc<PinCounts>,
 }
 
 /// Which limit leaves no room for a client.
@@ -180,6 +182,11 @@ pub struct Registration {
 }
 
 impl Registry {
+    /// How often and for how long its sessions were tied to connections.
+    pub fn pins(&self) -> &Arc<PinCounts> {
+        &self.pins
+    }
+
     /// Registers a client on its way in, from an address if it has one. `counted`: the address is the client's own, for
     /// which there may be a limit.
     ///

@@ -111,6 +111,17 @@ impl Session {
                     self.put_table(&mut out, &names, &self.rules.policy().describe());
                 }
             }
+            Inquiry::Pins => {
+                let counts = self.context.registry.pins().describe();
+                let rows = counts.into_iter().map(|(reason, started, lasting, held)| {
+                    let seconds = format!("{:.1}", held.as_secs_f64());
+                    let numbers = [started.to_string(), lasting.to_string(), seconds];
+                    let values = [reason.to_string()].into_iter().chain(numbers);
+                    values.map(Some).collect()
+                });
+                let rows: Vec<_> = rows.collect();
+                self.put_table(&mut out, &["Reason", "Started", "Held", "Seconds"], &rows);
+            }
             Inquiry::Session => {
                 let rows = self.describe();
                 let rows: Vec<_> = rows
@@ -142,6 +153,7 @@ impl Session {
             None => class,
         };
         let class = self.look_up(class, statement, &self.wanted).await;
+        let class = self.with_known_variables(class, statement);
         let mut columns = self.explain_route_here(statement, class, refusal);
         if home.is_some() {
             columns.push(("Cluster", Some(self.context.name.to_string())));
@@ -251,7 +263,8 @@ impl Session {
                 schema.map(|name| String::from_utf8_lossy(name).into_owned()),
             ),
             ("server", server.map(|server| server.name.to_string())),
-            ("pin", self.pin.map(|pin| pin.to_string())),
+            ("pin", self.pins.first().map(|pin| pin.to_string())),
+            ("pins", self.pins.describe()),
             (
                 "transaction",
                 Some(is_set(StatusFlags::IN_TRANS).to_owned()),

@@ -18,6 +18,7 @@ use super::{
     Context, Flow, Handle, Registration, Session, clusters,
     door::{Admitted, Claim, Door, Entered, PROGRAM},
     limits::Seat,
+    pins::Pins,
     prepared::Statements,
     relay::News,
     rules::View,
@@ -102,6 +103,7 @@ pub(super) async fn login(
         context,
     } = admitted;
     let initial = Arc::new(state);
+    let pins = Arc::clone(context.registry.pins());
     let rules = View::new(&context.policy, entrance.listener, program);
     let consistency = rules.policy().consistency;
     let mut session = Session {
@@ -128,9 +130,10 @@ pub(super) async fn login(
         in_system_schema: false,
         status: initial_status(base),
         held: None,
-        pin: None,
+        pins: Pins::new(pins),
         loss: None,
         recording: None,
+        rested: Duration::ZERO,
         reading: None,
         guest: None,
         lanes: Vec::new(),

@@ -115,7 +115,7 @@ impl Session {
     /// What a server may answer to a statement so that it is held, and run on another one.
     pub(super) fn refusals(&self, class: &StatementClass) -> Refusals {
         let in_transaction = self.in_transaction();
-        match is_single(class) && (in_transaction || self.pin.is_none()) {
+        match is_single(class) && (in_transaction || self.pins.is_empty()) {
             false => Refusals::None,
             true if in_transaction || self.is_read_only() => Refusals::Server,
             true => Refusals::Transaction,
@@ -175,7 +175,9 @@ impl Session {
     /// Forgets everything that only the connection knew; what of it the client has to be told.
     fn leave_lost(&mut self) -> Option<Loss> {
         self.suspend_recording();
-        let loss = match self.pin.take() {
+        let pin = self.pins.gravest();
+        self.pins.clear();
+        let loss = match pin {
             Some(PinReason::NextTransaction) => Some(Loss::Transaction),
             // A FETCH is told that there is no cursor.
             None | Some(PinReason::Cursor) => self.in_transaction().then_some(Loss::Transaction),

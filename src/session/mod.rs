@@ -27,6 +27,7 @@ mod login;
 mod loss;
 mod mirror;
 mod observe;
+mod pins;
 mod pipe;
 mod prepared;
 mod process_list;
@@ -84,6 +85,7 @@ use limits::Seat;
 use loss::Loss;
 use mirror::Lane;
 use observe::Onlooker;
+use pins::Pins;
 use relay::News;
 use replay::Recording;
 use scopes::SessionScopes;
@@ -95,7 +97,7 @@ use crate::{
     error::{Answer, Error, ErrorKind, Origin},
     net::{Buffers, Entrance, Peer, Stream, tls::Acceptor},
     pool::{Bucket, Pool, PooledConn, WorkerId},
-    routing::{PinReason, Reading},
+    routing::Reading,
     sql::{Classifier, Counts, Dialect, setting::Settings},
     topology::{Flavor, ServerId, Topology},
 };
@@ -211,11 +213,13 @@ struct Session {
     status: StatusFlags,
     /// The connection of an open transaction, or of a pinned session.
     held: Option<PooledConn>,
-    pin: Option<PinReason>,
+    pins: Pins,
     /// What went with a connection, until the client is told.
     loss: Option<Loss>,
     /// The open transaction, as far as it can be run again.
     recording: Option<Box<Recording>>,
+    /// How long the client was idle before its last command, where that matters.
+    rested: Duration,
     /// The open transaction, if it only reads and is on a replica.
     reading: Option<Reading>,
     /// Its logins at other clusters.
@@ -321,6 +325,7 @@ impl Session {
     ///
     /// As long as nothing has arrived the session holds no buffer.
     async fn next_command(&mut self) -> Result<Option<Frame>, Error> {
+        self.rested = Duration::ZERO;
         loop {
             let header = PacketHeader::parse(&self.input);
             if header.is_some_and(|header| header.seq != 0) {
@@ -337,9 +342,11 @@ impl Session {
             if !begun {
                 let context = &self.context;
                 context.buffers.give_back(mem::take(&mut self.input));
+                let since = context.limits.reset_on_ping.map(|_| Instant::now());
                 if !self.client_speaks().await? {
                     return Ok(None);
                 }
+                self.rested = since.map_or(Duration::ZERO, |since| since.elapsed());
                 self.input = self.context.buffers.lend();
             } else if self.input.len() == self.input.capacity() {
                 self.input.reserve(self.input.len());

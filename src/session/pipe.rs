@@ -41,7 +41,7 @@ impl Session {
         };
         match began.await {
             Ok(conn) => {
-                self.pin.get_or_insert(PinReason::Replication);
+                self.pins.begin(PinReason::Replication);
                 self.hold(conn);
                 Ok(Flow::Pipe)
             }

@@ -271,7 +271,7 @@ impl Session {
         conn.mark_soiled();
         // A transaction on a replica keeps the connection as long as it lasts. Longer it must not be kept.
         if self.reading.is_none() {
-            self.pin.get_or_insert(reason);
+            self.pins.begin(reason);
         }
         self.hold(conn);
     }
@@ -292,6 +292,7 @@ impl Session {
             && conn.holds_prepared(&statement.key)
         {
             conn.forget_prepared(&statement.key);
+            self.loosen();
         }
     }
 
@@ -301,11 +302,8 @@ impl Session {
             return self.unknown_statement(id, "mysqld_stmt_reset").await;
         };
         let key = statement.key.clone();
-        // Only a pinned connection has a cursor or long data of this session's.
-        let there = match &mut self.held {
-            Some(conn) if self.pin.is_some() => conn.find_prepared(&key),
-            _ => None,
-        };
+        // Only that has a cursor or long data of this session's, and knows whether a transaction is open.
+        let there = self.held.as_mut().and_then(|conn| conn.find_prepared(&key));
         match there {
             Some(there) => {
                 if let Some(conn) = &mut self.held {
@@ -313,6 +311,13 @@ impl Session {
                 }
                 let mut packet = BytesMut::new();
                 put_command(&mut packet, code::STMT_RESET, &there.id.to_le_bytes());
+                self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None)
+                    .await
+            }
+            // A failure does not tell what has become of the transaction. MySQL would answer with the warnings before.
+            None if self.base.maria && self.held.is_some() => {
+                let mut packet = BytesMut::new();
+                put_command(&mut packet, code::PING, &[]);
                 self.forward(&packet, Expect::Status, &self.of_connection(), Effect::None)
                     .await
             }
@@ -329,10 +334,16 @@ impl Session {
         let bound = self.is_bound();
         let sent = async {
             let mut conn = self.settled_connection(&class).await?;
-            let there = self.prepared_on(&mut conn, id).await?;
-            conn.send(&with_statement(packet, there.id), &[]).await?;
-            if let Some(statement) = self.prepared.find(id) {
-                conn.hold_prepared(&statement.key, true);
+            match self.prepared_on(&mut conn, id).await {
+                Ok(there) => {
+                    conn.send(&with_statement(packet, there.id), &[]).await?;
+                    if let Some(statement) = self.prepared.find(id) {
+                        conn.hold_prepared(&statement.key, true);
+                    }
+                }
+                // Nor will it be executed there.
+                Err(error) if is_answer(&error) => {}
+                Err(error) => return Err(error),
             }
             Ok(conn)
         };
@@ -416,16 +427,29 @@ pub(super) async fn prepare_again(
     let reading = Arc::new(wanted.reading_as(key.state()));
     conn.put_sync(&mut commands, &reading, "");
     put_command(&mut commands, code::STMT_PREPARE, key.text());
+    // An answer to something else than the preparation: the connection has to be given up.
+    let unsettled = |error: Error| {
+        let text = format!("the session's state could not be set: {error}");
+        Error::server(ErrorKind::Protocol(text))
+    };
     conn.send(&commands, &[]).await?;
-    conn.settle(buffers).await?;
-    let there = read_preparation(conn, buffers).await?;
-    conn.remember_prepared(key.clone(), there);
-    conn.find_prepared_for(key, session, &statement.types);
+    conn.settle(buffers).await.map_err(unsettled)?;
+    let there = read_preparation(conn, buffers).await;
+    if let Ok(there) = &there {
+        conn.remember_prepared(key.clone(), *there);
+        conn.find_prepared_for(key, session, &statement.types);
+    } else if !there.as_ref().is_err_and(is_answer) {
+        return there;
+    }
     let mut back = BytesMut::new();
     conn.put_sync(&mut back, &wanted, "");
     conn.send(&back, &[]).await?;
-    conn.settle(buffers).await?;
-    Ok(there)
+    conn.settle(buffers).await.map_err(unsettled)?;
+    there
+}
+
+fn is_answer(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Answer(_))
 }
 
 async fn read_preparation(
@@ -457,8 +481,10 @@ async fn read_preparation(
                 });
                 len
             }
-            Event::Err { packet, .. } => {
-                return Err(Error::server(ErrorKind::Answer(Answer::of(&packet))));
+            Event::Err { len, packet, .. } => {
+                let answer = Answer::of(&packet);
+                conn.input.advance(len);
+                return Err(Error::server(ErrorKind::Answer(answer)));
             }
             Event::Data { len }
             | Event::Ok { len, .. }

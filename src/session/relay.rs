@@ -125,6 +125,16 @@ pub(super) struct Outcome {
     pub(super) prepared: Option<ServerStatement>,
 }
 
+impl Outcome {
+    /// Of a statement that this error ended.
+    pub(super) fn failed(error: u16) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+}
+
 /// Why a response did not reach the client whole.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -134,6 +144,8 @@ pub(super) enum Failure {
     Refused(Answer),
     /// The server's side failed. `started`: the client has seen a part of the response.
     Server { error: Error, started: bool },
+    /// The server would not prepare the statement again. The connection is as before.
+    Unprepared(Error),
     /// The client is gone.
     Client(Error),
     /// The session was told to stop.

@@ -76,7 +76,7 @@ impl Session {
             read_only: opens && self.is_read_only(),
             locks_reads: opens && self.may_lock_reads(),
             read_only_transactions: self.rules.policy().read_only_transactions,
-            pinned: self.pin,
+            pinned: self.pins.first(),
             autocommit: self.status.contains(StatusFlags::AUTOCOMMIT),
             wish,
             previous: self

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, ErrorKind, Origin},
     pool::PooledConn,
     routing::{self, Target},
-    sql::{Facts, Kind, StatementClass},
+    sql::{Cause, Facts, Kind, StatementClass},
 };
 
 /// What is to be run.
@@ -180,6 +180,14 @@ impl Session {
                     }
                     return Ok(Some(Finished { conn, outcome }));
                 }
+                // As the execution of what was prepared before would fail.
+                Err(Failure::Unprepared(error)) if !replica => {
+                    self.onlooker = None;
+                    let answer = error.answer();
+                    let outcome = Outcome::failed(answer.code);
+                    self.reply_error(&answer).await?;
+                    return Ok(Some(Finished { conn, outcome }));
+                }
                 Err(failure) if movable && failure.is_unseen() => {
                     self.onlooker = None;
                     debug!(
@@ -215,7 +223,9 @@ impl Session {
 
     /// Whether the connection carries state of this session that another one does not have.
     pub(super) fn is_bound(&self) -> bool {
-        self.pin.is_some() || self.reading.is_some() || self.status.contains(StatusFlags::IN_TRANS)
+        !self.pins.is_empty()
+            || self.reading.is_some()
+            || self.status.contains(StatusFlags::IN_TRANS)
     }
 
     async fn answer_failure(&mut self, error: Error) -> Result<Option<Finished>, Error> {
@@ -342,7 +352,10 @@ impl Session {
         select! {
             biased;
             there = prepare_again(conn, session, statement, &self.context.buffers) => {
-                there.map_err(not_started)
+                there.map_err(|error| match &error.kind {
+                    ErrorKind::Answer(_) => Failure::Unprepared(error),
+                    _ => not_started(error),
+                })
             }
             interrupt = handle.interrupted() => Err(unsent(interrupt)),
         }
@@ -395,11 +408,16 @@ impl Session {
         let asks_before = class.facts.contains(Facts::PREVIOUS_STATEMENT)
             && !(conn.was_held() && self.taken_previous);
         let uses_id = class.facts.contains(Facts::LAST_INSERT_ID) || self.may_bind(class);
-        if asks_before {
+        let names_variables =
+            class.facts.contains(Facts::USER_VARIABLE) || class.cause == Cause::UserVariable;
+        // One that the session holds is soiled.
+        let others = !conn.was_held() && !conn.is_soiled();
+        let others_variables = names_variables && conn.is_written() && others;
+        if asks_before || others_variables {
             // Nothing is left to be asked about, neither of another session nor of this one.
             conn.put_reset(out);
         }
-        if asks_before || uses_id {
+        if asks_before || others_variables || uses_id {
             self.put_session(conn, out);
         } else {
             conn.put_sync(out, &self.wanted, "");
@@ -408,6 +426,7 @@ impl Session {
 
     /// Appends what gives the connection all of the session's state that it can have.
     pub(super) fn put_session(&self, conn: &mut PooledConn, out: &mut BytesMut) {
+        conn.put_way_to(out, &self.wanted);
         if conn.insert_id() == self.last_insert_id {
             return conn.put_sync(out, &self.wanted, "");
         }
@@ -421,6 +440,7 @@ impl Session {
         matches!(class.kind, Kind::Begin { .. } | Kind::Multi | Kind::Set)
             || !self.status.contains(StatusFlags::AUTOCOMMIT)
             || routing::pin_for(class).is_some()
+            || self.may_change_variables(class)
     }
 
     async fn relay_answer(
@@ -522,6 +542,7 @@ impl Failure {
         matches!(
             self,
             Self::Unsent(_)
+                | Self::Unprepared(_)
                 | Self::Refused(_)
                 | Self::Server { started: false, .. }
                 | Self::Interrupted {
@@ -550,7 +571,10 @@ impl Failure {
 
     pub(super) fn into_error(self) -> Error {
         match self {
-            Self::Unsent(error) | Self::Server { error, .. } | Self::Client(error) => error,
+            Self::Unsent(error)
+            | Self::Unprepared(error)
+            | Self::Server { error, .. }
+            | Self::Client(error) => error,
             Self::Refused(answer) => Error::server(ErrorKind::Answer(answer)),
             Self::Interrupted { .. } => server_down(),
         }

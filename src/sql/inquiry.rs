@@ -17,6 +17,8 @@ pub enum Inquiry {
     Rules,
     /// `SHOW DBPROXY FIREWALL`.
     Firewall,
+    /// `SHOW DBPROXY PINS`.
+    Pins,
     /// `SELECT @@dbproxy_position`, perhaps by another name, which stands at this place of the text.
     Position(Option<Range<usize>>),
 }
@@ -69,6 +71,9 @@ pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Inquiry> {
         (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"FIREWALL") => {
             Some(Inquiry::Firewall)
         }
+        (Word::Show, [_, _, _]) if is_word(1, b"DBPROXY") && is_word(2, b"PINS") => {
+            Some(Inquiry::Pins)
+        }
         _ => None,
     }
 }
@@ -110,6 +115,7 @@ mod tests {
             ("show dbproxy session", Some(None)),
             ("SHOW DBPROXY RULES", Some(None)),
             ("SHOW DBPROXY firewall", Some(None)),
+            ("SHOW DBPROXY Pins", Some(None)),
             ("SELECT @@dbproxy_position", Some(None)),
             ("/* x */ select @@DBPROXY_POSITION;", Some(None)),
             ("SELECT @@dbproxy_position AS p", route("p")),
@@ -132,9 +138,7 @@ mod tests {
             let found = parse(sql.as_bytes(), Dialect::default()).map(|inquiry| match inquiry {
                 Inquiry::Route(range) => Some(sql.get(range).unwrap().to_owned()),
                 Inquiry::Position(Some(alias)) => Some(sql.get(alias).unwrap().to_owned()),
-                Inquiry::Session | Inquiry::Rules | Inquiry::Firewall | Inquiry::Position(None) => {
-                    None
-                }
+                _ => None,
             });
             assert_eq!(found, expected, "{sql}");
         }

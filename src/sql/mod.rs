@@ -17,6 +17,7 @@ mod facts;
 mod functions;
 pub mod fuzz;
 mod hint;
+pub mod holding;
 pub mod inquiry;
 mod keywords;
 pub mod kill;
@@ -29,6 +30,7 @@ mod replace;
 pub mod router;
 pub mod set;
 pub mod setting;
+mod user_variables;
 pub mod variables;
 mod varying;
 mod words;
@@ -46,6 +48,7 @@ pub use literals::literals;
 pub use mentions::mentions;
 pub use parse::{Tables, tables};
 pub use prepared_text::prepared_texts;
+pub use user_variables::{Constant, reads_known_variables};
 pub use varying::{depends_on_chance, varies};
 
 /// The schema that a USE statement names, unquoted; `None` for any other statement.

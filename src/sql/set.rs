@@ -2,12 +2,13 @@
 
 use super::dialect::Dialect;
 use super::lexer::{Token, TokenKind, tokens};
+use super::user_variables::{Constant, plain_name};
 use super::variables;
 use super::words::Word;
 
 /// One assignment of a SET statement.
 ///
-/// Order matters: apply them first to last. Values are SQL text that reads the same under every
+/// Order matters: apply them first to last. Values of system variables are SQL text that reads the same under every
 /// `sql_mode` and character set: a number, a bare word such as `ON` or `DEFAULT`, or a string in
 /// single quotes without quotes, backslashes or bytes beyond ASCII in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +32,16 @@ pub enum Assignment {
     /// `SET autocommit = 0|1`.
     Autocommit(bool),
     /// Characteristics of the next transaction only (`SET TRANSACTION ...` and
-    /// `SET transaction_isolation = ...` without a scope): holds on this connection until that
+    /// `SET @@transaction_isolation = ...` without a scope): holds on this connection until that
     /// transaction ends.
     NextTransaction,
+    /// `SET @name = constant`.
+    UserVariable {
+        /// Name in lower case.
+        name: Vec<u8>,
+        /// The value.
+        value: Constant,
+    },
     /// Server-wide (`GLOBAL`, `PERSIST`, `PERSIST_ONLY`) or about accounts (`PASSWORD`,
     /// `DEFAULT ROLE`): the primary runs it, the session's state does not change.
     ServerWide,
@@ -42,7 +50,7 @@ pub enum Assignment {
 /// Reads a SET statement, with or without `;` at its end.
 ///
 /// `None`: not a SET, or it does something to the session that cannot be repeated with the same
-/// meaning elsewhere (user variables, expressions, subqueries, roles, variables that are not in
+/// meaning elsewhere (expressions, subqueries, roles, variables that are not in
 /// [`variables`], ...): the session must stay on the connection that runs it.
 pub fn parse(sql: &[u8], dialect: Dialect) -> Option<Vec<Assignment>> {
     let tokens = tokens(sql, dialect)?;
@@ -91,7 +99,8 @@ struct Reader<'a> {
 /// How a variable is named on the left of the `=`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    None,
+    /// `@@name`: of transaction characteristics, those of the next transaction.
+    Unsaid,
     Session,
     ServerWide,
 }
@@ -154,7 +163,28 @@ impl Reader<'_> {
         }
     }
 
+    /// `@name = constant`.
+    fn user_variable(&mut self, token: Token) -> Option<Assignment> {
+        let name = plain_name(self.sql, token)?;
+        self.skip();
+        self.equals()?;
+        let len = self
+            .tokens
+            .iter()
+            .take_while(|token| !token.is(b','))
+            .count();
+        let (value, rest) = self.tokens.split_at_checked(len)?;
+        self.tokens = rest;
+        let value = Constant::read(self.sql, value)?;
+        Some(Assignment::UserVariable { name, value })
+    }
+
     fn variable(&mut self) -> Option<Assignment> {
+        if let Some(token) = self.tokens.first()
+            && token.kind() == TokenKind::UserVariable
+        {
+            return self.user_variable(*token);
+        }
         let (scope, name) = self.target()?;
         self.equals()?;
         let value = self.value();
@@ -174,7 +204,7 @@ impl Reader<'_> {
             variable.canonical,
             "transaction_isolation" | "transaction_read_only"
         );
-        if transaction && scope == Scope::None {
+        if transaction && scope == Scope::Unsaid {
             return Some(Assignment::NextTransaction);
         }
         Some(Assignment::Variable { name, value })
@@ -191,7 +221,7 @@ impl Reader<'_> {
             } else if is_one_of(name, &["global", "persist", "persist_only"]) {
                 Scope::ServerWide
             } else {
-                return Some((Scope::None, lower(name)?));
+                return Some((Scope::Unsaid, lower(name)?));
             };
             self.tokens.first()?.is(b'.').then(|| self.skip())?;
             return Some((scope, self.name(scope)?));
@@ -206,11 +236,9 @@ impl Reader<'_> {
                 // The scope before goes on to variables without one.
                 return None;
             }
-            _ => Scope::None,
+            _ => return Some((Scope::Session, self.name(Scope::Session)?)),
         };
-        if scope != Scope::None {
-            self.skip();
-        }
+        self.skip();
         Some((scope, self.name(scope)?))
     }
 
@@ -379,6 +407,17 @@ mod tests {
         }
     }
 
+    fn user(name: &str, value: Constant) -> Assignment {
+        Assignment::UserVariable {
+            name: name.as_bytes().to_vec(),
+            value,
+        }
+    }
+
+    fn plain(text: &str) -> Constant {
+        Constant::Value(text.as_bytes().into())
+    }
+
     fn names(charset: &str, collation: Option<&str>) -> Assignment {
         Assignment::Names {
             charset: charset.as_bytes().to_vec(),
@@ -507,6 +546,10 @@ mod tests {
             ),
             (
                 "SET transaction_isolation = 'SERIALIZABLE'",
+                vec![variable("transaction_isolation", "'SERIALIZABLE'")],
+            ),
+            (
+                "SET @@transaction_isolation = 'SERIALIZABLE'",
                 vec![Assignment::NextTransaction],
             ),
             ("SET @@tx_read_only = 1", vec![Assignment::NextTransaction]),
@@ -537,6 +580,27 @@ mod tests {
             ),
             ("SET DEFAULT ROLE a, b TO c@d", vec![Assignment::ServerWide]),
             ("SET names = 1", vec![]),
+            ("SET @a = 1", vec![user("a", plain("1"))]),
+            (
+                "SET @A := -1.50, autocommit = 1, @`b` = NULL, @c.d = 'it''s', @'e' = \"x\";",
+                vec![
+                    user("a", plain("-1.50")),
+                    Assignment::Autocommit(true),
+                    user("b", Constant::Null),
+                    user("c.d", Constant::Value((*b"'it''s'").into())),
+                    user("e", Constant::Value((*b"\"x\"").into())),
+                ],
+            ),
+            (
+                "SET @f = 1e3, @g = x'41', @h = 0x41, @i = b'1', @j = true",
+                vec![
+                    user("f", plain("1e3")),
+                    user("g", plain("x'41'")),
+                    user("h", plain("0x41")),
+                    user("i", plain("b'1'")),
+                    user("j", plain("true")),
+                ],
+            ),
         ] {
             let expected = (!expected.is_empty()).then_some(expected);
             assert_eq!(read(sql), expected, "{sql}");
@@ -549,9 +613,25 @@ mod tests {
             "",
             "SELECT 1",
             "SET",
-            "SET @a = 1",
-            "SET @a := 1, autocommit = 1",
-            "SET autocommit = 1, @a = 2",
+            "SET @a = 1 + 1",
+            "SET @a = @b",
+            "SET @a = (1)",
+            "SET @a = 'a' 'b'",
+            "SET @a = 'a' COLLATE utf8mb4_bin",
+            "SET @a = _utf8mb4'a'",
+            "SET @a = N'a'",
+            "SET @a = \\N",
+            "SET @a = b",
+            "SET @a = DEFAULT",
+            "SET @a = - - 1",
+            "SET @a = -'1'",
+            "SET @a = DATE '2020-01-01'",
+            "SET @a = 1, @b = NOW()",
+            "SET @a",
+            "SET @a =",
+            "SET @a = 1,",
+            "SET @`a b` = 1",
+            "SET @`é` = 1",
             "SET autocommit = DEFAULT",
             "SET autocommit = 1; DROP TABLE t",
             "SET sql_mode = CONCAT(@@sql_mode, ',ANSI')",

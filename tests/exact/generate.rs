@@ -105,6 +105,7 @@ impl Client {
             (14, Client::preparations),
             (5, Client::temporary_tables),
             (6, Client::user_variables),
+            (6, Client::constants),
             (4, Client::locks),
             (6, Client::calls),
             (4, Client::several),
@@ -150,6 +151,12 @@ impl Client {
     fn one_of(&mut self, statements: &[&str]) {
         let sql = self.random.pick(statements);
         let sql = self.filled(sql);
+        // Where MySQL looks for parents depends on whether the connection was ever reset, and with it whether a failure leaves
+        // a transaction open.
+        if sql.contains(" child") || sql.contains(" parent") {
+            self.only(sql);
+            return self.only("ROLLBACK");
+        }
         self.query(sql);
     }
 
@@ -174,7 +181,7 @@ impl Client {
 
     fn pins(&mut self) {
         if self.pinned_since.is_none() {
-            self.only("SET @pinned = 1");
+            self.only("SET @pinned = 1 + 1");
             self.pinned_since = Some(self.steps.len());
         }
     }
@@ -507,7 +514,14 @@ impl Client {
             ("COMMIT", &[], false),
             ("SELECT nothing FROM t", &[], true),
             ("SELEKT", &[], true),
-        ][self.random.below(27)];
+            ("SET @a = 7, @b = 'text', @c = NULL", &[], false),
+            ("SELECT @a, @b, @c", &[], true),
+            (
+                "SELECT COUNT(*) FROM xq_shared.words WHERE n = @a",
+                &[],
+                true,
+            ),
+        ][self.random.below(30)];
         if sql.starts_with("CALL") {
             self.pins();
         }
@@ -685,7 +699,10 @@ impl Client {
     }
 
     fn temporary_tables(&mut self) {
-        self.pins();
+        let lasting = self.random.percent(60);
+        if lasting {
+            self.pins();
+        }
         for _ in 0..2 + self.random.below(5) {
             self.one_of(&[
                 "CREATE TEMPORARY TABLE tmp (n INT, s VARCHAR(20))",
@@ -704,10 +721,11 @@ impl Client {
                 "SHOW CREATE TABLE tmp",
             ]);
         }
-        if self.random.percent(60) {
+        if lasting && self.random.percent(60) {
             self.fresh();
         } else {
-            self.only("DROP TEMPORARY TABLE IF EXISTS t, plain");
+            self.only("DROP TEMPORARY TABLE IF EXISTS t, plain, tmp2, tmp");
+            self.reads();
         }
     }
 
@@ -745,8 +763,62 @@ impl Client {
         }
     }
 
+    /// User variables that go along with the session, until something happens to them.
+    fn constants(&mut self) {
+        // A session of which nothing is known but that it has written may find another one's connection.
+        self.only("SET @a = 12");
+        for _ in 0..2 + self.random.below(6) {
+            self.one_of(&[
+                "SET @a = #",
+                "SET @a := -#.50, @B = NULL",
+                "SET @b = $",
+                "SET @c = NULL",
+                "SET @a = NULL, @c = 18446744073709551615",
+                "SET @`d` = 1e#, @'e' = x'41', @f = 0x42, @g = b'1', @h = TRUE, @i.j = +#",
+                "SET @b = \"double\", sql_notes = 1",
+                "SELECT @a, @b, @c",
+                "SELECT @d, @e, @f, @g, @h, @`i.j`",
+                "SELECT CHARSET(@b), COLLATION(@b), COERCIBILITY(@b), COERCIBILITY(@a)",
+                "SELECT n FROM xq_shared.words WHERE n = @a OR word = @b ORDER BY n",
+                "SELECT @a + 1, CONCAT(@b, @c), IFNULL(@c, 'none')",
+                "SELECT 1",
+                "SELECT word FROM xq_shared.words WHERE n = #",
+            ]);
+            match self.random.below(30) {
+                0 => self.change(),
+                1 => self.one_of(&[
+                    "SET NAMES latin1",
+                    "SET NAMES utf8mb4",
+                    "SET sql_mode = 'ANSI_QUOTES'",
+                ]),
+                2 => self.one_of(&["BEGIN", "COMMIT"]),
+                3 => self.one_of(&[
+                    "SELECT @a := 5",
+                    "SELECT # INTO @b",
+                    "SELECT @a, @never_set",
+                ]),
+                4 => self.one_of(&["SELECT fires(#)", "INSERT INTO fires (a) VALUES (#)"]),
+                _ => {}
+            }
+        }
+        if self.random.percent(40) {
+            self.fresh();
+        }
+    }
+
+    /// Else what the session was tied to its connection for has ended.
+    fn fresh_if(&mut self, lasting: bool) {
+        match lasting {
+            true => self.fresh(),
+            false => self.reads(),
+        }
+    }
+
     fn locks(&mut self) {
-        self.pins();
+        let lasting = self.random.percent(60);
+        if lasting {
+            self.pins();
+        }
         match self.random.below(3) {
             0 => {
                 for _ in 0..2 + self.random.below(3) {
@@ -759,8 +831,8 @@ impl Client {
                         "SELECT RELEASE_ALL_LOCKS()",
                     ]);
                 }
-                self.one_of(&["SELECT RELEASE_ALL_LOCKS()"]);
-                self.fresh();
+                self.one_of(&["SELECT RELEASE_ALL_LOCKS()", "SELECT RELEASE_ALL_LOCKS()"]);
+                self.fresh_if(lasting);
             }
             1 => {
                 self.one_of(&[
@@ -792,8 +864,10 @@ impl Client {
                         "HANDLER plain READ FIRST",
                     ]);
                 }
-                self.one_of(&["HANDLER t CLOSE", "HANDLER h CLOSE", "HANDLER plain CLOSE"]);
-                self.fresh();
+                for sql in ["HANDLER t CLOSE", "HANDLER h CLOSE", "HANDLER plain CLOSE"] {
+                    self.only(sql);
+                }
+                self.fresh_if(lasting);
             }
         }
     }
@@ -895,6 +969,7 @@ impl Client {
             "SELECT 'open",
             "UPDATE t SET a = (SELECT 1 UNION SELECT 2)",
             "INSERT INTO child VALUES (#, 99)",
+            "INSERT INTO child VALUES (77, 77)",
             "CREATE TABLE t (a INT)",
             "DROP TABLE no_such_table",
             "USE no_such_schema",
@@ -1104,7 +1179,11 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
         &["0"],
         "SELECT id FROM t WHERE id IS NULL",
     ),
-    ("sql_quote_show_create", &["1"], "SHOW CREATE TABLE plain"),
+    (
+        "sql_quote_show_create",
+        &["1", "0"],
+        "SHOW CREATE TABLE plain",
+    ),
     ("sql_big_selects", &["0", "1", "1"], ""),
     (
         "max_sort_length",

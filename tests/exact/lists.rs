@@ -21,6 +21,48 @@ pub(crate) const PAST: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "a statement that fails may leave a transaction open",
+        &[
+            "SET SESSION autocommit = OFF",
+            "INSERT INTO t (a, b) VALUES ('x5', 'two')",
+            "SET @mine = 1 + 1",
+            "ROLLBACK",
+        ],
+    ),
+    (
+        "characteristics of transactions without a scope are the session's",
+        &[
+            "SET transaction_read_only = 1",
+            "SET tx_read_only = 1",
+            "INSERT INTO t (a) VALUES (1)",
+            "INSERT INTO t (a) VALUES (2)",
+            "SELECT 1",
+            "INSERT INTO t (a) VALUES (3)",
+        ],
+    ),
+    (
+        "a value that was adapted is accepted in every mode",
+        &[
+            "SET sql_mode = ''",
+            "SET div_precision_increment = 99999",
+            "SET sql_mode = DEFAULT",
+            "SELECT 1 / 7, @@div_precision_increment, @@sql_mode",
+            "INSERT INTO t (a, b) VALUES ('x5', 'two')",
+            "SELECT LAST_INSERT_ID(), @@sql_mode",
+        ],
+    ),
+    (
+        "user variables are what they were",
+        &[
+            "SET @a = 5, @b = 'text', @c = NULL",
+            "SELECT @a, @b, @c, CHARSET(@b), COERCIBILITY(@b)",
+            "SET @a = NULL",
+            "SELECT @a, @never_set",
+            "INSERT INTO fires (a) VALUES (3)",
+            "SELECT @a",
+        ],
+    ),
+    (
         "a savepoint in front of a transaction is in it",
         &[
             "SET autocommit = 0",

@@ -128,7 +128,9 @@ impl Side {
 
     /// Statements have other ids on the other side.
     fn number_ids(&self, packet: &mut Vec<u8>) {
-        if packet.first() != Some(&0xff) {
+        // Unknown handler, no open cursor.
+        if !matches!(packet[..], [0xff, low, high, ..] if matches!(u16::from_le_bytes([low, high]), 1243 | 1421))
+        {
             return;
         }
         let text = String::from_utf8_lossy(packet).into_owned();

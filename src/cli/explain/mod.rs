@@ -6,6 +6,7 @@ mod rules;
 mod servers;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -86,6 +87,8 @@ struct Session {
     cluster: Option<String>,
     rules: Vec<Rule>,
     client: Client,
+    /// The user variables that have got constants.
+    variables: BTreeSet<Vec<u8>>,
     explained: bool,
 }
 
@@ -110,6 +113,7 @@ impl Session {
             cluster: None,
             rules: Vec::new(),
             client: Client::default(),
+            variables: BTreeSet::new(),
             explained: false,
         }
     }
@@ -319,11 +323,22 @@ impl Session {
             Target::Replica(id) => Some(id),
             Target::Kept | Target::Nowhere => view.previous.or(self.topology.primary),
         };
-        let mut pin = routing::pin_for(class);
+        let known = |name: &[u8]| self.variables.contains(name);
+        let mut free = *class;
+        if sql::reads_known_variables(statement, class, self.dialect, known) {
+            free.facts = free.facts.difference(Facts::USER_VARIABLE);
+        }
+        let mut pin = routing::pin_for(&free);
+        if !self.variables.is_empty() && routing::may_change_variables(class) {
+            pin = pin.or(Some(PinReason::UserVariable));
+        }
         if class.kind == Kind::Set {
             let assignments = sql::set::parse(statement, self.dialect);
             pin = routing::pin_for_set(assignments.as_deref());
             for assignment in assignments.iter().flatten() {
+                if let (Assignment::UserVariable { name, .. }, None) = (assignment, pin) {
+                    self.variables.insert(name.clone());
+                }
                 if let Assignment::Autocommit(on) = assignment {
                     view.autocommit = *on;
                     view.in_transaction &= !*on;

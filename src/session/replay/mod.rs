@@ -133,7 +133,7 @@ impl Session {
         let Some(recording) = &mut self.recording else {
             return;
         };
-        let lasts = lasts || self.pin == Some(PinReason::NextTransaction);
+        let lasts = lasts || self.pins.first() == Some(PinReason::NextTransaction);
         if !lasts {
             self.recording = None;
             return;
@@ -142,7 +142,8 @@ impl Session {
             recording.spoil("one of its statements was not recorded");
         }
         if self
-            .pin
+            .pins
+            .first()
             .is_some_and(|pin| pin != PinReason::NextTransaction)
         {
             recording.spoil("the session has something on the connection that no other has");
@@ -151,7 +152,7 @@ impl Session {
 
     /// The session is about to lose the transaction that it is in.
     pub(super) fn suspend_recording(&mut self) {
-        let (pin, wrote) = (self.pin, self.wrote_in_transaction);
+        let (pin, wrote) = (self.pins.first(), self.wrote_in_transaction);
         if let Some(recording) = &mut self.recording {
             recording.resumed = Resumed { pin, wrote };
         }
@@ -237,7 +238,10 @@ impl Session {
         let Resumed { pin, wrote } = recording.resumed;
         let flags = StatusFlags::IN_TRANS | StatusFlags::IN_TRANS_READONLY;
         self.status |= status.unwrap_or_default() & flags;
-        self.pin = pin;
+        self.pins.clear();
+        if let Some(pin) = pin {
+            self.pins.begin(pin);
+        }
         self.wrote_in_transaction = wrote;
         conn.set_state(self.wanted.clone());
         conn.set_insert_id(self.last_insert_id);
