@@ -1,6 +1,7 @@
 //! The single writer of the topology: evidence in, pictures out, changes told; and what is done when the primary fails.
 
 mod execute;
+mod hook;
 mod job;
 mod journal;
 mod steward;

@@ -772,7 +772,11 @@ fn a_file_is_loaded_with_its_own_directory_and_permissions() {
 #[test]
 fn the_examples_are_accepted() {
     let world = World {
-        variables: BTreeMap::from([("DBPROXY_MONITOR_PASSWORD", "x"), ("APP_PASSWORD", "x")]),
+        variables: BTreeMap::from([
+            ("DBPROXY_MONITOR_PASSWORD", "x"),
+            ("DBPROXY_REPLICATION_PASSWORD", "x"),
+            ("APP_PASSWORD", "x"),
+        ]),
         files: BTreeMap::from([("/etc/dbproxy/reports.secret", ("x\n", false))]),
     };
     let mut seen = 0;
@@ -887,5 +891,41 @@ fn a_single_value_is_checked_as_in_the_file() {
     ] {
         let found = config::fits(key, value).unwrap_err();
         assert!(found.contains(message), "{key} = {value}: {found}");
+    }
+}
+
+#[test]
+fn programs_are_files_that_can_be_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, mode: u32| {
+        let path = directory.path().join(name);
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    file("good", 0o700);
+    file("plain", 0o600);
+    let process = config::Process {
+        directory: directory.path().to_owned(),
+    };
+    let parse = |key: &str, value: &str| {
+        let text = format!("{SMALLEST}[cluster.hooks]\n{key} = {value:?}\n");
+        config::parse(&text, "x", &process)
+    };
+    let hooks = parse("fence", "good").unwrap().config.cluster.hooks;
+    assert_eq!(hooks.fence, Some(directory.path().join("good")));
+    assert_eq!(hooks.timeout, Duration::from_secs(30));
+    for key in ["fence", "before_promote", "after_promote"] {
+        for (value, part) in [
+            ("plain", "is not executable"),
+            ("lacking", "cannot be read"),
+            (".", "is not a file"),
+        ] {
+            let Err(Problems(problems)) = parse(key, value) else {
+                panic!("accepted {value}");
+            };
+            let text = problems[0].to_string();
+            assert!(text.contains(&format!("cluster.hooks.{key}")), "{text}");
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

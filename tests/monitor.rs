@@ -102,6 +102,7 @@ impl Scene {
             max_loss: 0,
             rejoin: config::Rejoin::Manual,
             replication: None,
+            hooks: config::Hooks::default(),
             compression: ServerCompression::Off,
             proxy_protocol: ProxyProtocol::Off,
         };

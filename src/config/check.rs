@@ -16,6 +16,7 @@ use super::ClientMode;
 use super::Cluster;
 use super::Compression;
 use super::Config;
+use super::Hooks;
 use super::Limits;
 use super::Listen;
 use super::ListenAddress;
@@ -504,6 +505,7 @@ fn cluster(
     let max_loss = section.read(&keys::MAX_LOSS, report);
     let rejoin = section.read(&keys::REJOIN, report);
     let replication = replication(section, report);
+    let hooks = hooks(&section.section("hooks"), report);
     let compression = section.read(&keys::CLUSTER_COMPRESSION, report);
     let proxy_protocol = section.read(&keys::CLUSTER_PROXY_PROTOCOL, report);
     Some(Cluster {
@@ -526,8 +528,23 @@ fn cluster(
         max_loss: max_loss?.try_into().unwrap_or(u64::MAX),
         rejoin: rejoin?,
         replication: replication?,
+        hooks: hooks?,
         compression: compression?,
         proxy_protocol: proxy_protocol?,
+    })
+}
+
+/// The operator's programs.
+fn hooks(section: &Section<'_, '_>, report: &mut Report<'_>) -> Option<Hooks> {
+    let fence = section.read(&keys::HOOK_FENCE, report);
+    let before_promote = section.read(&keys::HOOK_BEFORE_PROMOTE, report);
+    let after_promote = section.read(&keys::HOOK_AFTER_PROMOTE, report);
+    let timeout = section.read(&keys::HOOK_TIMEOUT, report);
+    Some(Hooks {
+        fence: fence?,
+        before_promote: before_promote?,
+        after_promote: after_promote?,
+        timeout: timeout?,
     })
 }
 

@@ -75,7 +75,8 @@ impl Difference {
                 old.cluster.failover == new.cluster.failover
                     && old.cluster.max_loss == new.cluster.max_loss
                     && old.cluster.rejoin == new.cluster.rejoin
-                    && old.cluster.replication == new.cluster.replication,
+                    && old.cluster.replication == new.cluster.replication
+                    && old.cluster.hooks == new.cluster.hooks,
             ),
             (
                 "cluster.compression",

@@ -102,6 +102,17 @@ impl Sources for Process {
         self.directory.join(path)
     }
 
+    fn program(&self, path: &Path) -> Result<(), String> {
+        match fs::metadata(path) {
+            Err(error) => Err(format!("cannot be read: {error}")),
+            Ok(metadata) if !metadata.is_file() => Err("is not a file".to_owned()),
+            Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+                Err("is not executable: chmod +x".to_owned())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     fn cores(&self) -> usize {
         thread::available_parallelism().map_or(1, usize::from)
     }

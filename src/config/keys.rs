@@ -34,6 +34,7 @@ use super::kind::Own;
 use super::kind::Parsed;
 use super::kind::Password;
 use super::kind::Portion;
+use super::kind::Program;
 use super::kind::Report;
 use super::kind::Servers;
 use super::kind::Size;
@@ -403,6 +404,40 @@ pub(super) const REPLICATION_PASSWORD: Key<Own<Password>> = Key {
         otherwise: "what a replica has already",
     },
     meaning: "Its password.",
+};
+
+const PROGRAM: Own<Program> = Own {
+    kind: Program,
+    otherwise: "none",
+};
+
+pub(super) const HOOK_FENCE: Key<Own<Program>> = Key {
+    path: "cluster.hooks.fence",
+    kind: PROGRAM,
+    meaning: "A program that makes sure that a primary that does not answer is off (its power, its port of the switch) before \
+              another one takes over. Status 0 says that it is. It is told the case as JSON on its standard input.",
+};
+
+pub(super) const HOOK_BEFORE_PROMOTE: Key<Own<Program>> = Key {
+    path: "cluster.hooks.before_promote",
+    kind: PROGRAM,
+    meaning: "A program that is run before a server becomes the primary; another status than 0 ends the plan.",
+};
+
+pub(super) const HOOK_AFTER_PROMOTE: Key<Own<Program>> = Key {
+    path: "cluster.hooks.after_promote",
+    kind: PROGRAM,
+    meaning: "A program that is run when a server has become the primary, such as one that moves an address.",
+};
+
+pub(super) const HOOK_TIMEOUT: Key<Span> = Key {
+    path: "cluster.hooks.timeout",
+    kind: Span {
+        default: secs(30),
+        min: millis(100),
+        max: secs(3600),
+    },
+    meaning: "A program that has not ended after this is killed, and has failed.",
 };
 
 pub(super) const SERVER_PROMOTE: Key<Choice<Promote>> = Key {
@@ -928,6 +963,10 @@ pub(super) const ALL: &[&dyn Entry] = &[
     &REJOIN,
     &REPLICATION_USER,
     &REPLICATION_PASSWORD,
+    &HOOK_FENCE,
+    &HOOK_BEFORE_PROMOTE,
+    &HOOK_AFTER_PROMOTE,
+    &HOOK_TIMEOUT,
     &CLUSTER_COMPRESSION,
     &CLUSTER_PROXY_PROTOCOL,
     &SERVER_NAME,

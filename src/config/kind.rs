@@ -473,6 +473,39 @@ impl Kind for FilePath {
     }
 }
 
+/// The path of a program that can be run.
+pub(super) struct Program;
+
+impl Kind for Program {
+    type Value = PathBuf;
+
+    fn describe(&self) -> String {
+        "path of an executable file".to_owned()
+    }
+
+    fn shown_default(&self) -> String {
+        String::new()
+    }
+
+    fn default(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        key: &str,
+        report: &mut Report<'_>,
+    ) -> Option<PathBuf> {
+        let path = FilePath.read(value, key, report)?;
+        if let Err(why) = report.sources.program(&path) {
+            report.error(value.span(), key, format!("{} {why}", path.display()));
+            return None;
+        }
+        Some(path)
+    }
+}
+
 /// A log filter.
 pub(super) struct Filter {
     pub(super) default: &'static str,

@@ -199,6 +199,8 @@ pub struct Cluster {
     pub rejoin: Rejoin,
     /// The account by which replicas log in to the primary; `None`: only what each replica has already.
     pub replication: Option<Account>,
+    /// Programs that are run when the primary changes.
+    pub hooks: Hooks,
     /// How connections to the servers are compressed.
     pub compression: ServerCompression,
     /// Whether the servers are told where clients are.
@@ -225,6 +227,19 @@ pub enum Rejoin {
     Automatic,
     /// Only when an operator says so.
     Manual,
+}
+
+/// Programs of the operator's that are run when the primary changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Makes sure that an old primary is off.
+    pub fence: Option<PathBuf>,
+    /// Before a server is promoted.
+    pub before_promote: Option<PathBuf>,
+    /// After that.
+    pub after_promote: Option<PathBuf>,
+    /// Each of them has so long.
+    pub timeout: Duration,
 }
 
 /// Whether a server may become the primary; the first of these before the others.
@@ -541,6 +556,17 @@ impl Default for Limits {
             reset_on_ping: None,
             drain: keys::DRAIN.kind.default,
             cache: keys::CACHE.kind.default,
+        }
+    }
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            fence: None,
+            before_promote: None,
+            after_promote: None,
+            timeout: keys::HOOK_TIMEOUT.kind.default,
         }
     }
 }

@@ -51,6 +51,15 @@ pub trait Sources {
         path.to_owned()
     }
 
+    /// Whether a program can be run; the error says why not.
+    ///
+    /// # Errors
+    /// In words, behind the program's path.
+    fn program(&self, path: &Path) -> Result<(), String> {
+        let _ = path;
+        Ok(())
+    }
+
     /// Processor cores this process may use; at least 1.
     fn cores(&self) -> usize;
 }

@@ -8,10 +8,11 @@ use dbproxy_proto::gtid::Position;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::hook::{self, Case};
 use super::job::{Ended, Task};
 use super::journal::{Journal, Line};
-use crate::config::Cluster;
-use crate::failover::{Act, Credentials, Done, Step};
+use crate::config::{Cluster, Hooks};
+use crate::failover::{Act, Credentials, Done, Hook, Step};
 use crate::monitor::{Admin, Target};
 use crate::topology::ServerId;
 
@@ -38,6 +39,7 @@ pub(super) struct Executor {
     targets: Vec<Target>,
     lock: Arc<str>,
     credentials: Option<Credentials>,
+    programs: Hooks,
     sessions: Arc<dyn Sessions>,
     /// Connections that hold the servers' locks, as long as a plan lasts.
     admins: HashMap<ServerId, Admin>,
@@ -58,6 +60,7 @@ impl Executor {
                 user: account.user.clone(),
                 password: account.password.clone(),
             }),
+            programs: cluster.hooks.clone(),
             sessions,
             admins: HashMap::new(),
             journal,
@@ -69,22 +72,20 @@ impl Executor {
         self.admins.clear();
     }
 
-    /// Carries out a step that is about `primary`, if it is about the proxy's own.
+    /// Carries out a step that is about `primary`, if it is about the proxy's own. A program is told `case`.
     pub(super) async fn carry_out(
         &mut self,
         plan: &str,
         step: Step,
         primary: Option<ServerId>,
+        case: Option<Case>,
     ) -> Done {
         let begun = Instant::now();
         let until = begun + step.deadline;
         let done = match (&step.act, primary) {
             (Act::Pause(drain), Some(primary)) => self.pause(primary, begun + *drain).await,
             (Act::Close, Some(primary)) => self.close(primary).await,
-            (Act::Hook(hook), _) => Done {
-                failure: Some(format!("there is no program for {hook:?}")),
-                ..Done::default()
-            },
+            (Act::Hook(hook), _) => self.hook(plan, *hook, case, step.deadline).await,
             _ => self.jobs(plan, &step, until).await,
         };
         let line = Line {
@@ -97,6 +98,36 @@ impl Executor {
         };
         self.journal.write(&line);
         done
+    }
+
+    /// Runs one of the operator's programs.
+    async fn hook(&self, plan: &str, hook: Hook, case: Option<Case>, limit: Duration) -> Done {
+        let program = match hook {
+            Hook::Fence => &self.programs.fence,
+            Hook::BeforePromote => &self.programs.before_promote,
+            Hook::AfterPromote => &self.programs.after_promote,
+        };
+        let (Some(program), Some(case)) = (program, case) else {
+            return Done {
+                failure: Some("there is no program for it".to_owned()),
+                ..Done::default()
+            };
+        };
+        let begun = Instant::now();
+        let hook::Outcome { failure, said } = hook::run(program, &case, limit).await;
+        self.journal.write(&Line {
+            kind: "hook",
+            plan: Some(plan.to_owned()),
+            text: program.display().to_string(),
+            output: said,
+            milliseconds: Some(begun.elapsed().as_secs_f64() * 1000.0),
+            error: failure.clone(),
+            ..Line::default()
+        });
+        Done {
+            failure,
+            ..Done::default()
+        }
     }
 
     /// Lets transactions end, as long as there is time.

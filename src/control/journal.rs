@@ -28,6 +28,9 @@ pub(super) struct Line {
     pub(super) sql: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) milliseconds: Option<f64>,
+    /// What a program of the operator's has written.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) output: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
 }

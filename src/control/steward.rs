@@ -9,9 +9,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::execute::{Executor, Sessions};
+use super::hook::{Case, Server};
 use super::journal::Journal;
 use crate::config::Cluster;
-use crate::failover::{Decree, Done, Failover, Input, Order, Output, Policy, Reply};
+use crate::failover::{Act, Decree, Done, Failover, Input, Order, Output, Policy, Reply, Step};
 use crate::monitor::Target;
 use crate::topology::{ServerId, WriteProbe};
 
@@ -45,6 +46,7 @@ pub struct Steward {
     asked: u64,
     writes: watch::Receiver<WriteProbe>,
     journal: Arc<Journal>,
+    cluster: String,
     primary: Option<ServerId>,
     /// What makes the monitors look at once, and when that was used last.
     probes: Arc<[Arc<Notify>]>,
@@ -76,6 +78,7 @@ impl Steward {
             asked: 0,
             writes,
             journal,
+            cluster: cluster.name.clone(),
             primary: None,
             probes,
             nudged: None,
@@ -147,15 +150,43 @@ impl Steward {
             }
             Output::Run { number, plan, step } => {
                 let (end, primary) = (self.end.clone(), self.primary);
+                let case = self.case(&step);
                 let Some(mut executor) = self.executor.take() else {
                     return;
                 };
                 tokio::spawn(async move {
-                    let done = executor.carry_out(&plan, step, primary).await;
+                    let done = executor.carry_out(&plan, step, primary, case).await;
                     // The control has ended.
                     let _ = end.send((number, executor, done)).await;
                 });
             }
         }
+    }
+
+    /// What a program is told, if the step is one.
+    fn case(&self, step: &Step) -> Option<Case> {
+        let Act::Hook(hook) = &step.act else {
+            return None;
+        };
+        let plan = self.failover.plan()?;
+        let server = |id: Option<ServerId>| {
+            let mut members = self.failover.members().iter();
+            let member = members.find(|member| Some(member.id) == id)?;
+            Some(Server {
+                name: member.name.to_string(),
+                address: member.address.to_string(),
+                identity: member.facts().map(|facts| facts.identity().to_string()),
+            })
+        };
+        Some(Case {
+            hook: hook.name(),
+            cluster: self.cluster.clone(),
+            plan: plan.name.clone(),
+            purpose: plan.purpose.to_string(),
+            epoch: plan.epoch,
+            why: plan.why.clone(),
+            old: server(plan.old),
+            new: server(plan.new),
+        })
     }
 }

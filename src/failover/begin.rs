@@ -91,12 +91,13 @@ impl Failover {
         if wanted == Some(old) {
             return Err(format!("{} is the primary", self.name(old)));
         }
-        if !self.has_majority() {
-            return Err("too few servers answer".to_owned());
-        }
         let failed_since = self
             .member(old)
             .and_then(|member| member.evidence.silent_since());
+        let has_fence = self.policy.hooks.fence && failed_since.is_some();
+        if !self.has_majority() && !has_fence {
+            return Err("too few servers answer".to_owned());
+        }
         let mut running = Running::new(
             plan(
                 Purpose::Failover,
@@ -117,10 +118,14 @@ impl Failover {
         let epoch = running.plan.epoch;
         let steps = &mut running.plan.steps;
         steps.push(Step::own(Act::Close));
-        if self.policy.hooks.fence && failed_since.is_some() {
-            steps.push(Step::own(Act::Hook(Hook::Fence)).within(self.policy.hooks.timeout));
+        if has_fence {
+            steps.push(self.hook(Hook::Fence));
         }
-        steps.push(self.ballot(epoch, Some(old)));
+        let mut ballot = self.ballot(epoch, Some(old));
+        if !self.has_majority() {
+            ballot.need = Need::Some(ballot.jobs.len().max(1));
+        }
+        steps.push(ballot);
         if failed_since.is_none() || self.member(old).is_some_and(Member::answers) {
             steps.push(self.fence(old));
         }
@@ -156,14 +161,24 @@ impl Failover {
         let plan = &running.plan;
         let mut steps = vec![apply(choice.server, &choice.to_apply, self.policy.apply)];
         if self.policy.hooks.before_promote {
-            steps.push(Step::own(Act::Hook(Hook::BeforePromote)).within(self.policy.hooks.timeout));
+            steps.push(self.hook(Hook::BeforePromote));
         }
         steps.push(self.promote(choice.server, plan.old, plan.epoch, plan.purpose));
         steps.push(Step::own(Act::Publish));
         if self.policy.hooks.after_promote {
-            steps.push(Step::own(Act::Hook(Hook::AfterPromote)).within(self.policy.hooks.timeout));
+            steps.push(self.hook(Hook::AfterPromote));
         }
         steps
+    }
+
+    fn hook(&self, hook: Hook) -> Step {
+        let need = match hook {
+            // Where too few servers can be asked, nothing else proves that the old primary takes no writes.
+            Hook::Fence if !self.has_majority() => Need::All,
+            Hook::BeforePromote => Need::All,
+            Hook::Fence | Hook::AfterPromote => Need::Try,
+        };
+        Step::on(Act::Hook(hook), need, Vec::new()).within(self.policy.hooks.timeout)
     }
 
     fn promote(

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::action::Action;
 use super::machine::{AGAIN, Entry, Failover, Output, Running};
-use super::plan::{Act, Done, Hook, Job, Need, Plan, Purpose, Step};
+use super::plan::{Act, Done, Job, Need, Plan, Purpose, Step};
 use super::reign::Reign;
 use crate::topology::{Gate, ServerFacts, ServerId};
 
@@ -35,7 +35,7 @@ impl Failover {
         let judged = step.judge(&done);
         let went = match (&step.act, judged) {
             (Act::Promote, judged) => self.promoted(&mut running, &done, judged),
-            (Act::Hook(Hook::Fence | Hook::AfterPromote), Err(text)) => {
+            (Act::Hook(_), Err(text)) if step.need == Need::Try => {
                 self.running = Some(running.clone());
                 self.alarm("step", format!("{}: {text}", step.act));
                 Ok(())

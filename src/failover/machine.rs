@@ -224,6 +224,11 @@ impl Failover {
             && silent_since.is_some_and(|since| now.saturating_duration_since(since) < ALARM)
     }
 
+    /// The plan that is under way.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.running.as_ref().map(|running| &running.plan)
+    }
+
     /// The present reign, if there is one.
     pub fn reign(&self) -> Option<&Reign> {
         self.reign.as_ref()

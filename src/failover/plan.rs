@@ -74,12 +74,24 @@ pub enum Act {
 /// When a program of the operator's is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// The old primary does not answer: its power may be cut. Its success proves that it is off.
+    /// The old primary does not answer: its power may be cut. Its success proves that it is off; its failure ends the plan only
+    /// where nothing else does.
     Fence,
     /// Before the new primary takes writes. Its failure ends the plan.
     BeforePromote,
     /// When the new primary has taken over. Its failure is only told.
     AfterPromote,
+}
+
+impl Hook {
+    /// Its key in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::BeforePromote => "before_promote",
+            Self::AfterPromote => "after_promote",
+        }
+    }
 }
 
 /// On how many servers a step has to succeed for the plan to go on.
@@ -219,9 +231,7 @@ impl Display for Act {
             Self::Publish => f.write_str("publish: statements run on the primary"),
             Self::Follow => f.write_str("follow"),
             Self::Undo => f.write_str("undo"),
-            Self::Hook(Hook::Fence) => f.write_str("hook fence"),
-            Self::Hook(Hook::BeforePromote) => f.write_str("hook before_promote"),
-            Self::Hook(Hook::AfterPromote) => f.write_str("hook after_promote"),
+            Self::Hook(hook) => write!(f, "hook {}", hook.name()),
         }
     }
 }

@@ -69,7 +69,12 @@ impl Policy {
             max_loss: cluster.max_loss,
             rejoin: cluster.rejoin == Rejoin::Automatic,
             credentials: cluster.replication.is_some(),
-            hooks: Hooks::default(),
+            hooks: Hooks {
+                fence: cluster.hooks.fence.is_some(),
+                before_promote: cluster.hooks.before_promote.is_some(),
+                after_promote: cluster.hooks.after_promote.is_some(),
+                timeout: cluster.hooks.timeout,
+            },
         }
     }
 }
