@@ -69,8 +69,15 @@ async fn listens(proxy: &Proxy) {
 /// A primary and two replicas that dbproxy looks after when it is asked to.
 async fn manual(flavor: Flavor) -> (Cluster, Proxy) {
     let cluster = Cluster::start(flavor, 2).await.unwrap();
-    let rights = "GRANT ALL ON *.* TO dbproxy@'%'; CREATE TABLE test.t (n INT PRIMARY KEY)";
-    cluster.primary().run(rights).await.unwrap();
+    // What README asks for, and no more.
+    let (everywhere, own) = support::failover_rights(flavor);
+    let rights = format!(
+        "GRANT {} ON *.* TO dbproxy@'%'; GRANT {} ON dbproxy.* TO dbproxy@'%'; \
+         CREATE TABLE test.t (n INT PRIMARY KEY)",
+        everywhere.join(", "),
+        own.join(", ")
+    );
+    cluster.primary().run(&rights).await.unwrap();
     cluster.caught_up().await.unwrap();
     let options = Options {
         cluster:

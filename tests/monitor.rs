@@ -375,6 +375,7 @@ fn needs() -> monitor::Needs {
         accounts: true,
         compression: ServerCompression::Off,
         proxy_protocol: ProxyProtocol::Off,
+        failover: false,
     }
 }
 

@@ -12,9 +12,9 @@ use tokio::time::{self, Instant};
 use super::connect::{classify, connect, options, within};
 use super::fields::Fields;
 use super::probe::Prober;
-use super::{Target, accounts, catalogue, heartbeat, offers, probe};
+use super::{Target, accounts, catalogue, heartbeat, offers, probe, readiness};
 use crate::config::{
-    Config, ProxyProtocol, ServerAddress, ServerCompression, ServerConfig, ServerMode,
+    Config, Failover, ProxyProtocol, ServerAddress, ServerCompression, ServerConfig, ServerMode,
 };
 use crate::topology::{Flavor, ProbeError, ServerFacts, ThreadState, Version};
 
@@ -94,6 +94,8 @@ pub struct Needs {
     pub compression: ServerCompression,
     /// Whether it shall be told where clients are.
     pub proxy_protocol: ProxyProtocol,
+    /// Whether dbproxy replaces the primary.
+    pub failover: bool,
 }
 
 impl Needs {
@@ -104,6 +106,7 @@ impl Needs {
             accounts: config.users.is_empty(),
             compression: config.cluster.compression_of(server),
             proxy_protocol: config.cluster.proxy_protocol_of(server),
+            failover: config.cluster.failover != Failover::Off,
         }
     }
 }
@@ -194,6 +197,14 @@ async fn look(
         Err(error) => findings.push(warning(format!(
             "stored functions and views cannot be read ({error}): calls of functions go to the primary"
         ))),
+    }
+    let facts = inspection.facts.as_ref().ok();
+    match readiness::look(&mut conn, &version, facts, needs.failover).await {
+        Ok(found) => findings.extend(found),
+        Err(error) if needs.failover => findings.push(warning(format!(
+            "whether it is ready for a failover cannot be seen: {error}"
+        ))),
+        Err(_) => {}
     }
     // The server may close first.
     let _ = conn.disconnect().await;
@@ -451,6 +462,7 @@ mod tests {
         accounts: true,
         compression: ServerCompression::Off,
         proxy_protocol: ProxyProtocol::Off,
+        failover: false,
     };
 
     #[test]

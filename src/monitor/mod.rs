@@ -13,6 +13,7 @@ pub mod inspect;
 mod offers;
 mod probe;
 mod queries;
+mod readiness;
 mod sources;
 
 use std::sync::Arc;

@@ -319,6 +319,26 @@ fn long_form(servers: &[String], groups: &[(&str, &str)]) -> String {
     sections
 }
 
+/// The rights that README asks for the monitor's account where there is failover: everywhere, and in its own schema.
+pub fn failover_rights(flavor: Flavor) -> (Vec<String>, Vec<String>) {
+    let name = match flavor {
+        Flavor::MySql => "-- MySQL, for failover\n",
+        Flavor::MariaDb => "-- MariaDB, for failover\n",
+    };
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme
+        .split_once(name)
+        .expect("README names the rights for failover");
+    let mut grants = rest.split("GRANT ").skip(1).map(|grant| {
+        let (rights, _) = grant.split_once(" ON ").unwrap();
+        rights
+            .split(',')
+            .map(|right| right.trim().to_owned())
+            .collect()
+    });
+    (grants.next().unwrap(), grants.next().unwrap())
+}
+
 /// `name=address` of every server, as in the configuration.
 pub fn addresses(cluster: &Cluster) -> Vec<String> {
     cluster

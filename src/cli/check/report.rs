@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::config::{Config, Mode, ServerConfig};
+use crate::config::{Config, Failover, Mode, ServerConfig};
 use crate::monitor::{Finding, Inspection, Severity};
 use crate::topology::{Flavor, Role, Server, ServerFacts, Topology, Unreadable};
 
@@ -171,6 +171,9 @@ fn cluster_findings(config: &Config, seen: &[Inspection], topology: &Topology) -
         .filter_map(|(server, inspection)| Some((server, inspection.facts.as_ref().ok()?)))
         .collect();
     findings.extend(twins(&known));
+    if config.cluster.failover != Failover::Off {
+        failover_findings(config, &known, topology, &mut findings);
+    }
     let of = |flavor: Flavor| {
         known
             .iter()
@@ -182,6 +185,66 @@ fn cluster_findings(config: &Config, seen: &[Inspection], topology: &Topology) -
         findings.push(finding(Severity::Error, text));
     }
     findings
+}
+
+/// A commit that waits no longer than this for acknowledgements goes on without them in an ordinary interruption.
+const PATIENT: Duration = Duration::from_secs(3600);
+
+/// What a failover of this cluster can promise.
+fn failover_findings(
+    config: &Config,
+    known: &[(&ServerConfig, &ServerFacts)],
+    topology: &Topology,
+    findings: &mut Vec<Finding>,
+) {
+    if config.cluster.replication.is_none() {
+        let text = "cluster.replication_user is not set: a former primary cannot be made a replica, so there is no SWITCHOVER, and \
+                    after a failover it stays out until somebody sees to it";
+        findings.push(finding(Severity::Warning, text));
+    }
+    if config.cluster.servers.len() < 3 {
+        let text = "two servers: while one of them is away there is nobody to take over";
+        findings.push(finding(Severity::Warning, text));
+    }
+    let primary = topology.primary().and_then(|primary| {
+        let mut known = known.iter();
+        known.find(|(server, _)| server.name == *primary.name)
+    });
+    let Some((_, primary)) = primary else {
+        return;
+    };
+    let semi_sync = &primary.semi_sync;
+    if !semi_sync.source {
+        let text = format!(
+            "replication is asynchronous: commits of the last moment before a crash of the primary can be lost; up to \
+             cluster.max_loss, {}, of them are given up without asking. Semi-synchronous replication on all servers loses none",
+            config.cluster.max_loss
+        );
+        findings.push(finding(Severity::Warning, text));
+        return;
+    }
+    let (replicas, wait_for) = (semi_sync.clients, semi_sync.wait_for);
+    if replicas < wait_for {
+        let text = format!(
+            "commits wait for {wait_for} replicas, and {replicas} acknowledge: they stand still, or are not safe"
+        );
+        findings.push(finding(Severity::Error, text));
+    } else {
+        let needed = replicas + 1 - wait_for;
+        let text = format!(
+            "commits wait for {wait_for} of {replicas} replicas: nothing is lost as long as {needed} of them answer when the primary \
+             fails, and with fewer there is no failover without ACCEPT LOSS"
+        );
+        findings.push(finding(Severity::Good, text));
+    }
+    if semi_sync.timeout < PATIENT {
+        let text = format!(
+            "commits that have waited {} s for acknowledgements go on without, and can be lost then; set \
+             rpl_semi_sync_source_timeout (MariaDB: rpl_semi_sync_master_timeout) to 4294967295",
+            semi_sync.timeout.as_secs_f32()
+        );
+        findings.push(finding(Severity::Warning, text));
+    }
 }
 
 /// Two names for one server, or two servers that replication cannot tell apart.
@@ -302,6 +365,44 @@ mod tests {
         let (text, problem) = report([refused(), refused(), refused()]);
         assert!(problem, "{text}");
         assert!(text.contains("no server is the primary"), "{text}");
+    }
+
+    #[test]
+    fn what_acknowledgements_promise_is_told() {
+        let mut config = config();
+        config.cluster.failover = Failover::Manual;
+        let now = Instant::now();
+        for (clients, wait_for, seconds, part) in [
+            (2, 1, 4_294_967, "as long as 2 of them answer when"),
+            (4, 2, 4_294_967, "as long as 3 of them answer when"),
+            (0, 1, 10, "commits wait for 1 replicas, and 0 acknowledge"),
+            (2, 1, 10, "commits that have waited 10 s"),
+        ] {
+            let mut primary = facts(1);
+            primary.semi_sync.source = true;
+            primary.semi_sync.clients = clients;
+            primary.semi_sync.wait_for = wait_for;
+            primary.semi_sync.timeout = Duration::from_secs(seconds);
+            let all = [primary, replica(2, 1), replica(3, 1)];
+            let servers = &config.cluster.servers;
+            let mut tracker = Tracker::new(servers, Duration::from_secs(1), Duration::MAX, now);
+            for (id, facts) in (0..).zip(&all) {
+                tracker.observe(Observation {
+                    server: ServerId(id),
+                    asked_at: now,
+                    at: now,
+                    result: Ok(facts.clone()),
+                });
+            }
+            let known: Vec<_> = servers.iter().zip(&all).collect();
+            let mut findings = Vec::new();
+            failover_findings(&config, &known, &tracker.snapshot(), &mut findings);
+            let mut texts = findings.iter().map(|finding| finding.text.as_str());
+            assert!(
+                texts.any(|text| text.contains(part)),
+                "{part}: {findings:?}"
+            );
+        }
     }
 
     #[test]
