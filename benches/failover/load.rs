@@ -19,7 +19,7 @@ const ACCOUNTS: u32 = 64;
 const MONEY: i64 = 1000;
 
 /// What the clients write to.
-pub const TABLES: &str = "CREATE TABLE test.counters (id INT PRIMARY KEY, n INT NOT NULL); \
+pub(crate) const TABLES: &str = "CREATE TABLE test.counters (id INT PRIMARY KEY, n INT NOT NULL); \
     CREATE TABLE test.accounts (id INT PRIMARY KEY, money INT NOT NULL); \
     INSERT INTO test.counters SELECT seq, 0 FROM (WITH RECURSIVE s AS (SELECT 1 AS seq UNION ALL SELECT seq + 1 FROM s WHERE seq < 16) \
     SELECT seq FROM s) AS numbers; \
@@ -28,7 +28,7 @@ pub const TABLES: &str = "CREATE TABLE test.counters (id INT PRIMARY KEY, n INT 
 
 /// What became of all writes.
 #[derive(Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     acknowledged: u64,
     unknown: u64,
     rolled_back: u64,
@@ -39,7 +39,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.rolled_back += other.rolled_back;
@@ -52,7 +52,7 @@ impl Tally {
     }
 
     /// Whether the promises are kept: nothing acknowledged is lost, nothing ran twice, and with a planned change nothing failed.
-    pub fn is_sound(&self, keeps_all: bool, planned: bool) -> bool {
+    pub(crate) fn is_sound(&self, keeps_all: bool, planned: bool) -> bool {
         (!keeps_all || self.lost == 0)
             && self.twice == 0
             && self.other_errors.is_empty()
@@ -99,7 +99,7 @@ struct Seen {
 }
 
 /// Clients at work.
-pub struct Load {
+pub(crate) struct Load {
     seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
@@ -108,7 +108,7 @@ pub struct Load {
 
 impl Load {
     /// Begins, and returns when everybody has written.
-    pub async fn start(port: u16) -> Self {
+    pub(crate) async fn start(port: u16) -> Self {
         let before = counters(port).await;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -132,7 +132,7 @@ impl Load {
     }
 
     /// Waits until something was committed after this.
-    pub async fn writes_after(&self, at: Instant) {
+    pub(crate) async fn writes_after(&self, at: Instant) {
         let deadline = at + Duration::from_secs(90);
         loop {
             let commits = self.seen.lock().unwrap().commits.clone();
@@ -145,7 +145,7 @@ impl Load {
     }
 
     /// The longest time without a commit from shortly before this on.
-    pub fn longest_gap(&self, from: Instant) -> Duration {
+    pub(crate) fn longest_gap(&self, from: Instant) -> Duration {
         let mut commits = self.seen.lock().unwrap().commits.clone();
         commits.sort_unstable();
         let from = from - Duration::from_millis(100);
@@ -155,7 +155,7 @@ impl Load {
     }
 
     /// Ends, and holds what is in the tables against what the clients were told.
-    pub async fn end(mut self, port: u16) -> Tally {
+    pub(crate) async fn end(mut self, port: u16) -> Tally {
         self.stop.store(true, Ordering::SeqCst);
         while self.clients.join_next().await.is_some() {}
         let after = counters(port).await;
