@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -58,7 +59,7 @@ pub(super) struct Outcome {
 pub(super) async fn run(program: &Path, case: &Case, limit: Duration) -> Outcome {
     let said = Arc::new(Mutex::new(Vec::new()));
     let ended = match start(program) {
-        Ok(child) => follow(child, case, limit, &said).await,
+        Ok((child, output)) => follow(child, output, case, limit, &said).await,
         Err(error) => Err(format!("cannot be started: {error}")),
     };
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,30 +72,33 @@ pub(super) async fn run(program: &Path, case: &Case, limit: Duration) -> Outcome
     Outcome { failure, said }
 }
 
-/// Never through a shell.
-fn start(program: &Path) -> io::Result<Child> {
-    Command::new(program)
+/// Never through a shell. Gives the program and what it writes, in the order in which it writes it.
+fn start(program: &Path) -> io::Result<(Child, Receiver)> {
+    let (output, writer) = io::pipe()?;
+    let output = Receiver::from_owned_fd(output.into())?;
+    let child = Command::new(program)
         .env_clear()
         .env("PATH", PATH)
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
         .process_group(0)
-        .spawn()
+        .spawn()?;
+    Ok((child, output))
 }
 
 /// Waits for the end of a program. The error says why it is no success.
 async fn follow(
     mut child: Child,
+    output: Receiver,
     case: &Case,
     limit: Duration,
     said: &Arc<Mutex<Vec<u8>>>,
 ) -> Result<(), String> {
     let input = serde_json::to_vec(case).unwrap_or_default();
     let mut stdin = child.stdin.take();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (first, second) = (Arc::clone(said), Arc::clone(said));
+    let kept = Arc::clone(said);
     let mut talk = tokio::spawn(async move {
         let tell = async {
             if let Some(stdin) = &mut stdin {
@@ -103,7 +107,7 @@ async fn follow(
             }
             stdin = None;
         };
-        tokio::join!(tell, hear(stdout, first), hear(stderr, second));
+        tokio::join!(tell, hear(output, kept));
     });
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let waited = timeout(limit, child.wait()).await;
@@ -131,10 +135,7 @@ fn judge(status: ExitStatus) -> Result<(), String> {
 }
 
 /// Reads to the end, and keeps the beginning.
-async fn hear(source: Option<impl AsyncRead + Unpin>, said: Arc<Mutex<Vec<u8>>>) {
-    let Some(mut source) = source else {
-        return;
-    };
+async fn hear(mut source: Receiver, said: Arc<Mutex<Vec<u8>>>) {
     let mut buffer = [0; 1024];
     while let Ok(length @ 1..) = source.read(&mut buffer).await {
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
