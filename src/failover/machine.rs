@@ -52,6 +52,7 @@ pub enum Order {
 
 /// What happens.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // It lives for one call.
 pub enum Input {
     /// A monitor has looked.
     Seen(Observation),

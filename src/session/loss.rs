@@ -22,7 +22,7 @@ use crate::{
     error::{Answer, Error, ErrorKind, Origin},
     pool::PooledConn,
     routing::PinReason,
-    sql::{self, Facts, Kind, StatementClass, set::Assignment},
+    sql::{self, Dialect, Facts, Kind, StatementClass, set::Assignment},
     topology::{Health, Server, ServerId, Topology},
 };
 
@@ -553,7 +553,16 @@ impl Session {
         match may_write {
             true if commits || self.status.contains(StatusFlags::AUTOCOMMIT) => Fate::Unknown,
             true => Fate::RolledBack,
-            false if is_harmless(class) && request.is_some_and(is_repeatable) => Fate::Harmless,
+            false
+                if request.is_some_and(is_repeatable)
+                    && is_harmless(
+                        class,
+                        request.and_then(|request| text_of(request, self.capabilities)),
+                        self.dialect,
+                    ) =>
+            {
+                Fate::Harmless
+            }
             false => Fate::Lost,
         }
     }
@@ -632,7 +641,7 @@ fn is_plain(class: &StatementClass, kind: Kind) -> bool {
 }
 
 /// Whether a statement that writes nothing means the same when it has run before, on a server that is gone.
-fn is_harmless(class: &StatementClass) -> bool {
+fn is_harmless(class: &StatementClass, text: Option<&[u8]>, dialect: Dialect) -> bool {
     const BOUND: Facts = Facts::USER_VARIABLE
         .union(Facts::NAMED_LOCK)
         .union(Facts::PREVIOUS_STATEMENT)
@@ -641,11 +650,11 @@ fn is_harmless(class: &StatementClass) -> bool {
         .union(Facts::INTO)
         .union(Facts::HANDLER)
         .union(Facts::TEMPORARY_TABLE);
-    let wide = class.kind == Kind::Set
-        && class
-            .facts
-            .intersects(Facts::SERVER_STATE.union(Facts::ACCOUNTS));
-    is_single(class) && !class.facts.intersects(BOUND) && !wide
+    let wide = || {
+        let parts = text.and_then(|text| sql::set::parse(text, dialect));
+        parts.is_none_or(|parts| parts.contains(&Assignment::ServerWide))
+    };
+    is_single(class) && !class.facts.intersects(BOUND) && !(class.kind == Kind::Set && wide())
 }
 
 /// Whether a command is one whose class tells all of it.
@@ -704,7 +713,8 @@ mod tests {
             ("CALL p()", false),
         ] {
             let class = classify(sql.as_bytes(), Dialect::default());
-            assert_eq!(is_harmless(&class), expected, "{sql}");
+            let harmless = is_harmless(&class, Some(sql.as_bytes()), Dialect::default());
+            assert_eq!(harmless, expected, "{sql}");
         }
     }
 

@@ -187,9 +187,8 @@ impl Reader<'_> {
 
     /// A string that means the same in every character set.
     fn text(&self, token: &Token) -> Option<Vec<u8>> {
-        let inner = match token.bytes(self.sql) {
-            [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-            _ => return None,
+        let ([b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"']) = token.bytes(self.sql) else {
+            return None;
         };
         let is_plain =
             |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\'' | b'"' | b'\\');
