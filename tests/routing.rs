@@ -924,7 +924,7 @@ async fn roles_are_followed(flavor: Flavor) {
         // What only the former primary knew of a session is lost, and the session is told so.
         let error = pinned.query_drop("SELECT @seen").await.unwrap_err();
         assert!(error.to_string().contains("2013"), "{error}");
-        assert!(error.to_string().contains("was pinned"), "{error}");
+        assert!(error.to_string().contains("had there is gone"), "{error}");
         let mut fresh = rig.connect().await;
         number += 1;
         fresh

@@ -591,7 +591,7 @@ impl Loss {
             Self::Transaction => rolled_back(),
             Self::State(pin) => {
                 let text = format!(
-                    "Lost connection to MySQL server: the server failed or is not the primary any more, and what the session                      had there is gone ({pin}), with its transaction if there was one; it goes on without"
+                    "Lost connection to MySQL server: the server failed or is not the primary any more, and what the session had there is gone ({pin}), with its transaction if there was one; it goes on without"
                 );
                 Answer::new(2013, b"08S01", text)
             }
