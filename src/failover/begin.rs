@@ -1,18 +1,21 @@
 //! How plans begin: which steps, for which servers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dbproxy_proto::gtid::Position;
 use tokio::time::Instant;
 
 use super::action::Action;
-use super::candidate::{Choice, Question, Refusal, choose};
+use super::candidate::{Choice, Question, Refusal, choose, errant};
+use super::evidence::Death;
 use super::machine::{AGAIN, Failover, Running};
 use super::member::Member;
 use super::plan::{Act, Hook, Job, Need, Plan, Purpose, Step};
+use super::policy::Mode;
 use super::reign::Reign;
 use crate::config::ServerAddress;
-use crate::topology::{ServerId, ThreadState};
+use crate::topology::{ServerFacts, ServerId, SourceFacts, ThreadState};
 
 /// An old primary that does not answer is tried for no longer than this before its successor is opened.
 const FENCE: Duration = Duration::from_secs(2);
@@ -150,6 +153,7 @@ impl Failover {
             acknowledged: self.acknowledged.as_ref(),
             failed_since: running.failed_since,
             wanted: running.wanted,
+            planned: running.plan.purpose == Purpose::Switchover,
             accept_loss: running.accept_loss,
             epoch: reign.epoch,
             policy: &self.policy,
@@ -181,7 +185,7 @@ impl Failover {
         Step::on(Act::Hook(hook), need, Vec::new()).within(self.policy.hooks.timeout)
     }
 
-    fn promote(
+    pub(super) fn promote(
         &self,
         server: ServerId,
         old: Option<ServerId>,
@@ -201,12 +205,60 @@ impl Failover {
             (true, _) => actions.push(Action::StopReplication),
             (false, _) => actions.extend([Action::StopReplication, Action::ForgetSource]),
         }
-        let semi_sync = old.and_then(Member::facts);
-        if semi_sync.is_some_and(|facts| facts.semi_sync.source) {
-            actions.push(Action::SemiSync { source: true });
-        }
+        let (waits, followers) = match self.guards(server, old) {
+            Guards::Enough(followers) => (Some(true), followers),
+            Guards::TooFew => (Some(false), Vec::new()),
+            Guards::None => (None, Vec::new()),
+        };
+        actions.extend(waits.map(|source| Action::SemiSync { source }));
         actions.extend([Action::Offline(false), Action::AcceptWrites]);
-        crown(server, epoch, purpose, actions)
+        let mut step = crown(server, epoch, purpose, actions);
+        step.jobs.extend(followers);
+        step
+    }
+
+    /// With semi-synchronous replication the first commit of a reign waits for replicas as well: they follow at the same time.
+    pub(super) fn guards(&self, new: ServerId, old: Option<&Member>) -> Guards {
+        let Some((new, semi_sync)) = self
+            .member(new)
+            .and_then(|new| Some((new, new.facts()?.semi_sync)))
+        else {
+            return Guards::None;
+        };
+        let old_waited = old
+            .and_then(Member::facts)
+            .map(|facts| facts.semi_sync.source);
+        if !semi_sync.source && !old_waited.unwrap_or(semi_sync.replica) {
+            return Guards::None;
+        }
+        let followers: Vec<Job> = self
+            .members
+            .iter()
+            .filter(|member| member.id != new.id && old.is_none_or(|old| member.id != old.id))
+            .filter(|member| member.answers() && member.diverged.is_none() && is_quiet(member))
+            .filter(|member| {
+                let follows = |source| member.connection_to(source).is_some();
+                old.is_some_and(follows) || follows(new)
+            })
+            .filter(|member| {
+                let all = member.has().zip(new.has());
+                all.is_some_and(|(theirs, ours)| ours.covers(&theirs))
+                    && surplus(member, new).is_none()
+            })
+            .filter_map(|member| {
+                let mut actions = vec![Action::RefuseWrites, Action::StopReplication];
+                actions.extend([
+                    Action::SemiSync { source: false },
+                    source(member, new, false).ok()?,
+                ]);
+                actions.extend([Action::StartReplication, Action::Look]);
+                Some(Job::new(member.id, actions))
+            })
+            .collect();
+        match u32::try_from(followers.len()).is_ok_and(|count| count >= semi_sync.wait_for.max(1)) {
+            true => Guards::Enough(followers),
+            false => Guards::TooFew,
+        }
     }
 
     fn ballot(&self, epoch: u64, besides: Option<ServerId>) -> Step {
@@ -219,12 +271,13 @@ impl Failover {
     }
 
     fn fence(&self, server: ServerId) -> Step {
-        let actions = [
-            Action::Offline(true),
-            Action::RefuseWrites,
-            Action::Expel,
-            Action::Look,
-        ];
+        let mut actions = vec![Action::Offline(true), Action::Expel];
+        let facts = self.member(server).and_then(Member::facts);
+        if facts.is_some_and(|facts| facts.semi_sync.source) {
+            // Behind commits that wait for replicas it could not be made read-only. Nobody hears any more that they are done.
+            actions.push(Action::SemiSync { source: false });
+        }
+        actions.extend([Action::RefuseWrites, Action::Expel, Action::Look]);
         Step::on(Act::Fence, Need::Try, vec![Job::new(server, actions)]).within(FENCE)
     }
 
@@ -327,7 +380,15 @@ impl Failover {
         if !stopped.is_empty() {
             steps.push(Step::on(Act::Undo, Need::Try, stopped));
         }
-        let actions = vec![Action::Offline(false), Action::AcceptWrites];
+        let mut actions = vec![Action::Offline(false), Action::AcceptWrites];
+        if !self.is_guarded(primary) {
+            actions.insert(0, Action::SemiSync { source: false });
+            let text = format!(
+                "commits on {} wait for no replica until enough of them follow it: what it acknowledges is on it alone",
+                self.name(primary)
+            );
+            self.alarm("state", text);
+        }
         steps.push(crown(primary, epoch, Purpose::Reopen, actions));
         steps.push(Step::own(Act::Publish));
         let plan = plan(
@@ -339,6 +400,28 @@ impl Failover {
             steps,
         );
         self.start(Running::new(plan, asked_by));
+    }
+
+    /// Whether a commit of the primary, if it is to wait for replicas, will be acknowledged by some.
+    fn is_guarded(&self, primary: ServerId) -> bool {
+        let Some((member, semi_sync)) = self
+            .member(primary)
+            .and_then(|member| Some((member, member.facts()?.semi_sync)))
+        else {
+            return true;
+        };
+        let follows = |other: &&Member| {
+            other.id != primary
+                && other.answers()
+                && other.connection_to(member).is_some()
+                && errant(other, member, &self.members).is_none()
+        };
+        // They come back by themselves; unless something waits for them already.
+        let expected = match semi_sync.waiting {
+            0 => u32::try_from(self.members.iter().filter(follows).count()).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        !semi_sync.source || semi_sync.clients.max(expected) >= semi_sync.wait_for
     }
 
     fn is_stopped_replica(&self, member: &Member, primary: ServerId) -> bool {
@@ -365,7 +448,7 @@ impl Failover {
             let id = stray.id;
             let step = Step {
                 need: Need::All,
-                ..self.fence(id)
+                ..self.fence(id).within(FREEZE)
             };
             let plan = plan(Purpose::Fence, why, reign.epoch, None, Some(id), vec![step]);
             return self.start(Running::new(plan, None));
@@ -375,19 +458,23 @@ impl Failover {
             return self.reopen(reign, why, None);
         }
         if !writable {
-            return self.read_only_primary(reign, &primary);
+            return self.read_only_primary(reign, &primary, now);
+        }
+        if primary.facts().is_some_and(is_unguarded) {
+            return self.guard(reign, &primary);
         }
         self.follow_primary(reign, &primary, now);
     }
 
     /// A primary that was restarted comes back read-only, as it should: it goes on, unless somebody has more than it.
-    fn read_only_primary(&mut self, reign: &Reign, primary: &Member) {
+    fn read_only_primary(&mut self, reign: &Reign, primary: &Member, now: Instant) {
         let restarted = primary.restarted;
         let ahead = self.members.iter().find(|member| {
             member.id != primary.id
                 && member.diverged.is_none()
                 && member.connection_to(primary).is_some()
-                && matches!((primary.has(), &member.remembered), (Some(has), Some(theirs)) if !has.covers(theirs))
+                && errant(member, primary, &self.members).is_none()
+                && matches!((primary.has(), member.has()), (Some(has), Some(theirs)) if !has.covers(&theirs))
         });
         match (restarted, ahead) {
             (true, None) => {
@@ -396,6 +483,18 @@ impl Failover {
                     primary.name
                 );
                 self.reopen(reign, why, None);
+            }
+            (true, Some(ahead)) if self.policy.mode == Mode::Automatic => {
+                let why = format!(
+                    "{} came back without what {} has of it",
+                    primary.name, ahead.name
+                );
+                let refused = self.history.allows(Death::Process, now).err();
+                let refused =
+                    refused.or_else(|| self.fail_over(why.clone(), None, false, None, now).err());
+                if let Some(text) = refused {
+                    self.once(format!("{why}, and is not replaced: {text}"));
+                }
             }
             (true, Some(ahead)) => {
                 let text = format!(
@@ -415,8 +514,50 @@ impl Failover {
         }
     }
 
+    /// Its commits wait for replicas again.
+    fn guard(&mut self, reign: &Reign, primary: &Member) {
+        let why = format!("enough replicas follow {} to acknowledge", primary.name);
+        let job = Job::new(
+            primary.id,
+            [Action::SemiSync { source: true }, Action::Look],
+        );
+        let steps = vec![Step::on(Act::Guard, Need::All, vec![job])];
+        let plan = plan(
+            Purpose::Guard,
+            why,
+            reign.epoch,
+            None,
+            Some(primary.id),
+            steps,
+        );
+        self.start(Running::new(plan, None));
+    }
+
+    /// In a ring the primary replicates from its peer again, when that has nothing that could come back by it.
+    fn close_ring(&mut self, reign: &Reign, primary: &Member, now: Instant) -> bool {
+        let peer = self.members.iter().find(|peer| {
+            let stopped = primary.connection_to(peer).is_some_and(is_stopped);
+            let sound = peer.answers() && peer.evidence.is_settled(now) && peer.diverged.is_none();
+            stopped
+                && sound
+                && is_quiet(peer)
+                && peer.follows(primary)
+                && primary.is_seen_after(peer)
+                && surplus(peer, primary).is_none()
+        });
+        let Some(peer) = peer else {
+            return false;
+        };
+        let why = format!(
+            "{} has nothing that {} does not have",
+            peer.name, primary.name
+        );
+        self.restart(reign, primary.id, why, None);
+        true
+    }
+
     fn follow_primary(&mut self, reign: &Reign, primary: &Member, now: Instant) {
-        if !self.policy.rejoin {
+        if !self.policy.rejoin || self.close_ring(reign, primary, now) {
             return;
         }
         let astray = self.members.iter().find(|member| {
@@ -424,26 +565,58 @@ impl Failover {
                 && member.answers()
                 && member.evidence.is_settled(now)
                 && member.diverged.is_none()
+                && (primary.is_seen_after(member) || surplus(member, primary).is_none())
                 && self.is_astray(member, primary)
         });
         let Some(member) = astray else {
             return;
         };
         let id = member.id;
-        if let Err(text) = self.follow(reign, id, None) {
+        let begun =
+            match member.connection_to(primary).is_some() && surplus(member, primary).is_none() {
+                true => {
+                    let why = format!("{} was left without {}", member.name, primary.name);
+                    self.restart(reign, id, why, None);
+                    Ok(())
+                }
+                false => self.follow(reign, id, None),
+            };
+        if let Err(text) = begun {
             self.once(text);
         }
     }
 
+    /// Lets a server replicate from the source that it has.
+    fn restart(&mut self, reign: &Reign, id: ServerId, why: String, asked_by: Option<u64>) {
+        let actions = [
+            Action::StartReplication,
+            Action::AwaitReplication,
+            Action::Look,
+        ];
+        let step = Step::on(Act::Follow, Need::All, vec![Job::new(id, actions)]);
+        let plan = plan(
+            Purpose::Repoint,
+            why,
+            reign.epoch,
+            None,
+            Some(id),
+            vec![step],
+        );
+        self.start(Running::new(plan, asked_by));
+    }
+
     /// Whether it gets nothing from the primary, over others or not, though nobody has stopped that.
     fn is_astray(&self, member: &Member, primary: &Member) -> bool {
-        if member.connection_to(primary).is_some() {
-            return false;
+        if let Some(connection) = member.connection_to(primary) {
+            let is_ring = primary.connection_to(member).is_some();
+            return is_left_behind(member, connection) || is_ring && is_stopped(connection);
         }
         let over_others = self.members.iter().any(|other| {
             other.id != member.id
                 && other.answers()
-                && member.connection_to(other).is_some()
+                && member
+                    .connection_to(other)
+                    .is_some_and(|connection| connection.receiver != ThreadState::Stopped)
                 && other.connection_to(primary).is_some()
         });
         !over_others
@@ -460,24 +633,18 @@ impl Failover {
     ) -> Result<(), String> {
         let primary = self.member(reign.primary).ok_or("there is no primary")?;
         let member = self.member(id).ok_or("there is no such server")?;
-        let name = member.name.clone();
-        if let Some(surplus) = surplus(member, primary) {
-            let text = format!(
-                "{name} has transactions that {} does not have: {surplus}. It gets no traffic; save what counts of them, make it \
-                 anew from a copy of {}, then REJOIN {name}",
-                primary.name, primary.name
-            );
-            if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
-                member.diverged = Some(text.as_str().into());
+        let name = Arc::clone(&member.name);
+        if surplus(member, primary).is_some() {
+            if !primary.is_seen_after(member) {
+                return Err(format!("{} has to answer first", primary.name));
             }
-            return Err(text);
+            return self.compare(id);
         }
-        let ServerAddress::Tcp { host, port } = &primary.address else {
+        if !is_quiet(member) {
             return Err(format!(
-                "{name} cannot follow {}, which is configured by a unix socket",
-                primary.name
+                "{name} takes writes, or has some that wait for replicas: it has to be fenced first"
             ));
-        };
+        }
         let was_primary = member.facts().is_some_and(|facts| facts.sources.is_empty());
         if was_primary && !self.policy.credentials {
             return Err(format!(
@@ -485,20 +652,19 @@ impl Failover {
                  cluster.replication_password"
             ));
         }
-        let mut actions = vec![Action::RefuseWrites];
+        let mut detach = vec![Action::RefuseWrites];
         if !was_primary {
-            actions.push(Action::StopReplication);
+            detach.push(Action::StopReplication);
         }
+        detach.push(Action::Look);
+        let compare = Job::new(primary.id, [Action::Look]);
+        let mut actions = Vec::new();
         let semi_sync = primary.facts().is_some_and(|facts| facts.semi_sync.source);
         if semi_sync {
             actions.push(Action::SemiSync { source: false });
         }
         actions.extend([
-            Action::Follow {
-                host: host.clone(),
-                port: *port,
-                demoted: was_primary,
-            },
+            source(member, primary, was_primary)?,
             Action::StartReplication,
             Action::AwaitReplication,
             Action::Offline(false),
@@ -509,10 +675,36 @@ impl Failover {
             false => Purpose::Repoint,
         };
         let why = format!("{name} is to follow {}", primary.name);
-        let step = Step::on(Act::Follow, Need::All, vec![Job::new(id, actions)]).within(FREEZE);
-        let plan = plan(purpose, why, reign.epoch, None, Some(id), vec![step]);
+        let steps = vec![
+            Step::on(Act::Detach, Need::All, vec![Job::new(id, detach)]).within(FREEZE),
+            Step::on(Act::Compare, Need::All, vec![compare]),
+            Step::on(Act::Follow, Need::All, vec![Job::new(id, actions)]).within(FREEZE),
+        ];
+        let plan = plan(purpose, why, reign.epoch, None, Some(id), steps);
         self.start(Running::new(plan, asked_by));
         Ok(())
+    }
+
+    /// Errors: the server has what the primary does not have, and is left alone from now on.
+    pub(super) fn compare(&mut self, id: ServerId) -> Result<(), String> {
+        let primary = self.reign.as_ref().map(|reign| reign.primary);
+        let primary = primary.and_then(|primary| self.member(primary));
+        let Some((member, primary)) = self.member(id).zip(primary) else {
+            return Ok(());
+        };
+        let Some(surplus) = surplus(member, primary) else {
+            return Ok(());
+        };
+        let text = format!(
+            "{} has transactions that {} does not have: {surplus}. It gets no traffic; save what counts of them, make it anew \
+             from a copy of {}, then REJOIN {}",
+            member.name, primary.name, primary.name, member.name
+        );
+        let members = self.members.iter_mut();
+        for member in members.filter(|member| member.id == id) {
+            member.diverged = Some(text.as_str().into());
+        }
+        Err(text)
     }
 
     /// An operator says that a server may follow the primary again.
@@ -532,6 +724,15 @@ impl Failover {
         member.diverged = None;
         // An operator may have made it anew: what it had before does not count.
         member.remembered = member.has();
+        let pair = self.member(id).zip(self.member(reign.primary));
+        let is_there = pair.is_some_and(|(member, primary)| {
+            member.connection_to(primary).is_some() && surplus(member, primary).is_none()
+        });
+        if is_there {
+            let why = "an operator wants it".to_owned();
+            self.restart(&reign, id, why, Some(asked_by));
+            return Ok(());
+        }
         self.follow(&reign, id, Some(asked_by))
     }
 }
@@ -571,6 +772,31 @@ fn plan(
     }
 }
 
+/// Whether commits of a new primary can wait for replicas.
+pub(super) enum Guards {
+    /// They are not to.
+    None,
+    /// These follow it at once.
+    Enough(Vec<Job>),
+    /// They are to, and nobody would acknowledge.
+    TooFew,
+}
+
+/// What makes `primary` the source of a server.
+fn source(member: &Member, primary: &Member, demoted: bool) -> Result<Action, String> {
+    match &primary.address {
+        ServerAddress::Tcp { host, port } => Ok(Action::Follow {
+            host: host.clone(),
+            port: *port,
+            demoted,
+        }),
+        ServerAddress::Unix(_) => Err(format!(
+            "{} cannot follow {}, which is configured by a unix socket",
+            member.name, primary.name
+        )),
+    }
+}
+
 /// The step behind which nothing is undone.
 fn crown(server: ServerId, epoch: u64, purpose: Purpose, mut actions: Vec<Action>) -> Step {
     actions.extend([
@@ -586,6 +812,37 @@ fn crown(server: ServerId, epoch: u64, purpose: Purpose, mut actions: Vec<Action
 pub(super) fn apply(server: ServerId, position: &Position, within: Duration) -> Step {
     let actions = [Action::Await(position.clone()), Action::Look];
     Step::on(Act::Apply, Need::All, vec![Job::new(server, actions)]).within(within)
+}
+
+/// Whether nothing is written to it, and nothing comes up that it does not show yet.
+fn is_quiet(member: &Member) -> bool {
+    let facts = member.facts();
+    facts.is_some_and(|facts| facts.write_block.is_some() && facts.semi_sync.waiting == 0)
+}
+
+/// Whether a plan that was interrupted stopped its receiver, or set its source and did not start it.
+fn is_left_behind(member: &Member, connection: &SourceFacts) -> bool {
+    let revoked = member.facts().is_some_and(|facts| {
+        let row = facts.epoch.as_ref();
+        row.is_some_and(|row| facts.ballot > row.epoch)
+    });
+    let never_started = connection.applier == ThreadState::Stopped
+        && connection.uuid.is_none()
+        && connection.server_id.is_none();
+    is_stopped(connection) && (revoked || never_started)
+}
+
+/// Whether its receiver was stopped, and not by an error.
+fn is_stopped(connection: &SourceFacts) -> bool {
+    connection.receiver == ThreadState::Stopped
+        && connection.contact.is_none()
+        && connection.applier_error.is_none()
+}
+
+/// Whether a primary was left without replicas that acknowledge, and now has them.
+fn is_unguarded(facts: &ServerFacts) -> bool {
+    let semi_sync = &facts.semi_sync;
+    semi_sync.replica && !semi_sync.source && semi_sync.clients >= semi_sync.wait_for.max(1)
 }
 
 /// What a server has that the primary does not have.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::member::Member;
 use super::policy::Policy;
 use crate::config::Promote;
-use crate::topology::{ServerId, SourceFacts};
+use crate::topology::{ServerFacts, ServerId, SourceFacts, ThreadState};
 
 /// Why a server cannot become the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,8 @@ pub struct Question<'a> {
     pub failed_since: Option<Instant>,
     /// An operator wants this one.
     pub wanted: Option<ServerId>,
+    /// The old primary lives, and the new one will have all of it before it takes over.
+    pub planned: bool,
     /// An operator accepts that acknowledged transactions are lost.
     pub accept_loss: bool,
     /// The present reign: a server without a source that has a higher number was about to begin the next one.
@@ -180,6 +182,7 @@ pub fn choose(question: &Question<'_>) -> Result<Choice, Refusal> {
     };
     if let Some(ahead) = ahead_of(best, &has, question)
         && !question.accept_loss
+        && !question.planned
     {
         return Err(match ahead {
             Ahead::Other(name) => {
@@ -274,7 +277,7 @@ fn fitness(
     }
     match member.connection_to(old) {
         Some(connection) => connected(member, connection, question)?,
-        None if facts.sources.is_empty() && facts.ballot > question.epoch => {}
+        None if is_half_way(member, old, question) => {}
         None => return Err(Unfit::NoReplica),
     }
     if let Some(lost) = member.lost() {
@@ -284,6 +287,29 @@ fn fitness(
         return Err(Unfit::Errant(errant));
     }
     member.has().ok_or(Unfit::NoNames)
+}
+
+/// Whether it has the row of the reign: its data is not older.
+fn is_of(facts: &ServerFacts, epoch: u64) -> bool {
+    facts.epoch.as_ref().is_some_and(|row| row.epoch >= epoch)
+}
+
+/// Whether a plan that was interrupted has taken it off the old primary: it has no source, or follows the one that was chosen.
+fn is_half_way(member: &Member, old: &Member, question: &Question<'_>) -> bool {
+    let others = || {
+        question
+            .members
+            .iter()
+            .filter(|other| other.id != old.id && other.id != member.id)
+    };
+    member.facts().is_some_and(|facts| {
+        facts.ballot > question.epoch
+            && is_of(facts, question.epoch)
+            && facts.sources.iter().all(|source| source.delay.is_zero())
+            && facts.sources.len() <= 1
+            && (facts.sources.is_empty()
+                || others().any(|other| member.connection_to(other).is_some()))
+    })
 }
 
 /// Whether a replica's connection to the old primary was what it should be, until that failed.
@@ -302,14 +328,18 @@ fn connected(
     let Some(since) = question.failed_since.filter(|_| question.wanted.is_none()) else {
         return Ok(());
     };
-    // A plan that was interrupted began with replicas that were found to be connected.
-    if member
-        .facts()
-        .is_some_and(|facts| facts.ballot > question.epoch)
-    {
-        return Ok(());
-    }
-    let connected = member.connected_at.ok_or(Unfit::NeverConnected)?;
+    let Some(connected) = member.connected_at else {
+        // It was seen for the first time after that: it has to be of this reign, and to try, unless a plan stopped it.
+        let facts = member.facts().filter(|facts| is_of(facts, question.epoch));
+        let tries = facts.is_some_and(|facts| {
+            connection.receiver != ThreadState::Stopped || facts.ballot > question.epoch
+        });
+        return if tries {
+            Ok(())
+        } else {
+            Err(Unfit::NeverConnected)
+        };
+    };
     let broken_for = since.saturating_duration_since(connected);
     match broken_for > question.policy.max_staleness {
         true => Err(Unfit::Stale(broken_for)),
@@ -318,7 +348,7 @@ fn connected(
 }
 
 /// What a replica has executed that came from nowhere: not from the primary, and nobody else has it.
-fn errant(member: &Member, old: &Member, members: &[Member]) -> Option<Position> {
+pub(super) fn errant(member: &Member, old: &Member, members: &[Member]) -> Option<Position> {
     let facts = member.facts()?;
     let executed = facts.executed.as_deref()?;
     let mut known = match executed {
@@ -417,23 +447,43 @@ fn lost(old: &Member, acknowledged: Option<&Position>, has: &Position) -> Option
     (!has.covers(&all)).then(|| all.since(has))
 }
 
+/// A replica is looked at now and then only.
+const MARGIN: Duration = Duration::from_secs(1);
+
 /// With semi-synchronous replication a write was acknowledged by some replicas: one of those that answer has to have it.
 fn confirmed(old: Option<&Member>, question: &Question<'_>) -> Result<(), Refusal> {
-    let Some((old, facts)) = old.and_then(|old| Some((old, old.facts()?))) else {
+    let (Some(old), Some(since)) = (old, question.failed_since) else {
         return Ok(());
     };
-    let semi_sync = &facts.semi_sync;
-    if !semi_sync.active || question.failed_since.is_none() {
-        return Ok(());
-    }
-    let acknowledging = question.members.iter().filter(|member| {
+    let others = || question.members.iter().filter(|member| member.id != old.id);
+    let (clients, wait_for) = match old.facts().map(|facts| &facts.semi_sync) {
+        Some(semi_sync) if semi_sync.active => (semi_sync.clients, semi_sync.wait_for),
+        Some(_) => return Ok(()),
+        // It was never seen: any other one may have acknowledged.
+        None => {
+            let enabled = others()
+                .filter_map(Member::facts)
+                .map(|facts| &facts.semi_sync);
+            let enabled = enabled.filter(|semi_sync| semi_sync.replica || semi_sync.source);
+            let Some(wait_for) = enabled.map(|semi_sync| semi_sync.wait_for).min() else {
+                return Ok(());
+            };
+            (
+                u32::try_from(others().count()).unwrap_or(u32::MAX),
+                wait_for,
+            )
+        }
+    };
+    let acknowledging = others().filter(|member| {
         member.answers()
-            && member.connection_to(old).is_some()
-            && member.facts().is_some_and(|facts| facts.semi_sync.replica)
+            && (member.connection_to(old).is_some() || is_half_way(member, old, question))
+            // One that had lost the primary before does not know what was acknowledged since.
+            && member.connected_at.is_none_or(|at| at + MARGIN >= since)
+            && member.facts().is_some_and(|facts| facts.semi_sync.replica || facts.semi_sync.source)
     });
     let answering = u32::try_from(acknowledging.count()).unwrap_or(u32::MAX);
     // Any so many of them include one that acknowledged.
-    let needed = (semi_sync.clients + 1).saturating_sub(semi_sync.wait_for);
+    let needed = (clients + 1).saturating_sub(wait_for);
     if answering < needed {
         return Err(Refusal::Unconfirmed { answering, needed });
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::action::Action;
+use super::begin::Guards;
 use super::machine::{AGAIN, Entry, Failover, Output, Running};
 use super::plan::{Act, Done, Job, Need, Plan, Purpose, Step};
 use super::reign::Reign;
@@ -44,6 +45,11 @@ impl Failover {
             (Act::Ballot, Ok(())) => self.outvoted(&running, &done),
             (Act::Revoke, Ok(())) => self.revoked(&mut running, &done),
             (Act::Freeze, Ok(())) => self.frozen_at(&mut running, &done),
+            (Act::Apply, Ok(())) => {
+                self.applied(&mut running);
+                Ok(())
+            }
+            (Act::Compare, Ok(())) => running.plan.new.map_or(Ok(()), |id| self.compare(id)),
             (Act::Publish, Ok(())) => {
                 self.publish(&running, now);
                 Ok(())
@@ -136,6 +142,28 @@ impl Failover {
             }
         }
         Ok(())
+    }
+
+    /// Now it is known what the new primary has, and so who can follow it.
+    fn applied(&mut self, running: &mut Running) {
+        let plan = &mut running.plan;
+        let Some(new) = plan.new else {
+            return;
+        };
+        let promote = self.promote(new, plan.old, plan.epoch, plan.purpose);
+        let step = plan.steps.iter_mut().find(|step| step.act == Act::Promote);
+        if let Some(step) = step {
+            *step = promote;
+        }
+        let old = plan.old.and_then(|old| self.member(old));
+        if matches!(self.guards(new, old), Guards::TooFew) {
+            let text = format!(
+                "commits on {} wait for no replica until enough of them follow it: what it acknowledges is on it alone",
+                self.name(new)
+            );
+            self.running = Some(running.clone());
+            self.alarm("step", text);
+        }
     }
 
     /// The one step of which only the server itself can say whether it was done.
@@ -249,7 +277,8 @@ impl Failover {
             if let Some(reign) = self.reign.clone()
                 && changes
             {
-                self.begin_reign(reign, Gate::Open);
+                let gate = self.gate(&reign);
+                self.begin_reign(reign, gate);
             }
         } else {
             self.rest_until = None;
@@ -272,6 +301,7 @@ impl Failover {
             }
             Purpose::Repoint | Purpose::Rejoin => format!("{name} follows the primary"),
             Purpose::Fence => format!("{name} takes no writes"),
+            Purpose::Guard => format!("commits on {name} wait for replicas"),
         }
     }
 }

@@ -117,6 +117,7 @@ impl Evidence {
     }
 
     fn listen(&mut self, source: &SourceFacts, at: Instant) {
+        let before = self.heard.as_ref().map(|(_, seen)| *seen);
         let heard = Heard {
             heartbeats: source.heartbeats,
             read_to: Arc::clone(&source.read_to),
@@ -131,11 +132,14 @@ impl Evidence {
             }
             None => {
                 self.heard = Some((heard, at));
-                self.listened_from = Some(at);
+                self.listened_from.get_or_insert(at);
             }
         }
         if source.receiver == ThreadState::Running {
-            self.lost = None;
+            if self.lost.take().is_some() {
+                // It has found its source again.
+                self.heard_at = before.or(self.heard_at);
+            }
         } else {
             let refused = source
                 .contact
@@ -145,6 +149,19 @@ impl Evidence {
             let (since, _) = self.lost.unwrap_or((at, false));
             self.lost = Some((since, refused));
         }
+    }
+
+    /// Nobody looked or listened until now: silence, and what was not heard, begin to count now.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        if self.silent_since.is_some() {
+            self.silent_since = Some(now);
+        }
+        self.times = 0;
+        self.last = Probe::None;
+        self.heard = None;
+        self.heard_at = None;
+        self.listened_from = Some(now);
+        self.lost = None;
     }
 
     /// Forgets what was heard of a source: there is another one now.
@@ -258,6 +275,7 @@ pub(super) fn verdict(
         let stalled = stalled_since
             .is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER);
         return match member.evidence.last {
+            Probe::None => Verdict::Suspect,
             Probe::Alive => Verdict::Refuses,
             _ if stalled => Verdict::Stalled,
             _ => Verdict::Alive,
@@ -274,14 +292,14 @@ pub(super) fn verdict(
     match member.evidence.last {
         Probe::Refused => refused(&others, since, silence),
         Probe::Unresponsive if member.evidence.times >= 2 && silence >= HUNG_AFTER => {
-            deaf(&others, silence, now, Death::Hung)
+            deaf(&others, since, now, Death::Hung)
         }
         Probe::Unreachable => match others.silent_together(since) {
             Some(latest) if now < latest + NETWORK_GRACE => {
                 Verdict::Network(latest + NETWORK_GRACE)
             }
             _ if silence >= UNREACHABLE_AFTER && member.evidence.times >= 3 => {
-                deaf(&others, silence, now, Death::Host)
+                deaf(&others, since, now, Death::Host)
             }
             _ => Verdict::Suspect,
         },
@@ -307,7 +325,11 @@ fn refused(others: &Others<'_>, since: Instant, silence: Duration) -> Verdict {
 }
 
 /// The primary says nothing here: certain when no replica has heard anything of it for long enough.
-fn deaf(others: &Others<'_>, silence: Duration, now: Instant, death: Death) -> Verdict {
+fn deaf(others: &Others<'_>, since: Instant, now: Instant, death: Death) -> Verdict {
+    let silence = now.saturating_duration_since(since);
+    if !others.listened(since) {
+        return Verdict::Suspect;
+    }
     match others.may_yet_hear(now) {
         Some(_) => Verdict::Suspect,
         None => {
@@ -370,6 +392,15 @@ impl<'a> Others<'a> {
         self.replicas.iter().find(lost).copied()
     }
 
+    /// Whether any replica would have heard of the primary until it fell silent: one that was stopped before is no witness.
+    fn listened(&self, since: Instant) -> bool {
+        let until = |member: &Member| match member.evidence.lost {
+            Some((at, _)) => at + TOGETHER >= since && !is_stopped_by_hand(member),
+            None => true,
+        };
+        self.replicas.iter().any(|member| until(member))
+    }
+
     /// A replica whose connection stands, and that may hear something of the primary yet.
     fn may_yet_hear(&self, now: Instant) -> Option<&'a Member> {
         let may = |member: &&&Member| {
@@ -378,7 +409,8 @@ impl<'a> Others<'a> {
                 return false;
             }
             let Some(last) = evidence.heard_at.or(evidence.listened_from) else {
-                return false;
+                // Nobody has listened yet.
+                return true;
             };
             now.saturating_duration_since(last) < HEARD_WITHIN.max(patience(member.facts()))
         };
@@ -398,6 +430,17 @@ impl<'a> Others<'a> {
         });
         near.max().map(|latest| latest.max(since))
     }
+}
+
+/// Whether somebody stopped its receiver, and not a plan: that puts the number of a reign down first.
+fn is_stopped_by_hand(member: &Member) -> bool {
+    member.facts().is_some_and(|facts| {
+        let row = facts.epoch.as_ref().map_or(0, |row| row.epoch);
+        let stopped = |source: &SourceFacts| {
+            source.receiver == ThreadState::Stopped && source.contact.is_none()
+        };
+        facts.ballot <= row && facts.sources.iter().all(stopped)
+    })
 }
 
 /// How long a replica may hear nothing of a primary that lives: two of its heartbeats and a half.

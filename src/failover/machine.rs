@@ -18,6 +18,8 @@ use crate::topology::{Decree, Gate, Observation, ServerId, ThreadState};
 const ROLL_CALL: Duration = Duration::from_secs(5);
 /// So long after the primary has fallen silent everybody is asked more often.
 const ALARM: Duration = Duration::from_secs(8);
+/// Who heard nothing of anybody for so long was asleep, as on a machine that was moved.
+const ASLEEP: Duration = Duration::from_secs(3);
 /// What did not go is tried again after this.
 pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
@@ -153,7 +155,11 @@ pub struct Failover {
     frozen: bool,
     pub(super) acknowledged: Option<Position>,
     stalled_since: Option<Instant>,
+    /// The highest reign that this program knew of before it was started anew.
+    known: u64,
     begun: Instant,
+    /// When something came in last.
+    awake: Instant,
     /// The last verdict, so that only changes are told.
     verdict: Verdict,
     /// What was told last to be not done, so that it is told once.
@@ -182,7 +188,9 @@ impl Failover {
             frozen: false,
             acknowledged: None,
             stalled_since: None,
+            known: 0,
             begun: now,
+            awake: now,
             verdict: Verdict::Alive,
             told: String::new(),
             rest_until: None,
@@ -191,8 +199,24 @@ impl Failover {
         }
     }
 
+    /// Never goes back behind this reign, which was decreed before this program was started anew: of two servers the one that
+    /// answers then may be the one that was replaced.
+    pub fn knows(self, epoch: u64) -> Self {
+        Self {
+            known: epoch,
+            ..self
+        }
+    }
+
     /// Takes in what happened, and says what is to be done about it.
     pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Output> {
+        if now.saturating_duration_since(self.awake) >= ASLEEP {
+            for member in &mut self.members {
+                member.evidence.begin_anew(now);
+            }
+            self.stalled_since = None;
+        }
+        self.awake = now;
         match input {
             Input::Seen(observation) => self.observe(&observation),
             Input::Stalled(since) => self.stalled_since = since,
@@ -281,7 +305,7 @@ impl Failover {
     fn advance(&mut self, now: Instant) {
         match &self.phase {
             Phase::Starting => {
-                let all = self.members.iter().all(|member| member.evidence.is_known());
+                let all = self.members.iter().all(Member::answers);
                 let waited = now.saturating_duration_since(self.begun) >= ROLL_CALL;
                 if all || (waited && self.has_majority()) {
                     self.settle(now);
@@ -295,13 +319,20 @@ impl Failover {
     /// Finds out who the primary is.
     fn settle(&mut self, now: Instant) {
         match standing(&self.members) {
+            Standing::Settled(reign) | Standing::Interrupted(reign) if reign.epoch < self.known => {
+                self.stay_new(format!(
+                    "reign {} was known here, and the servers that answer know of {} only: its primary is waited for",
+                    self.known, reign.epoch
+                ));
+            }
             Standing::Settled(reign) | Standing::Interrupted(reign) => {
                 self.tell("state", format!(
                     "{} is the primary, in reign {}",
                     self.name(reign.primary),
                     reign.epoch
                 ));
-                self.begin_reign(reign, Gate::Open);
+                let gate = self.gate(&reign);
+                self.begin_reign(reign, gate);
             }
             Standing::Foreign(row) => self.stay_new(format!(
                 "the row of reign {} in dbproxy.epoch names {}, which is none of the configured servers: configure it, or \
@@ -366,7 +397,7 @@ impl Failover {
         let Some(reign) = self.reign.clone() else {
             return;
         };
-        if let Standing::Settled(newer) = standing(&self.members)
+        if let Standing::Settled(newer) | Standing::Interrupted(newer) = standing(&self.members)
             && newer.epoch > reign.epoch
         {
             // A promotion whose end nobody heard of, or that another proxy carried out.
@@ -378,7 +409,13 @@ impl Failover {
                     newer.epoch
                 ),
             );
-            self.begin_reign(newer, Gate::Open);
+            let gate = self.gate(&newer);
+            let members = self.members.iter_mut();
+            for member in members.filter(|member| member.id == newer.primary) {
+                // If it takes no writes, that is because nobody knew.
+                member.restarted = !member.is_writable();
+            }
+            self.begin_reign(newer, gate);
             return;
         }
         if self.is_replaced() {
@@ -390,7 +427,7 @@ impl Failover {
             self.decree(&reign, Gate::Closed);
             return;
         }
-        self.decree(&reign, Gate::Open);
+        self.decree(&reign, self.gate(&reign));
         if self
             .member(reign.primary)
             .is_some_and(|member| member.maintenance)
@@ -401,7 +438,14 @@ impl Failover {
         self.note(&found, &reign);
         match found {
             Verdict::Dead(death, why) => self.dead(death, &why, &reign, now),
-            Verdict::Alive if !self.is_resting(now) && !self.frozen => self.repair(&reign, now),
+            // Until that is undone or finished nobody may write.
+            // What its commits wait for may be what a repair brings back. And until an interrupted plan is undone or finished
+            // nobody may write.
+            Verdict::Alive | Verdict::Stalled
+                if !self.is_resting(now) && (!self.frozen || self.is_interrupted(&reign)) =>
+            {
+                self.repair(&reign, now);
+            }
             _ => {}
         }
     }
@@ -613,6 +657,14 @@ impl Failover {
 
     pub(super) fn is_interrupted(&self, reign: &Reign) -> bool {
         highest(&self.members) > reign.epoch
+    }
+
+    /// A plan that was interrupted may have got further than anybody heard: what is written meanwhile could be lost to it.
+    pub(super) fn gate(&self, reign: &Reign) -> Gate {
+        match self.is_interrupted(reign) {
+            true => Gate::Closed,
+            false => Gate::Open,
+        }
     }
 
     pub(super) fn is_resting(&self, now: Instant) -> bool {

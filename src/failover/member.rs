@@ -67,6 +67,12 @@ impl Member {
         !self.maintenance && self.evidence.answers()
     }
 
+    /// Whether it answers, and said later than `other` what it has: what it lacks then, it does not have.
+    pub(super) fn is_seen_after(&self, other: &Self) -> bool {
+        let asked_at = |member: &Self| member.seen.as_ref().map(|(_, at)| *at);
+        self.answers() && asked_at(self) >= asked_at(other)
+    }
+
     /// Whether it takes writes, as last seen.
     pub fn is_writable(&self) -> bool {
         self.facts()
@@ -95,7 +101,11 @@ impl Member {
         }
         self.restarted = match (&facts.write_block, &self.seen) {
             (None, _) => false,
-            (Some(_), Some((before, _))) => self.restarted || facts.seconds_up < before.seconds_up,
+            (Some(_), Some((_, at))) => {
+                // It has run for no longer than since it was seen.
+                let since = asked_at.saturating_duration_since(*at).as_secs();
+                self.restarted || facts.seconds_up <= since + 1
+            }
             // Together with this program, it seems.
             (Some(_), None) => facts.seconds_up < JUST_STARTED,
         };
@@ -132,6 +142,11 @@ impl Member {
         if let (Some(number), Some(facts)) = (source.server_id, known) {
             return facts.server_id == number;
         }
+        self.is_at(source)
+    }
+
+    /// Whether it listens where a replication connection leads to.
+    pub(super) fn is_at(&self, source: &SourceFacts) -> bool {
         matches!(&self.address, ServerAddress::Tcp { host, port }
             if host.eq_ignore_ascii_case(&source.host) && *port == source.port)
     }

@@ -26,6 +26,8 @@ pub enum Purpose {
     Rejoin,
     /// A server takes writes and is not the primary.
     Fence,
+    /// Enough replicas are back for the primary's commits to wait for them.
+    Guard,
 }
 
 impl Display for Purpose {
@@ -38,6 +40,7 @@ impl Display for Purpose {
             Self::Repoint => "repoint",
             Self::Rejoin => "rejoin",
             Self::Fence => "fence",
+            Self::Guard => "guard",
         })
     }
 }
@@ -63,8 +66,14 @@ pub enum Act {
     Promote,
     /// The proxy sends writes to the primary.
     Publish,
+    /// A server ends its connection to its source, so that it gets nothing more from there.
+    Detach,
+    /// The primary says what it has: all that the detached server has, or that cannot follow it.
+    Compare,
     /// A server replicates from the primary.
     Follow,
+    /// The primary's commits wait for replicas.
+    Guard,
     /// What was done is undone.
     Undo,
     /// A program of the operator's is run.
@@ -229,7 +238,10 @@ impl Display for Act {
             Self::Apply => f.write_str("apply"),
             Self::Promote => f.write_str("promote"),
             Self::Publish => f.write_str("publish: statements run on the primary"),
+            Self::Detach => f.write_str("detach"),
+            Self::Compare => f.write_str("compare"),
             Self::Follow => f.write_str("follow"),
+            Self::Guard => f.write_str("guard"),
             Self::Undo => f.write_str("undo"),
             Self::Hook(hook) => write!(f, "hook {}", hook.name()),
         }

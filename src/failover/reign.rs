@@ -41,7 +41,8 @@ pub(super) fn standing(members: &[Member]) -> Standing {
         return Standing::New;
     };
     let named = facts().find(|(_, facts)| facts.identity() == row.primary);
-    let Some((member, _)) = named else {
+    let named = named.map(|(member, _)| member);
+    let Some(member) = named.or_else(|| by_replicas(members, &row.primary)) else {
         return Standing::Foreign(row.clone());
     };
     let reign = Reign {
@@ -53,6 +54,24 @@ pub(super) fn standing(members: &[Member]) -> Standing {
         true => Standing::Interrupted(reign),
         false => Standing::Settled(reign),
     }
+}
+
+/// A server that was not seen yet, and of which a replica knows who it is.
+fn by_replicas<'a>(members: &'a [Member], identity: &str) -> Option<&'a Member> {
+    let sources = members
+        .iter()
+        .filter_map(Member::facts)
+        .flat_map(|facts| &facts.sources);
+    let mut named = sources.filter(|source| match &source.uuid {
+        Some(uuid) => **uuid == *identity,
+        None => source
+            .server_id
+            .is_some_and(|id| id.to_string() == identity),
+    });
+    named.find_map(|source| {
+        let mut unseen = members.iter().filter(|member| member.facts().is_none());
+        unseen.find(|member| member.is_at(source))
+    })
 }
 
 /// The highest number that any server has put down.
