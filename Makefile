@@ -5,8 +5,9 @@ CARGO ?= cargo
 FLAVOR ?= mariadb
 STATEMENTS ?= 100000
 SEED ?= 2
+SEEDS ?= 20000
 
-.PHONY: build demo test compat bench soak fuzz fmt lint doc
+.PHONY: build demo test compat bench soak simulate fuzz fmt lint doc
 
 build:
 	$(CARGO) build --release
@@ -37,6 +38,10 @@ soak:
 	DBPROXY_EXACT=$(STATEMENTS) DBPROXY_EXACT_SEED=$(SEED) $(CARGO) test --test exact -- --test-threads=1
 	$(CARGO) build --release
 	python3 benches/soak
+
+# Optimised, on top of the tests' own crates.
+simulate:
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 SIMULATE_SEEDS=$(SEEDS) $(CARGO) test --test simulation -- --nocapture
 
 fuzz:
 	fuzz/smoke
