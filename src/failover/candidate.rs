@@ -192,7 +192,7 @@ pub fn choose(question: &Question<'_>) -> Result<Choice, Refusal> {
         });
     }
     let lost = old.and_then(|old| lost(old, question.acknowledged, &has));
-    if !question.accept_loss {
+    if !question.accept_loss && !question.planned {
         confirmed(old, question)?;
         let allowed = question.policy.max_loss;
         if let Some(lost) = lost
