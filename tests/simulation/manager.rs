@@ -125,7 +125,8 @@ impl World {
             if let Some(decree) = self.manager.decree {
                 let server = &self.servers[decree.primary.index()];
                 let oldest = server.waiting.front().map(|waiting| waiting.since);
-                let since = oldest.or(server.stalled.then_some(self.now.saturating_sub(MILLI)));
+                let since =
+                    oldest.or_else(|| server.stalled.then(|| self.now.saturating_sub(MILLI)));
                 let known = self.network.reaches(self.proxy(), server.place);
                 let since = since.filter(|_| known).map(|since| self.instant(since));
                 self.feed(Input::Stalled(since));
@@ -347,7 +348,7 @@ impl World {
         let state = &mut running.jobs[job];
         match result {
             Ok(facts) => {
-                state.facts = facts.or(state.facts.take());
+                state.facts = facts.or_else(|| state.facts.take());
                 state.at += 1;
                 self.next_action(job);
             }
@@ -506,7 +507,7 @@ impl World {
     }
 
     pub(crate) fn start_manager(&mut self, life: u32) {
-        if life != self.manager.life {
+        if life != self.manager.life || self.manager.up {
             return;
         }
         self.note(|| "the proxy starts".to_owned());

@@ -108,7 +108,7 @@ impl Mutation {
             Self::HidesHeartbeats => &["hears from it"],
             Self::HidesAge => &["months old"],
             Self::HidesFilters => &["leaves something out"],
-            Self::NoFence => &["takes writes as well"],
+            Self::NoFence => &["not well"],
         };
         wanted.iter().any(|part| violation.contains(part))
     }

@@ -81,10 +81,10 @@ impl World {
     }
 
     pub(crate) fn stop_applier(&mut self, place: usize) {
-        if let Some(source) = &mut self.servers[place].source {
-            if source.applier == Applier::Running {
-                source.applier = Applier::Stopped;
-            }
+        if let Some(source) = &mut self.servers[place].source
+            && source.applier == Applier::Running
+        {
+            source.applier = Applier::Stopped;
         }
         self.renew(place);
         self.forget_relay_log(place);

@@ -343,25 +343,6 @@ impl Server {
         self.positions = None;
     }
 
-    /// A copy of another server's data takes the place of what it had.
-    pub(crate) fn copy(&mut self, donor: &Self) {
-        self.log.clone_from(&donor.log);
-        self.holds.clone_from(&donor.holds);
-        self.executed = donor.executed.clone();
-        self.lasts = donor.lasts;
-        self.replicated = donor.log.last().copied();
-        self.epoch = donor.epoch;
-        self.relay.clear();
-        self.waiting.clear();
-        self.errant = false;
-        self.months_old = false;
-        self.positions = None;
-    }
-
-    pub(crate) fn forget_positions(&mut self) {
-        self.positions = None;
-    }
-
     fn position(&self, id: Option<TxId>, txs: &[Tx]) -> Position {
         let text = id.map_or_else(String::new, |id| {
             let tx = &txs[id as usize];
