@@ -55,7 +55,7 @@ fn seeds_hold() {
         assert_eq!(outcome.violation, None, "seed {seed}");
         return;
     }
-    let seeds = number("SIMULATE_SEEDS").unwrap_or(1500);
+    let seeds = number("SIMULATE_SEEDS").unwrap_or(800);
     let first = number("SIMULATE_FROM").unwrap_or_default();
     let failed = Mutex::new(Vec::new());
     let all = Mutex::new(runs::Outcome::default());
