@@ -6,8 +6,9 @@ FLAVOR ?= mariadb
 STATEMENTS ?= 100000
 SEED ?= 2
 SEEDS ?= 20000
+RUNS ?= 20
 
-.PHONY: build demo test compat bench soak simulate fuzz fmt lint doc
+.PHONY: build demo test compat bench soak soak-failover simulate fuzz fmt lint doc
 
 build:
 	$(CARGO) build --release
@@ -28,7 +29,7 @@ compat:
 bench:
 	compose/install-servers --bench --tests
 	$(CARGO) build --release
-	$(CARGO) bench --workspace
+	$(CARGO) bench --workspace --bench tracker --bench classify
 	python3 benches/compare
 	python3 benches/soak --only cost,many,connect
 
@@ -38,6 +39,11 @@ soak:
 	DBPROXY_EXACT=$(STATEMENTS) DBPROXY_EXACT_SEED=$(SEED) $(CARGO) test --test exact -- --test-threads=1
 	$(CARGO) build --release
 	python3 benches/soak
+
+# Each run kills, stops or switches a primary under load. RUNS=500 takes hours.
+soak-failover:
+	compose/install-servers --tests
+	$(CARGO) bench --bench failover -- both all $(RUNS)
 
 # Optimised, on top of the tests' own crates.
 simulate:
