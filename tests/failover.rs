@@ -190,6 +190,7 @@ async fn a_hanging_primary_is_replaced(flavor: Flavor) {
     let scene = Scene::start(flavor, 2).await;
     let mut conn = scene.proxy.connect().await;
     insert(&scene, &mut conn, 1).await;
+    scene.cluster.caught_up().await.unwrap();
     let old = scene.cluster.primary();
     old.stop().unwrap();
     let new = scene.successor(2).await;
@@ -206,6 +207,7 @@ async fn a_write_in_flight_is_quarantined(flavor: Flavor) {
     let scene = Scene::start(flavor, 2).await;
     let mut conn = scene.proxy.connect().await;
     insert(&scene, &mut conn, 1).await;
+    scene.cluster.caught_up().await.unwrap();
     let old = scene.cluster.primary();
     old.stop().unwrap();
     let told = conn.query_drop("INSERT INTO test.t VALUES (2)").await;
