@@ -126,7 +126,8 @@ impl Display for Refusal {
             ),
             Self::Loss(lost, allowed) => write!(
                 f,
-                "acknowledged transactions would be lost, more than cluster.max_loss = {allowed}: {lost}"
+                "acknowledged transactions would be lost, and {allowed} may be (cluster.max_loss; none where commits waited for \
+                 replicas): {lost}"
             ),
             Self::Unconfirmed { answering, needed } => write!(
                 f,
@@ -194,7 +195,11 @@ pub fn choose(question: &Question<'_>) -> Result<Choice, Refusal> {
     let lost = old.and_then(|old| lost(old, question.acknowledged, &has));
     if !question.accept_loss && !question.planned {
         confirmed(old, question)?;
-        let allowed = question.policy.max_loss;
+        let waited = old
+            .and_then(Member::facts)
+            .is_some_and(|facts| facts.semi_sync.active);
+        // What waited for a replica is not to be lost at all.
+        let allowed = if waited { 0 } else { question.policy.max_loss };
         if let Some(lost) = lost
             .as_ref()
             .filter(|lost| lost.count_since(&has) > allowed)

@@ -83,7 +83,26 @@ impl Failover {
 
     /// The replicas have told what they have: now it is decided who follows.
     fn revoked(&mut self, running: &mut Running, done: &Done) -> Result<(), String> {
-        running.revoked = done.succeeded().map(|report| report.server).collect();
+        let succeeded = done.succeeded().map(|report| report.server);
+        running.revoked.extend(succeeded);
+        let stuck: Vec<Job> = done
+            .reports
+            .iter()
+            .filter(|report| {
+                let at = report
+                    .failure
+                    .as_ref()
+                    .and_then(|failure| failure.at.as_ref());
+                at == Some(&Action::StartApplier)
+            })
+            .map(|report| Job::new(report.server, [Action::StopReceiver, Action::Look]))
+            .collect();
+        if !stuck.is_empty() {
+            // What it has may be of no use, but it must not acknowledge any more.
+            let step = Step::on(Act::Revoke, Need::Try, stuck);
+            running.plan.steps.insert(running.at + 1, step);
+            return Ok(());
+        }
         for report in &done.reports {
             if report.failure.is_some() {
                 // It may have more than it says, and may acknowledge more.
