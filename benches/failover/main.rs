@@ -201,8 +201,10 @@ async fn wait_for_replicas(cluster: &Cluster) {
                  SET GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC"
             }
             Flavor::MySql => {
-                "SET sql_log_bin=0; INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; \
+                "SET sql_log_bin=0; SET @was = @@global.super_read_only; SET GLOBAL super_read_only=0; \
+                 INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; \
                  INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'; \
+                 SET GLOBAL super_read_only=@was; \
                  SET GLOBAL rpl_semi_sync_replica_enabled=1; SET GLOBAL rpl_semi_sync_source_timeout=4294967295"
             }
         };
