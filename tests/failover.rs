@@ -12,7 +12,7 @@ use dbproxy::cli::demo::cluster::{Cluster, Flavor, ServerProcess};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use support::{Options, Proxy, eventually};
+use support::{Options, Proxy, SOON, eventually, within};
 
 on_both_flavors!(
     a_killed_primary_is_replaced,
@@ -123,7 +123,8 @@ impl Scene {
                 continue;
             }
             let what = format!("{} to follow {}", server.name(), primary.name());
-            eventually(&what, async || {
+            // It has to answer without a failure for a while before it is touched.
+            let follows = within(SOON * 3, async || {
                 let writable: Result<u8, _> = server.first("SELECT @@read_only = 0").await;
                 if writable.ok() != Some(0) {
                     return false;
@@ -132,6 +133,7 @@ impl Scene {
                 replicates && source_port(&self.cluster, server).await == Some(primary.port())
             })
             .await;
+            assert!(follows, "{what}\n{}", self.journal());
         }
     }
 }
